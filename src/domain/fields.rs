@@ -1,0 +1,21 @@
+//! A field of a request that is at fault, named by its path.
+
+use serde::Serialize;
+
+/// One entry of `errors` in a problem document.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FieldError {
+    /// The path of the field, such as `pickup.lat`.
+    pub field: String,
+    /// A stable code: `required`, `type`, `length`, `characters`, `range`, `form` or `unknown`.
+    pub code: &'static str,
+    /// What would be right, in words.
+    pub message: String,
+}
+
+impl FieldError {
+    /// Builds one from its parts.
+    pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code, message: message.into() }
+    }
+}

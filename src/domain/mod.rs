@@ -1,0 +1,14 @@
+//! The rules of delivery, pure: ids, positions, states and their transitions, regions, ranking.
+//!
+//! Owns what is true by definition. Knows no clock, no IO and none of the other rooms, so that every rule here can be
+//! tested by value (the property tests stand beside the code).
+
+pub mod delivery;
+pub mod driver;
+pub mod event;
+pub mod fields;
+pub mod ids;
+pub mod order;
+pub mod position;
+pub mod ranking;
+pub mod region;

@@ -1,0 +1,16 @@
+//! driver-tracker: tracks delivery drivers in real time and gives every shop order to the nearest available one.
+//!
+//! The rooms, and who may know whom: `domain ← store, presence, vendure ← dispatch ← actors ← http ← app`; never upward.
+//! `store`, `presence` and `vendure` never know each other. `dev` is never needed in production.
+
+pub mod domain;
+
+pub mod actors;
+pub mod config;
+pub mod dev;
+pub mod dispatch;
+pub mod http;
+pub mod presence;
+pub mod store;
+pub mod telemetry;
+pub mod vendure;

@@ -1,0 +1,3 @@
+//! The program. Everything lives in the library; this starts it.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Signatures and wire shapes of shops.
