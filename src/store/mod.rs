@@ -1,1 +1,71 @@
-//! Every SQL statement.
+//! PostgreSQL, the source of truth: every SQL statement of the program, one file a table family.
+//!
+//! Functions take `&mut PgConnection`, so that the caller owns the transaction. Statements are listed by the `statements!`
+//! macro, so that a test can prepare each of them against a real database. Nothing here needs a session of PostgreSQL
+//! (no LISTEN, no session locks, no SET but SET LOCAL): a transaction-pooling proxy may stand before it.
+//!
+//! Lock order, everywhere: a driver's session, then deliveries by id, then drivers by id, each `FOR NO KEY UPDATE`.
+
+/// Declares a file's SQL statements as constants and lists them in `STATEMENTS`.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = $sql:expr;)*) => {
+        $($(#[$meta])* const $name: &str = $sql;)*
+        /// Every statement of this file, by name.
+        pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+/// The columns of [`deliveries::Delivery`], of a table or alias `d`.
+macro_rules! delivery_columns {
+    () => {
+        " d.id, d.shop, d.seller_order_id, d.channel_id, d.order_code, d.external_id, d.metadata, d.items, d.ready_at,
+          d.pickup_lat, d.pickup_lon, d.pickup_details, d.drop_lat, d.drop_lon, d.drop_details, d.status, d.attempt,
+          d.region, d.search_rounds, d.driver_id, d.assignment_id, d.assigned_at, d.picked_up_at, d.delivered_at,
+          d.cancelled_at, d.failure, d.created_at, d.updated_at "
+    };
+}
+
+/// The columns of [`drivers::Driver`], of a table or alias `d`.
+macro_rules! driver_columns {
+    () => {
+        " d.id, d.name, d.phone, d.external_id, d.metadata, d.on_duty, d.active, d.capacity, d.used_slots, d.status,
+          d.epoch, d.created_at, d.updated_at "
+    };
+}
+
+pub mod assignments;
+pub mod audit;
+pub mod commands;
+pub mod credentials;
+mod database;
+pub mod deliveries;
+pub mod drivers;
+mod error;
+pub mod idempotency;
+pub mod outbox;
+pub mod positions;
+pub mod schema;
+pub mod sessions;
+pub mod shops;
+
+pub use database::{Database, Work};
+pub use error::StoreError;
+
+/// Every SQL statement of the program, by file and name: what a test prepares against a real database.
+pub fn statements() -> Vec<(&'static str, &'static str)> {
+    [
+        assignments::STATEMENTS,
+        audit::STATEMENTS,
+        commands::STATEMENTS,
+        credentials::STATEMENTS,
+        deliveries::STATEMENTS,
+        drivers::STATEMENTS,
+        idempotency::STATEMENTS,
+        outbox::STATEMENTS,
+        positions::STATEMENTS,
+        schema::STATEMENTS,
+        sessions::STATEMENTS,
+        shops::STATEMENTS,
+    ]
+    .concat()
+}

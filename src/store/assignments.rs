@@ -1,0 +1,186 @@
+//! Assignments: one driver's hold on one delivery, and the row locks that keep a claim right across nodes.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
+
+statements! {
+    // The locking SELECT stands in a materialized CTE: a LIMIT around SKIP LOCKED may otherwise be planned per row.
+    LOCK_CHOSEN = "WITH chosen AS MATERIALIZED (
+            SELECT d.id FROM drivers d WHERE d.id = $1 AND d.status = 'AVAILABLE' FOR NO KEY UPDATE SKIP LOCKED)
+        SELECT coalesce(p.last_seen_at > clock_timestamp() - make_interval(secs => $2::double precision), false)
+        FROM chosen c LEFT JOIN driver_positions p ON p.driver_id = c.id";
+    IS_AVAILABLE = "SELECT EXISTS (SELECT 1 FROM drivers WHERE id = $1 AND status = 'AVAILABLE')";
+    INSERT = "INSERT INTO assignments (id, delivery_id, driver_id, attempt, slot, state, distance_m, created_at)
+        SELECT $1, $2, $3, $4, min(s.slot), 'ACTIVE', $5, $6
+        FROM drivers d, generate_series(0, d.capacity - 1) AS s (slot)
+        WHERE d.id = $3 AND NOT EXISTS (
+            SELECT 1 FROM assignments a WHERE a.driver_id = $3 AND a.state = 'ACTIVE' AND a.slot = s.slot)";
+    GET = "SELECT id, delivery_id, driver_id, state, picked_up_at, departed_at, ended_as FROM assignments WHERE id = $1";
+    MARK_PICKED_UP = "UPDATE assignments SET picked_up_at = $2 WHERE id = $1";
+    MARK_DEPARTED = "UPDATE assignments SET departed_at = $2 WHERE id = $1";
+    END = "UPDATE assignments SET state = $2, slot = NULL, ended_as = $3, ended_at = $4
+        WHERE id = $1 AND state = 'ACTIVE'";
+}
+
+/// What came of trying to lock the driver that was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverLock {
+    /// Locked: AVAILABLE, heard of lately, and nobody else can take them now.
+    Held,
+    /// Another transaction holds the row; the driver may be free again when it ends.
+    HeldByAnother,
+    /// Not AVAILABLE, or silent.
+    Unavailable,
+}
+
+/// Locks the chosen driver without waiting, and checks again what was read without a lock.
+pub async fn lock_chosen_driver(
+    conn: &mut PgConnection,
+    driver: DriverId,
+    seen_within_s: f64,
+) -> Result<DriverLock, StoreError> {
+    let fresh: Option<bool> =
+        sqlx::query_scalar(LOCK_CHOSEN).bind(driver.0).bind(seen_within_s).fetch_optional(&mut *conn).await?;
+    match fresh {
+        Some(true) => Ok(DriverLock::Held),
+        Some(false) => Ok(DriverLock::Unavailable),
+        None => {
+            let available: bool = sqlx::query_scalar(IS_AVAILABLE).bind(driver.0).fetch_one(conn).await?;
+            Ok(if available { DriverLock::HeldByAnother } else { DriverLock::Unavailable })
+        }
+    }
+}
+
+/// A new hold of a driver on a delivery, in the lowest free slot.
+#[derive(Debug, Clone, Copy)]
+pub struct NewAssignment {
+    /// Identity.
+    pub id: AssignmentId,
+    /// Which delivery.
+    pub delivery_id: DeliveryId,
+    /// Which driver.
+    pub driver_id: DriverId,
+    /// Which attempt of the delivery.
+    pub attempt: i32,
+    /// How far the driver was, in metres.
+    pub distance_m: Option<f64>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Inserts an ACTIVE assignment. Both rows must be locked by the caller and the driver must have a free slot.
+pub async fn insert(conn: &mut PgConnection, new: &NewAssignment) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(new.id.0)
+        .bind(new.delivery_id.0)
+        .bind(new.driver_id.0)
+        .bind(new.attempt)
+        .bind(new.distance_m)
+        .bind(new.at)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// How an assignment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedAs {
+    /// The delivery was handed over.
+    Delivered,
+    /// The delivery failed.
+    Failed,
+    /// The driver gave it back.
+    Rejected,
+    /// The service or an operator took it back.
+    TakenBack,
+    /// The delivery was called off.
+    Cancelled,
+}
+
+impl EndedAs {
+    fn columns(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Delivered => ("COMPLETED", "DELIVERED"),
+            Self::Failed => ("COMPLETED", "FAILED"),
+            Self::Rejected => ("DECLINED", "REJECTED"),
+            Self::TakenBack => ("REVOKED", "TAKEN_BACK"),
+            Self::Cancelled => ("REVOKED", "CANCELLED"),
+        }
+    }
+}
+
+/// An assignment, and what it passed through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Identity.
+    pub id: AssignmentId,
+    /// Which delivery.
+    pub delivery_id: DeliveryId,
+    /// Which driver.
+    pub driver_id: DriverId,
+    /// Whether it still holds.
+    pub active: bool,
+    /// It passed PICKED_UP.
+    pub picked_up: bool,
+    /// It passed IN_TRANSIT.
+    pub departed: bool,
+    /// How it ended, by the name in the table.
+    pub ended_as: Option<String>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    delivery_id: Uuid,
+    driver_id: Uuid,
+    state: String,
+    picked_up_at: Option<DateTime<Utc>>,
+    departed_at: Option<DateTime<Utc>>,
+    ended_as: Option<String>,
+}
+
+/// Reads an assignment.
+pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Assignment>, StoreError> {
+    let row: Option<Row> = sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?;
+    Ok(row.map(|row| Assignment {
+        id: AssignmentId(row.id),
+        delivery_id: DeliveryId(row.delivery_id),
+        driver_id: DriverId(row.driver_id),
+        active: row.state == "ACTIVE",
+        picked_up: row.picked_up_at.is_some(),
+        departed: row.departed_at.is_some(),
+        ended_as: row.ended_as,
+    }))
+}
+
+/// Notes that the driver has the goods.
+pub async fn mark_picked_up(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
+    Ok(())
+}
+
+/// Notes that the driver is on the way to the drop.
+pub async fn mark_departed(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
+    sqlx::query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
+    Ok(())
+}
+
+/// Ends an ACTIVE assignment and frees its slot.
+pub async fn end(
+    conn: &mut PgConnection,
+    id: AssignmentId,
+    ended_as: EndedAs,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let (state, name) = ended_as.columns();
+    let done = sqlx::query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
+    if done.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Corrupt(format!("assignment {id} was not active")))
+    }
+}

@@ -1,0 +1,74 @@
+//! The audit trail of deliveries: append-only, without gaps, each row bound to the one before it by its hash.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::StoreError;
+use crate::domain::event::{Actor, AuditType};
+use crate::domain::ids::DeliveryId;
+
+statements! {
+    // The hash covers the row before and everything in this one; jsonb prints one value one way.
+    APPEND = "WITH appended AS (
+            INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, actor_id, data, prev_hash, hash)
+            SELECT d.id, d.last_sequence + 1, $2, $3, $4, $5, $6, d.last_hash,
+                   sha256(coalesce(d.last_hash, '') || convert_to(jsonb_build_array(d.id, d.last_sequence + 1, $2::text,
+                          (extract(epoch FROM $3::timestamptz) * 1000000)::bigint, $4::text, $5::text, $6::jsonb)::text, 'UTF8'))
+            FROM deliveries d WHERE d.id = $1
+            ON CONFLICT DO NOTHING
+            RETURNING delivery_id, sequence, hash)
+        UPDATE deliveries d SET last_sequence = a.sequence, last_hash = a.hash FROM appended a
+        WHERE d.id = a.delivery_id RETURNING a.sequence";
+    LIST = "SELECT sequence, type, at, actor_kind, actor_id, data FROM delivery_events
+        WHERE delivery_id = $1 AND ($2::integer IS NULL OR sequence < $2) ORDER BY sequence DESC LIMIT $3";
+}
+
+/// Appends a row to the trail of a locked delivery and gives its number. `None` when the schema allows only one such row
+/// and has it (a conflict seen before).
+pub async fn append(
+    conn: &mut PgConnection,
+    delivery: DeliveryId,
+    kind: AuditType,
+    at: DateTime<Utc>,
+    actor: &Actor,
+    data: &Value,
+) -> Result<Option<i32>, StoreError> {
+    Ok(sqlx::query_scalar(APPEND)
+        .bind(delivery.0)
+        .bind(kind.as_str())
+        .bind(at)
+        .bind(actor.kind())
+        .bind(actor.id())
+        .bind(data)
+        .fetch_optional(conn)
+        .await?)
+}
+
+/// A row of the trail.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct AuditRow {
+    /// Its number within the delivery.
+    pub sequence: i32,
+    /// What happened.
+    #[sqlx(rename = "type")]
+    pub kind: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who: driver, operator, system or shop.
+    pub actor_kind: String,
+    /// Which of them.
+    pub actor_id: Option<String>,
+    /// What else there is to know.
+    pub data: Value,
+}
+
+/// The trail, newest first, before `before`.
+pub async fn list(
+    conn: &mut PgConnection,
+    delivery: DeliveryId,
+    before: Option<i32>,
+    limit: i64,
+) -> Result<Vec<AuditRow>, StoreError> {
+    Ok(sqlx::query_as(LIST).bind(delivery.0).bind(before).bind(limit).fetch_all(conn).await?)
+}

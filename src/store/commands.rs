@@ -1,0 +1,149 @@
+//! Commands to drivers: written in the transaction that makes them true, repeated until acknowledged.
+
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use super::deliveries::{self, Delivery};
+use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, MessageId};
+
+statements! {
+    INSERT = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    // An assignment that no longer holds is not announced any more; its cancelling command is.
+    OF_NODE = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
+        delivery_columns!(), "
+        FROM driver_commands c
+        JOIN driver_sessions s ON s.driver_id = c.driver_id AND s.node_id = $1
+        JOIN deliveries d ON d.id = c.delivery_id
+        JOIN assignments a ON a.id = c.assignment_id
+        WHERE c.acked_at IS NULL AND (c.kind = 'assignment.cancelled' OR a.state = 'ACTIVE')
+        ORDER BY c.message_id LIMIT $2");
+    OF_DRIVER = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
+        delivery_columns!(), "
+        FROM driver_commands c
+        JOIN deliveries d ON d.id = c.delivery_id
+        JOIN assignments a ON a.id = c.assignment_id
+        WHERE c.driver_id = $1 AND c.acked_at IS NULL AND (c.kind = 'assignment.cancelled' OR a.state = 'ACTIVE')
+        ORDER BY c.message_id LIMIT $2");
+    ACK = "UPDATE driver_commands SET acked_at = clock_timestamp()
+        WHERE message_id = $1 AND driver_id = $2 AND acked_at IS NULL";
+    PRUNE = "DELETE FROM driver_commands WHERE message_id IN (
+        SELECT c.message_id FROM driver_commands c JOIN assignments a ON a.id = c.assignment_id
+        WHERE c.created_at < clock_timestamp() - interval '3 days' AND a.state <> 'ACTIVE' LIMIT 1000)";
+}
+
+/// What a command says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandKind {
+    /// This delivery is yours.
+    Assignment,
+    /// That delivery is yours no more.
+    AssignmentCancelled,
+    /// That delivery was changed.
+    Delivery,
+}
+
+impl CommandKind {
+    /// The wire and database name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Assignment => "assignment",
+            Self::AssignmentCancelled => "assignment.cancelled",
+            Self::Delivery => "delivery",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        [Self::Assignment, Self::AssignmentCancelled, Self::Delivery]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| StoreError::Corrupt(format!("command kind {text:?}")))
+    }
+}
+
+/// A command, with its delivery as it stands now.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Identity; the same on every repetition.
+    pub message_id: MessageId,
+    /// To whom.
+    pub driver_id: DriverId,
+    /// What it says.
+    pub kind: CommandKind,
+    /// By which assignment.
+    pub assignment_id: AssignmentId,
+    /// Why, for a cancelled one.
+    pub reason: Option<String>,
+    /// The delivery.
+    pub delivery: Delivery,
+}
+
+#[derive(FromRow)]
+struct Row {
+    message_id: Uuid,
+    to_driver: Uuid,
+    kind: String,
+    by_assignment: Uuid,
+    reason: Option<String>,
+    #[sqlx(flatten)]
+    delivery: deliveries::Row,
+}
+
+impl TryFrom<Row> for Command {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            message_id: MessageId(row.message_id),
+            driver_id: DriverId(row.to_driver),
+            kind: CommandKind::parse(&row.kind)?,
+            assignment_id: AssignmentId(row.by_assignment),
+            reason: row.reason,
+            delivery: row.delivery.try_into()?,
+        })
+    }
+}
+
+/// Writes a command.
+pub async fn insert(
+    conn: &mut PgConnection,
+    driver: DriverId,
+    kind: CommandKind,
+    delivery: DeliveryId,
+    assignment: AssignmentId,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(MessageId::new().0)
+        .bind(driver.0)
+        .bind(kind.as_str())
+        .bind(delivery.0)
+        .bind(assignment.0)
+        .bind(reason)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// What drivers whose newest session is on this node have not acknowledged.
+pub async fn of_node(conn: &mut PgConnection, node_id: &str, limit: i64) -> Result<Vec<Command>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(OF_NODE).bind(node_id).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(Command::try_from).collect()
+}
+
+/// What one driver has not acknowledged.
+pub async fn of_driver(conn: &mut PgConnection, driver: DriverId, limit: i64) -> Result<Vec<Command>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(OF_DRIVER).bind(driver.0).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(Command::try_from).collect()
+}
+
+/// Notes that a command arrived. An id that is unknown, or another driver's, changes nothing.
+pub async fn ack(conn: &mut PgConnection, driver: DriverId, message: MessageId) -> Result<(), StoreError> {
+    sqlx::query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
+    Ok(())
+}
+
+/// Forgets old commands whose assignments are over; gives how many.
+pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
+    Ok(sqlx::query(PRUNE).execute(conn).await?.rows_affected())
+}

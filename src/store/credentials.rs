@@ -1,0 +1,158 @@
+//! Who may come in: API keys, drivers' tokens, one-use tickets. Only SHA-256 hashes are stored.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::ids::{ApiKeyId, DriverId, TokenId};
+
+statements! {
+    INSERT_API_KEY = "INSERT INTO api_keys (id, name, scope, shop, key_hash) VALUES ($1, $2, $3, $4, $5)";
+    FIND_API_KEY = "SELECT id, scope, shop FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL";
+    LIST_API_KEYS = "SELECT id, name, scope, shop, created_at, revoked_at FROM api_keys ORDER BY id";
+    REVOKE_API_KEY = "UPDATE api_keys SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL";
+    INSERT_TOKEN = "INSERT INTO driver_tokens (id, driver_id, token_hash) VALUES ($1, $2, $3)";
+    FIND_TOKEN = "SELECT t.id, t.driver_id FROM driver_tokens t JOIN drivers d ON d.id = t.driver_id
+        WHERE t.token_hash = $1 AND t.revoked_at IS NULL AND d.active";
+    LIST_TOKENS = "SELECT id, created_at, revoked_at FROM driver_tokens WHERE driver_id = $1
+        AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3";
+    REVOKE_TOKEN = "UPDATE driver_tokens SET revoked_at = coalesce(revoked_at, clock_timestamp())
+        WHERE id = $1 AND driver_id = $2";
+    INSERT_TICKET = "INSERT INTO ws_tickets (ticket_hash, token_id, expires_at)
+        VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::double precision)) RETURNING expires_at";
+    USE_TICKET = "WITH used AS (
+            DELETE FROM ws_tickets WHERE ticket_hash = $1 RETURNING token_id, expires_at)
+        SELECT t.id, t.driver_id FROM used u JOIN driver_tokens t ON t.id = u.token_id
+        JOIN drivers d ON d.id = t.driver_id
+        WHERE u.expires_at > clock_timestamp() AND t.revoked_at IS NULL AND d.active";
+    PRUNE_TICKETS = "DELETE FROM ws_tickets WHERE expires_at < clock_timestamp()";
+}
+
+/// An API key that was found.
+#[derive(Debug, Clone, FromRow)]
+pub struct ApiKey {
+    /// Its row.
+    pub id: Uuid,
+    /// `admin`, `read` or `shop`.
+    pub scope: String,
+    /// The shop of a `shop` key.
+    pub shop: Option<String>,
+}
+
+/// An API key as a list shows it.
+#[derive(Debug, Clone, FromRow)]
+pub struct ApiKeyRow {
+    /// Its row.
+    pub id: Uuid,
+    /// What it is for.
+    pub name: String,
+    /// `admin`, `read` or `shop`.
+    pub scope: String,
+    /// The shop of a `shop` key.
+    pub shop: Option<String>,
+    /// When made.
+    pub created_at: DateTime<Utc>,
+    /// When revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A driver's token as a list shows it.
+#[derive(Debug, Clone, FromRow)]
+pub struct TokenRow {
+    /// Its row.
+    pub id: Uuid,
+    /// When made.
+    pub created_at: DateTime<Utc>,
+    /// When revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// Who a driver's token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriverIdentity {
+    /// The driver.
+    pub driver_id: DriverId,
+    /// The token.
+    pub token_id: TokenId,
+}
+
+/// Stores an API key by its hash.
+pub async fn insert_api_key(
+    conn: &mut PgConnection,
+    name: &str,
+    scope: &str,
+    shop: Option<&str>,
+    key_hash: &[u8],
+) -> Result<ApiKeyId, StoreError> {
+    let id = ApiKeyId::new();
+    sqlx::query(INSERT_API_KEY).bind(id.0).bind(name).bind(scope).bind(shop).bind(key_hash).execute(conn).await?;
+    Ok(id)
+}
+
+/// The key with this hash, unless revoked.
+pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, StoreError> {
+    Ok(sqlx::query_as(FIND_API_KEY).bind(key_hash).fetch_optional(conn).await?)
+}
+
+/// Every key, oldest first.
+pub async fn list_api_keys(conn: &mut PgConnection) -> Result<Vec<ApiKeyRow>, StoreError> {
+    Ok(sqlx::query_as(LIST_API_KEYS).fetch_all(conn).await?)
+}
+
+/// Revokes a key; `false` when there is none that is valid.
+pub async fn revoke_api_key(conn: &mut PgConnection, id: ApiKeyId) -> Result<bool, StoreError> {
+    Ok(sqlx::query(REVOKE_API_KEY).bind(id.0).execute(conn).await?.rows_affected() > 0)
+}
+
+/// Stores a driver's token by its hash.
+pub async fn insert_token(
+    conn: &mut PgConnection,
+    driver: DriverId,
+    token_hash: &[u8],
+) -> Result<TokenId, StoreError> {
+    let id = TokenId::new();
+    sqlx::query(INSERT_TOKEN).bind(id.0).bind(driver.0).bind(token_hash).execute(conn).await?;
+    Ok(id)
+}
+
+fn identity(row: Option<(Uuid, Uuid)>) -> Option<DriverIdentity> {
+    row.map(|(token, driver)| DriverIdentity { driver_id: DriverId(driver), token_id: TokenId(token) })
+}
+
+/// Who holds the token with this hash, unless revoked or deactivated.
+pub async fn find_token(conn: &mut PgConnection, token_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
+    Ok(identity(sqlx::query_as(FIND_TOKEN).bind(token_hash).fetch_optional(conn).await?))
+}
+
+/// A driver's tokens, newest first, before `before`.
+pub async fn list_tokens(
+    conn: &mut PgConnection,
+    driver: DriverId,
+    before: Option<TokenId>,
+    limit: i64,
+) -> Result<Vec<TokenRow>, StoreError> {
+    let before = before.map(|id| id.0);
+    Ok(sqlx::query_as(LIST_TOKENS).bind(driver.0).bind(before).bind(limit).fetch_all(conn).await?)
+}
+
+/// Revokes a token; `false` when the driver has no such token. Repeats succeed.
+pub async fn revoke_token(conn: &mut PgConnection, driver: DriverId, token: TokenId) -> Result<bool, StoreError> {
+    Ok(sqlx::query(REVOKE_TOKEN).bind(token.0).bind(driver.0).execute(conn).await?.rows_affected() > 0)
+}
+
+/// Stores a one-use ticket by its hash, good for `seconds`; gives when it expires.
+pub async fn insert_ticket(
+    conn: &mut PgConnection,
+    token: TokenId,
+    ticket_hash: &[u8],
+    seconds: f64,
+) -> Result<DateTime<Utc>, StoreError> {
+    sqlx::query(PRUNE_TICKETS).execute(&mut *conn).await?;
+    Ok(sqlx::query_scalar(INSERT_TICKET).bind(ticket_hash).bind(token.0).bind(seconds).fetch_one(conn).await?)
+}
+
+/// Uses up a ticket and gives whom it stands for.
+pub async fn use_ticket(conn: &mut PgConnection, ticket_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
+    Ok(identity(sqlx::query_as(USE_TICKET).bind(ticket_hash).fetch_optional(conn).await?))
+}

@@ -1,0 +1,443 @@
+//! Deliveries: an order on its way from a pickup to a drop.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::delivery::DeliveryStatus;
+use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, ShopName};
+use crate::domain::order::{NewOrder, Stop, StopDetails};
+use crate::domain::position::Position;
+use crate::domain::region::Region;
+
+statements! {
+    // The advisory lock orders this after a cancellation of the same order that is being remembered.
+    INSERT = concat!("WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($2 || '/' || $3, 0)))
+        INSERT INTO deliveries AS d (id, shop, seller_order_id, channel_id, order_code, external_id, metadata, seller,
+               items, ready_at, pickup_lat, pickup_lon, pickup_details, drop_lat, drop_lon, drop_details, status, region)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 'PENDING', $17 FROM turn
+        ON CONFLICT ON CONSTRAINT deliveries_one_per_order DO NOTHING RETURNING ", delivery_columns!());
+    TURN = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 0))";
+    GET = concat!("SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.id = $1");
+    GET_BY_ORDER = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE d.shop = $1 AND d.seller_order_id = $2");
+    LOCK = concat!("SELECT ", delivery_columns!(), " FROM deliveries d WHERE d.id = $1 FOR NO KEY UPDATE");
+    LOCK_BY_ORDER = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE d.shop = $1 AND d.seller_order_id = $2 FOR NO KEY UPDATE");
+    LOCK_PENDING = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE d.id = $1 AND d.status = 'PENDING' FOR NO KEY UPDATE SKIP LOCKED");
+    LOCK_OF_DRIVER = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE d.driver_id = $1 AND d.status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT')
+        ORDER BY d.id FOR NO KEY UPDATE");
+    ACTIVE_OF_DRIVER = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE d.driver_id = $1 AND d.status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT') ORDER BY d.assigned_at, d.id");
+    NOW = "SELECT clock_timestamp()";
+    UPDATE_STATE = "UPDATE deliveries SET status = $2, attempt = $3, driver_id = $4, assignment_id = $5,
+               assigned_at = $6, picked_up_at = $7, delivered_at = $8, cancelled_at = $9, failure = $10,
+               search_rounds = $11, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = $1";
+    WAITING_REGIONS = "SELECT region FROM deliveries WHERE status = 'PENDING' AND next_attempt_at <= clock_timestamp()
+        GROUP BY region ORDER BY min(created_at)";
+    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+        WHERE d.status = 'PENDING' AND d.region = $1 AND d.next_attempt_at <= clock_timestamp()
+          AND ($2::timestamptz IS NULL OR (d.created_at, d.id) > ($2, $3))
+        ORDER BY d.created_at, d.id LIMIT $4";
+    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+        WHERE d.status = 'PENDING' AND d.pickup_lat BETWEEN $1 AND $2
+          AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
+          AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
+        ORDER BY d.created_at, d.id LIMIT $9";
+    POSTPONE = "UPDATE deliveries SET search_rounds = search_rounds + 1,
+               next_attempt_at = clock_timestamp() + make_interval(secs => $2::double precision)
+        WHERE id IN (SELECT id FROM deliveries WHERE id = ANY($1) AND status = 'PENDING'
+                     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
+    LIST = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
+        WHERE ($1::text IS NULL OR d.status = $1) AND ($2::uuid IS NULL OR d.driver_id = $2)
+          AND ($3::text IS NULL OR d.shop = $3) AND ($4::text IS NULL OR d.seller_order_id = $4)
+          AND ($5::text IS NULL OR d.external_id = $5) AND ($6::timestamptz IS NULL OR d.created_at >= $6)
+          AND ($7::timestamptz IS NULL OR d.created_at < $7) AND ($8::timestamptz IS NULL OR d.updated_at >= $8)
+          AND ($9::timestamptz IS NULL OR (d.created_at, d.id) < ($9, $10))
+        ORDER BY d.created_at DESC, d.id DESC LIMIT $11");
+    REMEMBER_CANCELLATION = "INSERT INTO early_cancellations (shop, seller_order_id, channel_id, reason)
+        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+    TAKE_CANCELLATION = "DELETE FROM early_cancellations WHERE shop = $1 AND seller_order_id = $2
+        RETURNING coalesce(reason, '')";
+}
+
+/// A delivery as the table has it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Identity.
+    pub id: DeliveryId,
+    /// Whose order.
+    pub shop: String,
+    /// The shop's id of the order.
+    pub seller_order_id: String,
+    /// The shop's channel.
+    pub channel_id: String,
+    /// The code that people know the order by.
+    pub order_code: Option<String>,
+    /// An id of the sender's own.
+    pub external_id: Option<String>,
+    /// JSON of the sender's own.
+    pub metadata: Option<Value>,
+    /// What is in it.
+    pub items: Option<Value>,
+    /// When it is ready.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// Where to fetch it.
+    pub pickup: Stop,
+    /// Where to bring it.
+    pub drop: Stop,
+    /// Where it stands.
+    pub status: DeliveryStatus,
+    /// Grows when it is taken back or tried again.
+    pub attempt: i32,
+    /// The region of its pickup.
+    pub region: Region,
+    /// Searches since it began to wait.
+    pub search_rounds: i32,
+    /// Who has it, or had it at the end.
+    pub driver_id: Option<DriverId>,
+    /// By which assignment.
+    pub assignment_id: Option<AssignmentId>,
+    /// When given to that driver.
+    pub assigned_at: Option<DateTime<Utc>>,
+    /// When fetched.
+    pub picked_up_at: Option<DateTime<Utc>>,
+    /// When handed over.
+    pub delivered_at: Option<DateTime<Utc>>,
+    /// When called off.
+    pub cancelled_at: Option<DateTime<Utc>>,
+    /// Why it failed: `{code, reason?, occurredAt}`.
+    pub failure: Option<Value>,
+    /// When it arrived.
+    pub created_at: DateTime<Utc>,
+    /// When last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+pub(super) struct Row {
+    id: Uuid,
+    shop: String,
+    seller_order_id: String,
+    channel_id: String,
+    order_code: Option<String>,
+    external_id: Option<String>,
+    metadata: Option<Value>,
+    items: Option<Value>,
+    ready_at: Option<DateTime<Utc>>,
+    pickup_lat: f64,
+    pickup_lon: f64,
+    pickup_details: Json<StopDetails>,
+    drop_lat: f64,
+    drop_lon: f64,
+    drop_details: Json<StopDetails>,
+    status: String,
+    attempt: i32,
+    region: i64,
+    search_rounds: i32,
+    driver_id: Option<Uuid>,
+    assignment_id: Option<Uuid>,
+    assigned_at: Option<DateTime<Utc>>,
+    picked_up_at: Option<DateTime<Utc>>,
+    delivered_at: Option<DateTime<Utc>>,
+    cancelled_at: Option<DateTime<Utc>>,
+    failure: Option<Value>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+fn stop(lat: f64, lon: f64, details: StopDetails) -> Result<Stop, StoreError> {
+    Ok(Stop { position: Position::new(lat, lon).map_err(StoreError::corrupt)?, details })
+}
+
+impl TryFrom<Row> for Delivery {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: DeliveryId(row.id),
+            shop: row.shop,
+            seller_order_id: row.seller_order_id,
+            channel_id: row.channel_id,
+            order_code: row.order_code,
+            external_id: row.external_id,
+            metadata: row.metadata,
+            items: row.items,
+            ready_at: row.ready_at,
+            pickup: stop(row.pickup_lat, row.pickup_lon, row.pickup_details.0)?,
+            drop: stop(row.drop_lat, row.drop_lon, row.drop_details.0)?,
+            status: row.status.parse().map_err(StoreError::corrupt)?,
+            attempt: row.attempt,
+            region: Region::from_i64(row.region).map_err(StoreError::corrupt)?,
+            search_rounds: row.search_rounds,
+            driver_id: row.driver_id.map(DriverId),
+            assignment_id: row.assignment_id.map(AssignmentId),
+            assigned_at: row.assigned_at,
+            picked_up_at: row.picked_up_at,
+            delivered_at: row.delivered_at,
+            cancelled_at: row.cancelled_at,
+            failure: row.failure,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+fn one(row: Option<Row>) -> Result<Option<Delivery>, StoreError> {
+    row.map(Delivery::try_from).transpose()
+}
+
+/// Inserts an order as PENDING. `None` when the shop sent it before; then the row that exists is committed and visible.
+pub async fn insert(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    order: &NewOrder,
+    region: Region,
+) -> Result<Option<Delivery>, StoreError> {
+    let row: Option<Row> = sqlx::query_as(INSERT)
+        .bind(DeliveryId::new().0)
+        .bind(shop.as_str())
+        .bind(order.seller_order_id.as_str())
+        .bind(order.channel_id.as_str())
+        .bind(&order.order_code)
+        .bind(order.external_id.as_ref().map(|id| id.as_str()))
+        .bind(&order.metadata)
+        .bind(order.seller.as_ref().map(Json))
+        .bind(order.items.as_ref().map(Json))
+        .bind(order.ready_at)
+        .bind(order.pickup.position.lat())
+        .bind(order.pickup.position.lon())
+        .bind(Json(&order.pickup.details))
+        .bind(order.drop.position.lat())
+        .bind(order.drop.position.lon())
+        .bind(Json(&order.drop.details))
+        .bind(region.as_i64())
+        .fetch_optional(conn)
+        .await?;
+    one(row)
+}
+
+/// Waits until no other transaction handles this order's arrival or cancellation.
+pub async fn take_turn(conn: &mut PgConnection, shop: &ShopName, seller_order_id: &str) -> Result<(), StoreError> {
+    sqlx::query(TURN).bind(shop.as_str()).bind(seller_order_id).execute(conn).await?;
+    Ok(())
+}
+
+/// Reads a delivery.
+pub async fn get(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    one(sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?)
+}
+
+/// Reads the delivery of a shop's order.
+pub async fn get_by_order(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    seller_order_id: &str,
+) -> Result<Option<Delivery>, StoreError> {
+    one(sqlx::query_as(GET_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+}
+
+/// Reads a delivery and locks it, waiting for whoever holds it.
+pub async fn lock(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    one(sqlx::query_as(LOCK).bind(id.0).fetch_optional(conn).await?)
+}
+
+/// Reads the delivery of a shop's order and locks it.
+pub async fn lock_by_order(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    seller_order_id: &str,
+) -> Result<Option<Delivery>, StoreError> {
+    one(sqlx::query_as(LOCK_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+}
+
+/// Locks a delivery that still waits, unless somebody else holds it.
+pub async fn lock_pending(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    one(sqlx::query_as(LOCK_PENDING).bind(id.0).fetch_optional(conn).await?)
+}
+
+/// Locks what a driver has in hand, by id.
+pub async fn lock_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(LOCK_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+/// What a driver has in hand, oldest first.
+pub async fn active_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(ACTIVE_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+/// The database's clock, now (not the transaction's start).
+pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
+    Ok(sqlx::query_scalar(NOW).fetch_one(conn).await?)
+}
+
+/// Writes the state of a locked delivery.
+pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Result<(), StoreError> {
+    sqlx::query(UPDATE_STATE)
+        .bind(delivery.id.0)
+        .bind(delivery.status.as_str())
+        .bind(delivery.attempt)
+        .bind(delivery.driver_id.map(|id| id.0))
+        .bind(delivery.assignment_id.map(|id| id.0))
+        .bind(delivery.assigned_at)
+        .bind(delivery.picked_up_at)
+        .bind(delivery.delivered_at)
+        .bind(delivery.cancelled_at)
+        .bind(&delivery.failure)
+        .bind(delivery.search_rounds)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Every region that has an order due for a search, the longest waiting first.
+pub async fn waiting_regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
+    let cells: Vec<i64> = sqlx::query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
+    cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
+}
+
+/// An order that waits for a driver.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingOrder {
+    /// Which.
+    pub id: DeliveryId,
+    /// Where to fetch it.
+    pub pickup: Position,
+    /// Searches since it began to wait.
+    pub search_rounds: i32,
+    /// When it arrived.
+    pub created_at: DateTime<Utc>,
+}
+
+type WaitingRow = (Uuid, f64, f64, i32, DateTime<Utc>);
+
+fn waiting_order((id, lat, lon, search_rounds, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
+    let pickup = Position::new(lat, lon).map_err(StoreError::corrupt)?;
+    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, created_at })
+}
+
+/// A page of a region's orders that are due, oldest first, after `after`.
+pub async fn waiting(
+    conn: &mut PgConnection,
+    region: Region,
+    after: Option<&WaitingOrder>,
+    limit: i64,
+) -> Result<Vec<WaitingOrder>, StoreError> {
+    let rows: Vec<WaitingRow> = sqlx::query_as(WAITING)
+        .bind(region.as_i64())
+        .bind(after.map(|o| o.created_at))
+        .bind(after.map(|o| o.id.0))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(waiting_order).collect()
+}
+
+/// A page of all orders that wait within reach of a place, due or not, oldest first, after `after`.
+pub async fn waiting_near(
+    conn: &mut PgConnection,
+    place: &Position,
+    radius_m: f64,
+    after: Option<&WaitingOrder>,
+    limit: i64,
+) -> Result<Vec<WaitingOrder>, StoreError> {
+    let boxes = place.boxes_around(radius_m);
+    let (first, second) = (boxes[0], boxes[boxes.len() - 1]);
+    let rows: Vec<WaitingRow> = sqlx::query_as(WAITING_NEAR)
+        .bind(first.min_lat)
+        .bind(first.max_lat)
+        .bind(first.min_lon)
+        .bind(first.max_lon)
+        .bind(second.min_lon)
+        .bind(second.max_lon)
+        .bind(after.map(|o| o.created_at))
+        .bind(after.map(|o| o.id.0))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(waiting_order).collect()
+}
+
+/// Puts off the next search for orders that nobody could be found for.
+pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    sqlx::query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;
+    Ok(())
+}
+
+/// Which deliveries a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryFilter {
+    /// Only with this status.
+    pub status: Option<DeliveryStatus>,
+    /// Only of this driver.
+    pub driver_id: Option<DriverId>,
+    /// Only of this shop.
+    pub shop: Option<String>,
+    /// Only of this order.
+    pub seller_order_id: Option<String>,
+    /// Only with this id of the sender's own.
+    pub external_id: Option<String>,
+    /// Only made at or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Only made before.
+    pub to: Option<DateTime<Utc>>,
+    /// Only changed at or after.
+    pub updated_since: Option<DateTime<Utc>>,
+    /// Only older than this one.
+    pub before: Option<(DateTime<Utc>, DeliveryId)>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Deliveries, newest first.
+pub async fn list(conn: &mut PgConnection, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(LIST)
+        .bind(filter.status.map(DeliveryStatus::as_str))
+        .bind(filter.driver_id.map(|id| id.0))
+        .bind(&filter.shop)
+        .bind(&filter.seller_order_id)
+        .bind(&filter.external_id)
+        .bind(filter.from)
+        .bind(filter.to)
+        .bind(filter.updated_since)
+        .bind(filter.before.map(|(at, _)| at))
+        .bind(filter.before.map(|(_, id)| id.0))
+        .bind(filter.limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+/// Remembers that an order, not yet known, is called off.
+pub async fn remember_cancellation(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    seller_order_id: &str,
+    channel_id: &str,
+    reason: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query(REMEMBER_CANCELLATION)
+        .bind(shop.as_str())
+        .bind(seller_order_id)
+        .bind(channel_id)
+        .bind(reason)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Takes the remembered cancellation of an order, with its reason (empty when none was given).
+pub async fn take_cancellation(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    seller_order_id: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar(TAKE_CANCELLATION).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+}

@@ -1,0 +1,353 @@
+//! Drivers and the audit of their state. A claim locks these rows, so nothing that moves with heartbeats is in them.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::driver::{DriverState, DriverStatus};
+use crate::domain::event::Actor;
+use crate::domain::ids::{DeliveryId, DriverId};
+
+statements! {
+    INSERT = concat!("INSERT INTO drivers AS d (id, name, phone, capacity, external_id, metadata)
+        VALUES ($1, $2, $3, $4, $5, $6) RETURNING ", driver_columns!());
+    INSERT_CREATED_EVENT = "INSERT INTO driver_events (driver_id, epoch, status, on_duty, reason, actor_kind, actor_id)
+        SELECT id, epoch, status, on_duty, 'created', $2, $3 FROM drivers WHERE id = $1";
+    GET = concat!("SELECT ", driver_columns!(), " FROM drivers d WHERE d.id = $1");
+    LOCK = concat!("SELECT ", driver_columns!(), " FROM drivers d WHERE d.id = $1 FOR NO KEY UPDATE");
+    LIST = concat!("SELECT ", driver_columns!(), " FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
+        WHERE ($1::text IS NULL OR d.status = $1) AND ($2::boolean IS NULL OR d.active = $2)
+          AND ($3::text IS NULL OR d.external_id = $3) AND ($4::timestamptz IS NULL OR d.updated_at >= $4)
+          AND ($5::boolean IS NULL OR $5 = coalesce(p.last_seen_at >
+               clock_timestamp() - make_interval(secs => $6::double precision), false))
+          AND ($7::uuid IS NULL OR d.id < $7)
+        ORDER BY d.id DESC LIMIT $8");
+    APPLY = "WITH changed AS (
+            UPDATE drivers SET on_duty = $2, active = $3, capacity = $4, used_slots = $5, epoch = epoch + 1,
+                   changed_at = clock_timestamp(), updated_at = clock_timestamp()
+            WHERE id = $1 RETURNING id, epoch, status, on_duty),
+        audited AS (
+            INSERT INTO driver_events (driver_id, epoch, status, on_duty, reason, actor_kind, actor_id)
+            SELECT id, epoch, status, on_duty, $6, $7, $8 FROM changed)
+        SELECT id, epoch, status, on_duty FROM changed";
+    UPDATE_PROFILE = "UPDATE drivers SET name = coalesce($2, name), phone = coalesce($3, phone),
+               external_id = CASE WHEN $4 THEN $5 ELSE external_id END,
+               metadata = CASE WHEN $6 THEN $7 ELSE metadata END, updated_at = clock_timestamp()
+        WHERE id = $1";
+    CHANGED_SINCE = "SELECT id, epoch, status, on_duty FROM drivers
+        WHERE changed_at > clock_timestamp() - make_interval(secs => $1::double precision) ORDER BY id LIMIT $2";
+    STATES = "SELECT id, epoch, status, on_duty FROM drivers WHERE id = ANY($1)";
+    PAGE_FOR_REBUILD = "SELECT d.id, d.epoch, d.status, d.on_duty, p.lat, p.lon, p.fix_time, p.last_seen_at,
+               p.session_epoch,
+               (extract(epoch FROM clock_timestamp() - p.last_seen_at) * 1000)::bigint AS silent_ms
+        FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
+        WHERE d.active AND ($1::uuid IS NULL OR d.id > $1) ORDER BY d.id LIMIT $2";
+    SILENT = "SELECT d.id FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
+        WHERE d.on_duty AND greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at) <
+              clock_timestamp() - make_interval(secs => $1::double precision)
+        ORDER BY d.id LIMIT $2";
+    ON_DUTY = "SELECT count(*) FROM drivers WHERE on_duty";
+    ACTIVE_DELIVERIES = "SELECT driver_id, delivery_id FROM assignments
+        WHERE driver_id = ANY($1) AND state = 'ACTIVE' ORDER BY driver_id, slot";
+}
+
+/// A driver as the table has it.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    /// Identity.
+    pub id: DriverId,
+    /// Name, shown to shops.
+    pub name: String,
+    /// Telephone, shown to shops.
+    pub phone: String,
+    /// An id of the operator's own.
+    pub external_id: Option<String>,
+    /// JSON of the operator's own.
+    pub metadata: Option<Value>,
+    /// What the status follows from.
+    pub state: DriverState,
+    /// Derived from `state` by the database.
+    pub status: DriverStatus,
+    /// Grows with every change of `state`.
+    pub epoch: i64,
+    /// When made.
+    pub created_at: DateTime<Utc>,
+    /// When last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    name: String,
+    phone: String,
+    external_id: Option<String>,
+    metadata: Option<Value>,
+    on_duty: bool,
+    active: bool,
+    capacity: i32,
+    used_slots: i32,
+    status: String,
+    epoch: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Driver {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: DriverId(row.id),
+            name: row.name,
+            phone: row.phone,
+            external_id: row.external_id,
+            metadata: row.metadata,
+            state: DriverState {
+                on_duty: row.on_duty,
+                active: row.active,
+                used_slots: row.used_slots,
+                capacity: row.capacity,
+            },
+            status: row.status.parse().map_err(StoreError::corrupt)?,
+            epoch: row.epoch,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// A driver's state at an epoch: what Redis and sessions are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverChanged {
+    /// Who.
+    pub id: DriverId,
+    /// The epoch of the change.
+    pub epoch: i64,
+    /// The status since.
+    pub status: DriverStatus,
+    /// The wish since.
+    pub on_duty: bool,
+}
+
+#[derive(FromRow)]
+struct ChangedRow {
+    id: Uuid,
+    epoch: i64,
+    status: String,
+    on_duty: bool,
+}
+
+impl TryFrom<ChangedRow> for DriverChanged {
+    type Error = StoreError;
+    fn try_from(row: ChangedRow) -> Result<Self, StoreError> {
+        let status = row.status.parse().map_err(StoreError::corrupt)?;
+        Ok(Self { id: DriverId(row.id), epoch: row.epoch, status, on_duty: row.on_duty })
+    }
+}
+
+/// What an operator says of a new driver.
+#[derive(Clone, Debug)]
+pub struct NewDriver {
+    /// Name.
+    pub name: String,
+    /// Telephone.
+    pub phone: String,
+    /// Deliveries at once.
+    pub capacity: i32,
+    /// An id of the operator's own.
+    pub external_id: Option<String>,
+    /// JSON of the operator's own.
+    pub metadata: Option<Value>,
+}
+
+/// Makes a driver, off duty.
+pub async fn insert(conn: &mut PgConnection, new: &NewDriver, actor: &Actor) -> Result<Driver, StoreError> {
+    let row: Row = sqlx::query_as(INSERT)
+        .bind(DriverId::new().0)
+        .bind(&new.name)
+        .bind(&new.phone)
+        .bind(new.capacity)
+        .bind(&new.external_id)
+        .bind(&new.metadata)
+        .fetch_one(&mut *conn)
+        .await?;
+    sqlx::query(INSERT_CREATED_EVENT).bind(row.id).bind(actor.kind()).bind(actor.id()).execute(conn).await?;
+    row.try_into()
+}
+
+/// Reads a driver.
+pub async fn get(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
+    sqlx::query_as::<_, Row>(GET).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
+}
+
+/// Reads a driver and locks the row, waiting for whoever holds it.
+pub async fn lock(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
+    sqlx::query_as::<_, Row>(LOCK).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
+}
+
+/// Which drivers a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct DriverFilter {
+    /// Only with this status.
+    pub status: Option<DriverStatus>,
+    /// Only active, or only deactivated ones.
+    pub active: Option<bool>,
+    /// Only with this id of the operator's own.
+    pub external_id: Option<String>,
+    /// Only changed at or after.
+    pub updated_since: Option<DateTime<Utc>>,
+    /// Only seen, or only not seen, within the last `online_within_s` seconds.
+    pub online: Option<bool>,
+    /// What counts as online, in seconds.
+    pub online_within_s: f64,
+    /// Only older than this one.
+    pub before: Option<DriverId>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Drivers, newest first.
+pub async fn list(conn: &mut PgConnection, filter: &DriverFilter) -> Result<Vec<Driver>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(LIST)
+        .bind(filter.status.map(DriverStatus::as_str))
+        .bind(filter.active)
+        .bind(&filter.external_id)
+        .bind(filter.updated_since)
+        .bind(filter.online)
+        .bind(filter.online_within_s)
+        .bind(filter.before.map(|id| id.0))
+        .bind(filter.limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(Driver::try_from).collect()
+}
+
+/// Writes a state that [`DriverState::transition`] gave, with its audit row. The row must be locked by the caller.
+pub async fn apply(
+    conn: &mut PgConnection,
+    id: DriverId,
+    state: DriverState,
+    reason: &str,
+    actor: &Actor,
+) -> Result<DriverChanged, StoreError> {
+    let row: ChangedRow = sqlx::query_as(APPLY)
+        .bind(id.0)
+        .bind(state.on_duty)
+        .bind(state.active)
+        .bind(state.capacity)
+        .bind(state.used_slots)
+        .bind(reason)
+        .bind(actor.kind())
+        .bind(actor.id())
+        .fetch_one(conn)
+        .await?;
+    row.try_into()
+}
+
+/// Changes to what an operator says of a driver; `None` leaves a field, `Some(None)` clears it.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileChange {
+    /// Name.
+    pub name: Option<String>,
+    /// Telephone.
+    pub phone: Option<String>,
+    /// An id of the operator's own.
+    pub external_id: Option<Option<String>>,
+    /// JSON of the operator's own.
+    pub metadata: Option<Option<Value>>,
+}
+
+/// Writes a profile change.
+pub async fn update_profile(conn: &mut PgConnection, id: DriverId, change: &ProfileChange) -> Result<(), StoreError> {
+    sqlx::query(UPDATE_PROFILE)
+        .bind(id.0)
+        .bind(&change.name)
+        .bind(&change.phone)
+        .bind(change.external_id.is_some())
+        .bind(change.external_id.clone().flatten())
+        .bind(change.metadata.is_some())
+        .bind(change.metadata.clone().flatten())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Drivers whose state changed within the last `seconds`.
+pub async fn changed_within(
+    conn: &mut PgConnection,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<DriverChanged>, StoreError> {
+    let rows: Vec<ChangedRow> = sqlx::query_as(CHANGED_SINCE).bind(seconds).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(DriverChanged::try_from).collect()
+}
+
+/// The present state of some drivers.
+pub async fn states(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<DriverChanged>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<ChangedRow> = sqlx::query_as(STATES).bind(ids).fetch_all(conn).await?;
+    rows.into_iter().map(DriverChanged::try_from).collect()
+}
+
+/// One driver as a rebuild of Redis needs it.
+#[derive(Clone, Debug)]
+pub struct RebuildRow {
+    /// State and epoch.
+    pub changed: DriverChanged,
+    /// Last stored position, as latitude, longitude and the device's time.
+    pub fix: Option<(f64, f64, DateTime<Utc>)>,
+    /// How long ago the driver was last heard of, in milliseconds.
+    pub silent_ms: Option<i64>,
+    /// The session that the position came from.
+    pub session_epoch: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct RebuildSql {
+    #[sqlx(flatten)]
+    changed: ChangedRow,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    fix_time: Option<DateTime<Utc>>,
+    silent_ms: Option<i64>,
+    session_epoch: Option<i64>,
+}
+
+/// Active drivers in order of id, after `after`.
+pub async fn page_for_rebuild(
+    conn: &mut PgConnection,
+    after: Option<DriverId>,
+    limit: i64,
+) -> Result<Vec<RebuildRow>, StoreError> {
+    let rows: Vec<RebuildSql> =
+        sqlx::query_as(PAGE_FOR_REBUILD).bind(after.map(|id| id.0)).bind(limit).fetch_all(conn).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(RebuildRow {
+                changed: row.changed.try_into()?,
+                fix: row.lat.zip(row.lon).zip(row.fix_time).map(|((lat, lon), time)| (lat, lon, time)),
+                silent_ms: row.silent_ms,
+                session_epoch: row.session_epoch,
+            })
+        })
+        .collect()
+}
+
+/// Drivers on duty that nothing was heard of for `seconds`, and how many are on duty in all.
+pub async fn silent(conn: &mut PgConnection, seconds: f64, limit: i64) -> Result<(Vec<DriverId>, i64), StoreError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(SILENT).bind(seconds).bind(limit).fetch_all(&mut *conn).await?;
+    let on_duty: i64 = sqlx::query_scalar(ON_DUTY).fetch_one(conn).await?;
+    Ok((ids.into_iter().map(DriverId).collect(), on_duty))
+}
+
+/// The deliveries that drivers have in hand, as pairs.
+pub async fn active_deliveries(
+    conn: &mut PgConnection,
+    ids: &[DriverId],
+) -> Result<Vec<(DriverId, DeliveryId)>, StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(ACTIVE_DELIVERIES).bind(ids).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(driver, delivery)| (DriverId(driver), DeliveryId(delivery))).collect())
+}

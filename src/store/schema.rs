@@ -1,0 +1,63 @@
+//! Migrations, embedded in the program, and whether a database fits it.
+
+use sqlx::PgConnection;
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::StoreError;
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+statements! {
+    APPLIED = "SELECT max(version) FROM _sqlx_migrations WHERE success";
+    MIN_PROGRAM = "SELECT min_program_schema FROM database_identity";
+    TABLE_EXISTS = "SELECT to_regclass('public._sqlx_migrations') IS NOT NULL";
+    IDENTITY = "SELECT i.id::text || '.' || s.system_identifier::text || '.' || c.timeline_id::text || '.' || d.oid::text
+        FROM database_identity i, pg_control_system() s, pg_control_checkpoint() c, pg_database d
+        WHERE d.datname = current_database()";
+}
+
+/// Whether the program and the database's schema fit each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// They fit.
+    Fits,
+    /// Migrations are missing.
+    Behind,
+    /// The schema is newer, and needs a newer program than this one.
+    TooNew,
+}
+
+/// The newest migration that this program knows.
+pub fn newest_known() -> i64 {
+    MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+/// Compares the database's schema with this program.
+pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
+    let exists: bool = sqlx::query_scalar(TABLE_EXISTS).fetch_one(&mut *conn).await?;
+    if !exists {
+        return Ok(SchemaState::Behind);
+    }
+    let applied: Option<i64> = sqlx::query_scalar(APPLIED).fetch_one(&mut *conn).await?;
+    if applied.unwrap_or(0) < newest_known() {
+        return Ok(SchemaState::Behind);
+    }
+    let min_program: i64 = sqlx::query_scalar(MIN_PROGRAM).fetch_one(&mut *conn).await?;
+    Ok(if min_program > newest_known() { SchemaState::TooNew } else { SchemaState::Fits })
+}
+
+/// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler.
+pub async fn migrate(url: &str) -> Result<(), MigrateError> {
+    use sqlx::Connection;
+    let mut conn = PgConnection::connect(url).await.map_err(MigrateError::Execute)?;
+    let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
+    // A database that a newer version has already grown is fine for this one.
+    migrator.set_ignore_missing(true);
+    migrator.run(&mut conn).await?;
+    conn.close().await.map_err(MigrateError::Execute)
+}
+
+/// What tells this database, at this point of its life, from every other: it changes at a restore or a promotion.
+pub async fn identity(conn: &mut PgConnection) -> Result<String, StoreError> {
+    Ok(sqlx::query_scalar(IDENTITY).fetch_one(conn).await?)
+}

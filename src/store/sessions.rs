@@ -1,0 +1,90 @@
+//! The newest session of each driver. The newest wins over every node; work born in an older one stops here.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::ids::{DriverId, SessionId, TokenId};
+
+statements! {
+    OPEN = "INSERT INTO driver_sessions AS s (driver_id, session_epoch, session_id, token_id, node_id)
+        VALUES ($1, 1, $2, $3, $4)
+        ON CONFLICT (driver_id) DO UPDATE SET session_epoch = s.session_epoch + 1, session_id = EXCLUDED.session_id,
+            token_id = EXCLUDED.token_id, node_id = EXCLUDED.node_id, opened_at = clock_timestamp()
+        RETURNING session_epoch";
+    HOLD = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1 FOR SHARE";
+    CURRENT_EPOCH = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1";
+    ENDED = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced
+        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS u (driver_id, session_epoch, token_id)
+        JOIN driver_sessions s ON s.driver_id = u.driver_id
+        JOIN drivers d ON d.id = u.driver_id
+        JOIN driver_tokens t ON t.id = u.token_id
+        WHERE s.session_epoch <> u.session_epoch OR t.revoked_at IS NOT NULL OR NOT d.active";
+}
+
+/// Makes this session the driver's newest and gives its epoch.
+pub async fn open(
+    conn: &mut PgConnection,
+    driver: DriverId,
+    session: SessionId,
+    token: TokenId,
+    node_id: &str,
+) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar(OPEN)
+        .bind(driver.0)
+        .bind(session.0)
+        .bind(token.0)
+        .bind(node_id)
+        .fetch_one(conn)
+        .await?)
+}
+
+/// Whether `epoch` is still the driver's newest session; holds it so until the transaction ends.
+pub async fn hold(conn: &mut PgConnection, driver: DriverId, epoch: i64) -> Result<bool, StoreError> {
+    let current: Option<i64> = sqlx::query_scalar(HOLD).bind(driver.0).fetch_optional(conn).await?;
+    Ok(current == Some(epoch))
+}
+
+/// The epoch of the driver's newest session; 0 when there never was one.
+pub async fn current_epoch(conn: &mut PgConnection, driver: DriverId) -> Result<i64, StoreError> {
+    let current: Option<i64> = sqlx::query_scalar(CURRENT_EPOCH).bind(driver.0).fetch_optional(conn).await?;
+    Ok(current.unwrap_or(0))
+}
+
+/// A live session as a node knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveSession {
+    /// Whose.
+    pub driver_id: DriverId,
+    /// Which.
+    pub session_epoch: i64,
+    /// By which token it came in.
+    pub token_id: TokenId,
+}
+
+/// Why a session must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// A newer session of the driver.
+    Replaced,
+    /// Its token was revoked or its driver deactivated.
+    Revoked,
+}
+
+/// Those of `sessions` that must end, by driver and epoch.
+pub async fn ended(
+    conn: &mut PgConnection,
+    sessions: &[LiveSession],
+) -> Result<Vec<(DriverId, i64, SessionEnd)>, StoreError> {
+    let drivers: Vec<Uuid> = sessions.iter().map(|s| s.driver_id.0).collect();
+    let epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
+    let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
+    let rows: Vec<(Uuid, i64, bool)> =
+        sqlx::query_as(ENDED).bind(drivers).bind(epochs).bind(tokens).fetch_all(conn).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(driver, epoch, replaced)| {
+            (DriverId(driver), epoch, if replaced { SessionEnd::Replaced } else { SessionEnd::Revoked })
+        })
+        .collect())
+}
