@@ -1,1 +1,20 @@
-//! Actors.
+//! What runs: one actor a session, one coordinator a region, one writer of presence, one relay of events, and the keepers
+//! that find whatever a lost message left behind.
+//!
+//! An actor's memory is an optimisation: with every one of them wiped the system is still right. A message carries a wake-up
+//! and an identity, never the truth. Mailboxes are bounded; a full one means that the same work is already due.
+
+pub mod assignment_coordinator;
+pub mod command_courier;
+pub mod driver_desk;
+pub mod driver_session;
+mod finder;
+pub mod node;
+pub mod outbox_relay;
+pub mod presence_writer;
+pub mod reconciler;
+pub mod session_directory;
+pub mod silence_judge;
+pub mod waiting_sweep;
+
+pub use node::Node;

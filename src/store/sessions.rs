@@ -1,9 +1,10 @@
 //! The newest session of each driver. The newest wins over every node; work born in an older one stops here.
 
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::drivers::DriverChanged;
 use crate::domain::ids::{DriverId, SessionId, TokenId};
 
 statements! {
@@ -14,12 +15,15 @@ statements! {
         RETURNING session_epoch";
     HOLD = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1 FOR SHARE";
     CURRENT_EPOCH = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1";
-    ENDED = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced
-        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS u (driver_id, session_epoch, token_id)
+    NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced,
+               t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty,
+               coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
+        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[])
+             AS u (driver_id, session_epoch, token_id, epoch)
         JOIN driver_sessions s ON s.driver_id = u.driver_id
         JOIN drivers d ON d.id = u.driver_id
         JOIN driver_tokens t ON t.id = u.token_id
-        WHERE s.session_epoch <> u.session_epoch OR t.revoked_at IS NOT NULL OR NOT d.active";
+        WHERE s.session_epoch <> u.session_epoch OR t.revoked_at IS NOT NULL OR NOT d.active OR d.epoch > u.epoch";
 }
 
 /// Makes this session the driver's newest and gives its epoch.
@@ -60,31 +64,64 @@ pub struct LiveSession {
     pub session_epoch: i64,
     /// By which token it came in.
     pub token_id: TokenId,
+    /// The newest epoch of the driver's state that the session knows.
+    pub epoch: i64,
 }
 
-/// Why a session must end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// A newer session of the driver.
-    Replaced,
+/// What a live session does not know yet.
+#[derive(Debug, Clone)]
+pub struct SessionNews {
+    /// Whose.
+    pub driver_id: DriverId,
+    /// Which.
+    pub session_epoch: i64,
+    /// A newer session of the driver exists.
+    pub replaced: bool,
     /// Its token was revoked or its driver deactivated.
-    Revoked,
+    pub revoked: bool,
+    /// The driver's present state.
+    pub changed: DriverChanged,
+    /// Why the state is so.
+    pub reason: String,
 }
 
-/// Those of `sessions` that must end, by driver and epoch.
-pub async fn ended(
-    conn: &mut PgConnection,
-    sessions: &[LiveSession],
-) -> Result<Vec<(DriverId, i64, SessionEnd)>, StoreError> {
+#[derive(FromRow)]
+struct NewsRow {
+    driver_id: Uuid,
+    session_epoch: i64,
+    replaced: bool,
+    revoked: bool,
+    epoch: i64,
+    status: String,
+    on_duty: bool,
+    reason: String,
+}
+
+/// Those of `sessions` that must end or whose driver's state has moved on.
+pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<Vec<SessionNews>, StoreError> {
     let drivers: Vec<Uuid> = sessions.iter().map(|s| s.driver_id.0).collect();
-    let epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
+    let session_epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
     let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
-    let rows: Vec<(Uuid, i64, bool)> =
-        sqlx::query_as(ENDED).bind(drivers).bind(epochs).bind(tokens).fetch_all(conn).await?;
-    Ok(rows
-        .into_iter()
-        .map(|(driver, epoch, replaced)| {
-            (DriverId(driver), epoch, if replaced { SessionEnd::Replaced } else { SessionEnd::Revoked })
+    let epochs: Vec<i64> = sessions.iter().map(|s| s.epoch).collect();
+    let rows: Vec<NewsRow> = sqlx::query_as(NEWS)
+        .bind(drivers)
+        .bind(session_epochs)
+        .bind(tokens)
+        .bind(epochs)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let status = row.status.parse().map_err(StoreError::corrupt)?;
+            let id = DriverId(row.driver_id);
+            Ok(SessionNews {
+                driver_id: id,
+                session_epoch: row.session_epoch,
+                replaced: row.replaced,
+                revoked: row.revoked,
+                changed: DriverChanged { id, epoch: row.epoch, status, on_duty: row.on_duty },
+                reason: row.reason,
+            })
         })
-        .collect())
+        .collect()
 }

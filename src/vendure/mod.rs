@@ -1,1 +1,2 @@
 //! Signatures and wire shapes of shops.
+pub mod event;

@@ -1,0 +1,270 @@
+//! What every part of one node shares, and what follows a commit.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use tokio::sync::{oneshot, watch};
+
+use super::assignment_coordinator::Coordinators;
+use super::command_courier::CourierHandle;
+use super::finder::Finder;
+use super::outbox_relay::RelayHandle;
+use super::presence_writer::PresenceWriterHandle;
+use super::session_directory::SessionDirectory;
+use crate::config::Config;
+use crate::dispatch::{DispatchError, Effects, Policy, Unit};
+use crate::domain::driver::DriverStatus;
+use crate::domain::ids::{DeliveryId, DriverId};
+use crate::presence::{Hint, Presence, StatusChange};
+use crate::protocol::outbound::Pace;
+use crate::store::drivers::DriverChanged;
+use crate::store::{Database, Work, positions};
+
+/// One node of the service; cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    database: Database,
+    presence: Presence,
+    policy: Policy,
+    sessions: SessionDirectory,
+    finder: Finder,
+    waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
+    draining: AtomicBool,
+    stopping: watch::Sender<bool>,
+    started: Instant,
+    actors: OnceLock<Handles>,
+}
+
+/// The actors that others wake; started once, when the node starts.
+pub struct Handles {
+    /// One coordinator a region.
+    pub coordinators: Coordinators,
+    /// Heartbeats on their way to storage.
+    pub writer: PresenceWriterHandle,
+    /// Events on their way to shops.
+    pub relay: RelayHandle,
+    /// Commands on their way to sessions.
+    pub courier: CourierHandle,
+}
+
+impl Node {
+    /// A node whose actors are not started yet.
+    pub fn new(config: Config, database: Database, presence: Presence, policy: Policy) -> Self {
+        let finder = Finder::new(&config, database.clone(), presence.clone());
+        let inner = Inner {
+            config,
+            database,
+            presence,
+            policy,
+            sessions: SessionDirectory::default(),
+            finder,
+            waiters: DashMap::new(),
+            draining: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
+            started: Instant::now(),
+            actors: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Gives the node its actors; the first call counts.
+    pub fn set_actors(&self, handles: Handles) {
+        let _ = self.inner.actors.set(handles);
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// PostgreSQL.
+    pub fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// Redis.
+    pub fn presence(&self) -> &Presence {
+        &self.inner.presence
+    }
+
+    /// What the configuration says about dispatching.
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
+    }
+
+    /// The sessions on this node.
+    pub fn sessions(&self) -> &SessionDirectory {
+        &self.inner.sessions
+    }
+
+    /// Who is near.
+    pub fn finder(&self) -> &Finder {
+        &self.inner.finder
+    }
+
+    /// The actors; `None` before they are started.
+    pub fn actors(&self) -> Option<&Handles> {
+        self.inner.actors.get()
+    }
+
+    /// How long this process has been up.
+    pub fn uptime(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// How often drivers speak up, and how long silence is borne.
+    pub fn pace(&self) -> Pace {
+        let heartbeat = &self.inner.config.heartbeat;
+        Pace {
+            heartbeat_interval_ms: heartbeat.interval.as_millis() as u64,
+            ttl_ms: heartbeat.ttl.as_millis() as u64,
+        }
+    }
+
+    /// Whether new work is refused because the node is going away.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new work from now on.
+    pub fn start_draining(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Turns true when background work must end.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
+    }
+
+    /// Ends background work.
+    pub fn stop(&self) {
+        self.inner.stopping.send_replace(true);
+    }
+
+    /// Runs a use case in a transaction, commits it, and sees to what must follow. An error rolls it back.
+    pub async fn perform<T, F>(&self, work: F) -> Result<T, DispatchError>
+    where
+        F: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> Work<'u, T, DispatchError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (value, effects) = self.perform_quietly(work).await?;
+        self.follow(effects).await;
+        Ok(value)
+    }
+
+    /// As [`Self::perform`], leaving what must follow to the caller.
+    pub async fn perform_quietly<T, F>(&self, work: F) -> Result<(T, Effects), DispatchError>
+    where
+        F: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> Work<'u, T, DispatchError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let policy = self.inner.policy.clone();
+        self.inner
+            .database
+            .transact(move |conn| {
+                Box::pin(async move {
+                    let mut unit = Unit::begin(conn, &policy).await?;
+                    let value = work(&mut unit).await?;
+                    Ok((value, unit.effects))
+                })
+            })
+            .await
+    }
+
+    /// What follows a commit: Redis, sessions here and elsewhere, coordinators, the relay. All of it may fail; sweeps mend it.
+    pub async fn follow(&self, effects: Effects) {
+        for delivery in &effects.settled {
+            self.settle(*delivery);
+        }
+        self.publish_drivers(&effects.drivers).await;
+        let Some(actors) = self.actors() else { return };
+        for region in &effects.waiting {
+            actors.coordinators.search_due(*region);
+        }
+        if effects.outbox {
+            actors.relay.wake();
+        }
+        let changed = effects.drivers.iter().map(|changed| changed.id);
+        let news: HashSet<DriverId> = effects.sessions.iter().copied().chain(changed).collect();
+        let commands: HashSet<DriverId> = effects.commands.iter().copied().collect();
+        for driver_id in commands {
+            actors.courier.deliver(driver_id);
+            self.hint_elsewhere(Hint::Commands { driver_id });
+        }
+        for driver_id in news {
+            actors.courier.look(driver_id);
+            self.hint_elsewhere(Hint::Session { driver_id });
+        }
+    }
+
+    /// Tells Redis the states of drivers, and wakes the orders that wait for those who became available.
+    pub async fn publish_drivers(&self, drivers: &[DriverChanged]) {
+        if drivers.is_empty() {
+            return;
+        }
+        let changes: Vec<StatusChange> = drivers
+            .iter()
+            .map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch })
+            .collect();
+        if let Err(error) = self.inner.presence.transition(&changes).await {
+            tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
+        }
+        for changed in drivers.iter().filter(|c| c.status == DriverStatus::Available) {
+            self.announce_available(changed.id);
+        }
+    }
+
+    /// Wakes every order in reach of a driver who may now be given one.
+    pub fn announce_available(&self, driver: DriverId) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            let stored = node
+                .database()
+                .transact(move |conn| Box::pin(async move { positions::get(conn, &[driver]).await }))
+                .await;
+            let fix = stored.ok().and_then(|found| found.first().and_then(|p| p.fix));
+            if let (Some(fix), Some(actors)) = (fix, node.actors()) {
+                actors.coordinators.driver_available(driver, fix.position);
+            }
+        });
+    }
+
+    fn hint_elsewhere(&self, hint: Hint) {
+        let driver_id = match &hint {
+            Hint::Commands { driver_id } | Hint::Session { driver_id } => *driver_id,
+            _ => return,
+        };
+        // A newest session that is here needs no hint; an older one elsewhere does when this node has just taken over.
+        if self.inner.sessions.get(driver_id).is_some() && matches!(hint, Hint::Commands { .. }) {
+            return;
+        }
+        let presence = self.inner.presence.clone();
+        tokio::spawn(async move {
+            if let Err(error) = presence.publish(&hint).await {
+                tracing::debug!(error = %error, "a hint was not published; polling finds it");
+            }
+        });
+    }
+
+    /// Resolves when the delivery is given to somebody, ends, or is found to have to wait; register before waking anybody.
+    pub fn await_settled(&self, delivery: DeliveryId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.waiters.insert(delivery, sender);
+        receiver
+    }
+
+    /// Lets whoever waits on the delivery look again.
+    pub fn settle(&self, delivery: DeliveryId) {
+        if let Some((_, sender)) = self.inner.waiters.remove(&delivery) {
+            let _ = sender.send(());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A driver's wish to work, by their own word, an operator's, or their long silence.
+
+use super::lifecycle::{self, Ending};
+use super::{DispatchError, Unit};
+use crate::domain::delivery::DeliveryStatus;
+use crate::domain::driver::{DriverChange, DriverStatus};
+use crate::domain::event::Actor;
+use crate::domain::ids::DriverId;
+use crate::store::assignments::EndedAs;
+use crate::store::drivers::DriverChanged;
+use crate::store::{deliveries, drivers, positions};
+
+/// Sets the wish. Deliveries in hand stay; the status follows. Gives the driver's state since.
+pub async fn set_duty(
+    unit: &mut Unit<'_>,
+    driver: DriverId,
+    on_duty: bool,
+    reason: &str,
+    actor: &Actor,
+) -> Result<DriverChanged, DispatchError> {
+    let driver = drivers::lock(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
+    let state = driver.state.transition(DriverChange::SetDuty(on_duty))?;
+    if state == driver.state {
+        return Ok(DriverChanged { id: driver.id, epoch: driver.epoch, status: driver.status, on_duty });
+    }
+    let changed = drivers::apply(unit.conn, driver.id, state, reason, actor).await?;
+    unit.effects.drivers.push(changed);
+    Ok(changed)
+}
+
+/// Takes a driver off duty who was silent for `offline_after_s`, and takes back what they have not fetched yet. Judged
+/// again from locked rows: `false` when they were heard of since.
+pub async fn retire_silent(
+    unit: &mut Unit<'_>,
+    driver: DriverId,
+    offline_after_s: f64,
+) -> Result<bool, DispatchError> {
+    let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
+    let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
+    let seen = positions::get(unit.conn, &[driver]).await?;
+    let still_silent = seen.first().is_none_or(|p| p.silent_ms as f64 >= offline_after_s * 1000.0);
+    if !locked.state.on_duty || !still_silent {
+        return Ok(false);
+    }
+    let off_duty = locked.state.transition(DriverChange::SetDuty(false))?;
+    let changed = drivers::apply(unit.conn, driver, off_duty, "silent for too long", &Actor::System).await?;
+    unit.effects.drivers.push(changed);
+    for delivery in held.iter_mut().filter(|d| d.status == DeliveryStatus::Assigned && d.driver_id == Some(driver)) {
+        let ending = Ending::of("DRIVER_OFFLINE");
+        lifecycle::take_back(unit, delivery, &ending, EndedAs::TakenBack, &Actor::System).await?;
+    }
+    Ok(true)
+}
+
+/// What a wish is called on the wire: AVAILABLE or OFFLINE; BUSY is nobody's wish.
+pub fn wish_of(status: DriverStatus) -> Option<bool> {
+    match status {
+        DriverStatus::Available => Some(true),
+        DriverStatus::Offline => Some(false),
+        DriverStatus::Busy => None,
+    }
+}

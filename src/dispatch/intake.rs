@@ -1,0 +1,115 @@
+//! Orders and cancellations from shops. Idempotency is PostgreSQL's: one delivery per shop and seller order.
+
+use serde_json::json;
+
+use super::lifecycle::{self, Ending};
+use super::{DispatchError, Unit};
+use crate::domain::delivery::DeliveryStatus;
+use crate::domain::event::{Actor, AuditType};
+use crate::domain::ids::{ExternalId, ShopName};
+use crate::domain::order::NewOrder;
+use crate::domain::region::Region;
+use crate::store::deliveries::{self, Delivery};
+use crate::store::{StoreError, audit};
+
+/// What an order met.
+#[derive(Debug)]
+pub struct Received {
+    /// The delivery as it stands.
+    pub delivery: Delivery,
+    /// It was seen before; nothing was changed.
+    pub duplicate: bool,
+    /// It was seen before with other coordinates.
+    pub conflict: bool,
+}
+
+/// Takes an order in: a new delivery that waits, or the one that exists.
+pub async fn receive_order(
+    unit: &mut Unit<'_>,
+    shop: &ShopName,
+    order: &NewOrder,
+    body_hash: &[u8],
+    actor: &Actor,
+) -> Result<Received, DispatchError> {
+    let region = Region::of(&order.pickup.position, unit.policy.resolution);
+    match deliveries::insert(unit.conn, shop, order, region).await? {
+        Some(mut delivery) => {
+            let data = json!({"bodyHash": hex::encode(body_hash)});
+            audit::append(unit.conn, delivery.id, AuditType::Created, unit.now, actor, &data).await?;
+            let cancelled =
+                deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
+            if let Some(reason) = cancelled {
+                lifecycle::cancel(unit, &mut delivery, &Ending::of(&reason), actor).await?;
+            } else {
+                unit.effects.waiting.push(region);
+            }
+            Ok(Received { delivery, duplicate: false, conflict: false })
+        }
+        None => seen_before(unit, shop, order, body_hash, actor).await,
+    }
+}
+
+async fn seen_before(
+    unit: &mut Unit<'_>,
+    shop: &ShopName,
+    order: &NewOrder,
+    body_hash: &[u8],
+    actor: &Actor,
+) -> Result<Received, DispatchError> {
+    let id = order.seller_order_id.as_str();
+    let missing = || StoreError::Corrupt("an order that exists cannot be read".to_owned());
+    let delivery = deliveries::get_by_order(unit.conn, shop, id).await?.ok_or_else(missing)?;
+    let conflict = delivery.pickup.position != order.pickup.position || delivery.drop.position != order.drop.position;
+    if !conflict {
+        return Ok(Received { delivery, duplicate: true, conflict });
+    }
+    let delivery = deliveries::lock(unit.conn, delivery.id).await?.ok_or_else(missing)?;
+    let data = json!({
+        "bodyHash": hex::encode(body_hash),
+        "pickup": order.pickup.position, "drop": order.drop.position,
+    });
+    let new = audit::append(unit.conn, delivery.id, AuditType::Conflict, unit.now, actor, &data).await?;
+    tracing::warn!(
+        delivery.id = %delivery.id, shop = %shop, first_time = new.is_some(),
+        "an order came again with other coordinates; the first ones hold"
+    );
+    Ok(Received { delivery, duplicate: true, conflict })
+}
+
+/// What a cancellation met.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// The delivery is CANCELLED, now or before.
+    Delivery(Delivery),
+    /// The order is not known yet; it will be CANCELLED when it arrives.
+    Remembered,
+}
+
+/// Calls an order off, known or not.
+pub async fn receive_cancellation(
+    unit: &mut Unit<'_>,
+    shop: &ShopName,
+    seller_order_id: &ExternalId,
+    channel_id: &ExternalId,
+    reason: Option<&str>,
+    actor: &Actor,
+) -> Result<Cancelled, DispatchError> {
+    deliveries::take_turn(unit.conn, shop, seller_order_id.as_str()).await?;
+    let found = deliveries::lock_by_order(unit.conn, shop, seller_order_id.as_str()).await?;
+    let Some(mut delivery) = found else {
+        deliveries::remember_cancellation(unit.conn, shop, seller_order_id.as_str(), channel_id.as_str(), reason)
+            .await?;
+        return Ok(Cancelled::Remembered);
+    };
+    match delivery.status {
+        DeliveryStatus::Cancelled => {}
+        DeliveryStatus::Delivered | DeliveryStatus::Failed => {
+            return Err(DispatchError::AlreadyTerminal(delivery.status));
+        }
+        _ => {
+            let ending = Ending::of(reason.unwrap_or_default());
+            lifecycle::cancel(unit, &mut delivery, &ending, actor).await?;
+        }
+    }
+    Ok(Cancelled::Delivery(delivery))
+}

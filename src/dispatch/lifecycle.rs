@@ -1,0 +1,278 @@
+//! A delivery's life, each step written whole: state, assignment, driver, audit trail, outbox, command.
+//!
+//! Every function takes a delivery whose row is locked, locks its driver after it, and changes nothing when it refuses.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::{DispatchError, Unit};
+use crate::domain::delivery::{DeliveryAction, FailureCode};
+use crate::domain::driver::DriverChange;
+use crate::domain::event::{Actor, AuditType};
+use crate::domain::ids::{AssignmentId, DriverId, EventId};
+use crate::store::assignments::{self, EndedAs, NewAssignment};
+use crate::store::commands::{self, CommandKind};
+use crate::store::deliveries::{self, Delivery};
+use crate::store::drivers::{self, Driver};
+use crate::store::outbox::{self, NewEvent};
+use crate::store::{StoreError, audit};
+use crate::vendure::event::{EventDetails, EventDriver, OutboundEvent};
+
+/// Why something ended, in the words of whoever ended it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Never empty.
+    pub reason: String,
+}
+
+impl Ending {
+    /// The given words, or `unspecified` where there are none.
+    pub fn of(reason: &str) -> Self {
+        let reason = reason.trim();
+        Self { reason: if reason.is_empty() { "unspecified".to_owned() } else { reason.to_owned() } }
+    }
+}
+
+/// A failure as events and REST show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind.
+    pub code: FailureCode,
+    /// In words.
+    pub reason: Option<String>,
+    /// When.
+    pub occurred_at: DateTime<Utc>,
+}
+
+impl Failure {
+    fn to_json(&self) -> Value {
+        let mut value = json!({"code": self.code, "occurredAt": self.occurred_at});
+        if let Some(reason) = &self.reason {
+            value["reason"] = json!(reason);
+        }
+        value
+    }
+}
+
+/// Gives a waiting delivery to a driver whose row is locked.
+pub async fn give(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    driver: &Driver,
+    distance_m: Option<f64>,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let status = delivery.status.transition(DeliveryAction::Assign)?;
+    let state = driver.state.transition(DriverChange::Take)?;
+    let assignment = AssignmentId::new();
+    delivery.status = status;
+    delivery.driver_id = Some(driver.id);
+    delivery.assignment_id = Some(assignment);
+    delivery.assigned_at = Some(unit.now);
+    delivery.search_rounds = 0;
+    let new = NewAssignment {
+        id: assignment,
+        delivery_id: delivery.id,
+        driver_id: driver.id,
+        attempt: delivery.attempt,
+        distance_m,
+        at: unit.now,
+    };
+    assignments::insert(unit.conn, &new).await?;
+    let changed = drivers::apply(unit.conn, driver.id, state, "assigned", actor).await?;
+    unit.effects.drivers.push(changed);
+    deliveries::update_state(unit.conn, delivery).await?;
+    commands::insert(unit.conn, driver.id, CommandKind::Assignment, delivery.id, assignment, None).await?;
+    unit.effects.commands.push(driver.id);
+    unit.effects.settled.push(delivery.id);
+    let mut data = json!({"driverId": driver.id, "assignmentId": assignment, "attempt": delivery.attempt});
+    if let Some(metres) = distance_m {
+        data["distanceM"] = json!(metres.round());
+    }
+    let details = EventDetails::Assigned { assigned_at: unit.now };
+    record(unit, delivery, AuditType::Assigned, actor, data, Some(driver), Some(details)).await
+}
+
+/// Takes an assigned delivery back to waiting. The driver is told unless they did it themselves.
+pub async fn take_back(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    ending: &Ending,
+    ended_as: EndedAs,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let status = delivery.status.transition(DeliveryAction::TakeBack)?;
+    let driver = release(unit, delivery, ended_as, "delivery taken back", actor).await?;
+    let previous = driver.id;
+    if ended_as != EndedAs::Rejected {
+        tell_cancelled(unit, delivery, previous, ending).await?;
+    }
+    let data = json!({
+        "previousDriverId": previous, "assignmentId": delivery.assignment_id, "reason": ending.reason,
+        "attempt": delivery.attempt,
+    });
+    delivery.status = status;
+    delivery.attempt += 1;
+    delivery.driver_id = None;
+    delivery.assignment_id = None;
+    delivery.assigned_at = None;
+    deliveries::update_state(unit.conn, delivery).await?;
+    unit.effects.waiting.push(delivery.region);
+    let details = EventDetails::Unassigned { previous_driver_id: previous, reason: ending.reason.clone() };
+    record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
+}
+
+/// Ends a delivery as FAILED, and frees its driver.
+pub async fn fail(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    failure: &Failure,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let status = delivery.status.transition(DeliveryAction::Fail)?;
+    let driver = release(unit, delivery, EndedAs::Failed, "delivery failed", actor).await?;
+    if *actor != Actor::Driver(driver.id.0) {
+        tell_cancelled(unit, delivery, driver.id, &Ending::of(failure.reason.as_deref().unwrap_or("failed"))).await?;
+    }
+    delivery.status = status;
+    delivery.failure = Some(failure.to_json());
+    deliveries::update_state(unit.conn, delivery).await?;
+    unit.effects.settled.push(delivery.id);
+    let data = json!({"failure": failure.to_json(), "driverId": driver.id});
+    let details = EventDetails::Failed {
+        code: failure.code,
+        reason: failure.reason.clone(),
+        occurred_at: failure.occurred_at,
+    };
+    record(unit, delivery, AuditType::Failed, actor, data, Some(&driver), Some(details)).await
+}
+
+/// Calls a delivery off, and frees its driver if it has one.
+pub async fn cancel(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    ending: &Ending,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let status = delivery.status.transition(DeliveryAction::Cancel)?;
+    let mut driver = None;
+    if delivery.status.holds_driver() {
+        let freed = release(unit, delivery, EndedAs::Cancelled, "delivery cancelled", actor).await?;
+        tell_cancelled(unit, delivery, freed.id, ending).await?;
+        driver = Some(freed);
+    }
+    delivery.status = status;
+    delivery.cancelled_at = Some(unit.now);
+    deliveries::update_state(unit.conn, delivery).await?;
+    unit.effects.settled.push(delivery.id);
+    let data = json!({"reason": ending.reason});
+    let details = EventDetails::Cancelled { reason: ending.reason.clone(), cancelled_at: unit.now };
+    record(unit, delivery, AuditType::Cancelled, actor, data, driver.as_ref(), Some(details)).await
+}
+
+/// Tries a failed or cancelled delivery again, from the start.
+pub async fn retry(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    ending: &Ending,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    delivery.status = delivery.status.transition(DeliveryAction::Retry)?;
+    delivery.attempt += 1;
+    delivery.driver_id = None;
+    delivery.assignment_id = None;
+    delivery.assigned_at = None;
+    delivery.picked_up_at = None;
+    delivery.cancelled_at = None;
+    delivery.failure = None;
+    delivery.search_rounds = 0;
+    deliveries::update_state(unit.conn, delivery).await?;
+    unit.effects.waiting.push(delivery.region);
+    let data = json!({"reason": ending.reason, "attempt": delivery.attempt});
+    record(unit, delivery, AuditType::Retried, actor, data, None, None).await
+}
+
+/// Locks the delivery's driver, ends the assignment and frees the slot.
+pub(super) async fn release(
+    unit: &mut Unit<'_>,
+    delivery: &Delivery,
+    ended_as: EndedAs,
+    reason: &str,
+    actor: &Actor,
+) -> Result<Driver, DispatchError> {
+    let corrupt = || StoreError::Corrupt(format!("delivery {} is held by nobody", delivery.id));
+    let (driver, assignment) = delivery.driver_id.zip(delivery.assignment_id).ok_or_else(corrupt)?;
+    let driver = drivers::lock(unit.conn, driver).await?.ok_or_else(corrupt)?;
+    let state = driver.state.transition(DriverChange::Release)?;
+    assignments::end(unit.conn, assignment, ended_as, unit.now).await?;
+    let changed = drivers::apply(unit.conn, driver.id, state, reason, actor).await?;
+    unit.effects.drivers.push(changed);
+    Ok(driver)
+}
+
+async fn tell_cancelled(
+    unit: &mut Unit<'_>,
+    delivery: &Delivery,
+    driver: DriverId,
+    ending: &Ending,
+) -> Result<(), DispatchError> {
+    if let Some(assignment) = delivery.assignment_id {
+        let kind = CommandKind::AssignmentCancelled;
+        commands::insert(unit.conn, driver, kind, delivery.id, assignment, Some(&ending.reason)).await?;
+        unit.effects.commands.push(driver);
+    }
+    Ok(())
+}
+
+/// Appends to the audit trail, and puts into the outbox what the shop is told of it.
+pub(super) async fn record(
+    unit: &mut Unit<'_>,
+    delivery: &Delivery,
+    kind: AuditType,
+    actor: &Actor,
+    data: Value,
+    driver: Option<&Driver>,
+    details: Option<EventDetails>,
+) -> Result<(), DispatchError> {
+    let sequence = audit::append(unit.conn, delivery.id, kind, unit.now, actor, &data)
+        .await?
+        .ok_or_else(|| StoreError::Corrupt(format!("the trail of delivery {} was not extended", delivery.id)))?;
+    let (Some(outbound), Some(details), true) = (kind.outbound(), details, unit.policy.announce) else {
+        return Ok(());
+    };
+    let event_id = EventId::new();
+    let event = OutboundEvent {
+        event_id,
+        sequence,
+        timestamp: unit.now,
+        shop: delivery.shop.clone(),
+        seller_order_id: delivery.seller_order_id.clone(),
+        channel_id: delivery.channel_id.clone(),
+        order_code: delivery.order_code.clone(),
+        external_id: delivery.external_id.clone(),
+        metadata: delivery.metadata.clone(),
+        delivery_id: delivery.id,
+        status: delivery.status,
+        attempt: delivery.attempt,
+        tracking_url: None,
+        driver: driver.zip(delivery.assignment_id).map(|(driver, assignment_id)| EventDriver {
+            id: driver.id,
+            assignment_id,
+            name: driver.name.clone(),
+            phone: driver.phone.clone(),
+        }),
+        details,
+    };
+    let new = NewEvent {
+        event_id,
+        delivery_id: delivery.id,
+        shop: delivery.shop.clone(),
+        sequence,
+        kind: outbound,
+        body: event.encode(),
+        first_delay_s: unit.policy.first_delay_s,
+    };
+    outbox::insert(unit.conn, &new).await?;
+    unit.effects.outbox = true;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What a driver or an operator says of a delivery that is under way.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::lifecycle::{self, Ending, Failure};
+use super::{DispatchError, Unit};
+use crate::domain::delivery::{DeliveryAction, DeliveryStatus, FailureCode};
+use crate::domain::event::{Actor, AuditType};
+use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
+use crate::domain::position::Position;
+use crate::store::assignments::{self, Assignment, EndedAs};
+use crate::store::deliveries::{self, Delivery};
+use crate::store::drivers;
+use crate::vendure::event::EventDetails;
+
+/// What is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The driver has the goods.
+    PickedUp,
+    /// On the way to the drop.
+    InTransit,
+    /// Handed over.
+    Delivered,
+    /// Ended without delivery.
+    Failed,
+    /// Given back before pickup.
+    Rejected,
+}
+
+/// What comes with it.
+#[derive(Debug, Clone, Default)]
+pub struct Particulars {
+    /// When it happened, by the teller's clock.
+    pub occurred_at: Option<DateTime<Utc>>,
+    /// Where.
+    pub position: Option<Position>,
+    /// A photograph or signature.
+    pub proof_url: Option<String>,
+    /// With FAILED, and the reason of a REJECTED.
+    pub failure: Option<(FailureCode, Option<String>)>,
+}
+
+/// A driver's update of an assignment. Gives the delivery's state after it; a state already passed is a success that
+/// changes nothing.
+pub async fn update_by_driver(
+    unit: &mut Unit<'_>,
+    driver: DriverId,
+    delivery: DeliveryId,
+    assignment: AssignmentId,
+    step: Step,
+    particulars: &Particulars,
+) -> Result<DeliveryStatus, DispatchError> {
+    let mut found = deliveries::lock(unit.conn, delivery).await?.ok_or(DispatchError::NotFound)?;
+    let held = assignments::get(unit.conn, assignment).await?.ok_or(DispatchError::NotFound)?;
+    if held.driver_id != driver || held.delivery_id != delivery {
+        return Err(DispatchError::NotFound);
+    }
+    if has_passed(&held, step) {
+        return Ok(found.status);
+    }
+    if !held.active {
+        return Err(DispatchError::AssignmentClosed);
+    }
+    advance(unit, &mut found, step, particulars, &Actor::Driver(driver.0)).await?;
+    Ok(found.status)
+}
+
+/// Whether this assignment already passed `step`.
+fn has_passed(assignment: &Assignment, step: Step) -> bool {
+    let ended_as = |name: &str| assignment.ended_as.as_deref() == Some(name);
+    match step {
+        Step::PickedUp => assignment.picked_up,
+        Step::InTransit => assignment.departed || ended_as("DELIVERED"),
+        Step::Delivered => ended_as("DELIVERED"),
+        Step::Failed => ended_as("FAILED"),
+        Step::Rejected => ended_as("REJECTED"),
+    }
+}
+
+/// An operator's word on a delivery.
+pub async fn update_by_operator(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    step: Step,
+    particulars: &Particulars,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    advance(unit, delivery, step, particulars, actor).await
+}
+
+async fn advance(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    step: Step,
+    particulars: &Particulars,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let occurred_at = plausible_moment(delivery, particulars.occurred_at, unit.now);
+    match step {
+        Step::PickedUp => pick_up(unit, delivery, occurred_at, particulars, actor).await,
+        Step::InTransit => depart(unit, delivery, occurred_at, actor).await,
+        Step::Delivered => deliver(unit, delivery, occurred_at, particulars, actor).await,
+        Step::Failed => {
+            let (code, reason) = particulars.failure.clone().unwrap_or((FailureCode::DeliveryFailed, None));
+            lifecycle::fail(unit, delivery, &Failure { code, reason, occurred_at }, actor).await
+        }
+        Step::Rejected => {
+            let reason = particulars.failure.as_ref().and_then(|(_, reason)| reason.clone());
+            let ending = Ending::of(reason.as_deref().unwrap_or("rejected by the driver"));
+            lifecycle::take_back(unit, delivery, &ending, EndedAs::Rejected, actor).await
+        }
+    }
+}
+
+/// The teller's moment if it lies between the assignment and now; else now.
+fn plausible_moment(delivery: &Delivery, told: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+    told.filter(|at| *at <= now && delivery.assigned_at.is_none_or(|assigned| *at >= assigned)).unwrap_or(now)
+}
+
+async fn pick_up(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    at: DateTime<Utc>,
+    particulars: &Particulars,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    delivery.status = delivery.status.transition(DeliveryAction::PickUp)?;
+    delivery.picked_up_at = Some(at);
+    if let Some(assignment) = delivery.assignment_id {
+        assignments::mark_picked_up(unit.conn, assignment, at).await?;
+    }
+    deliveries::update_state(unit.conn, delivery).await?;
+    let driver = holder(unit, delivery).await?;
+    let data = json!({"pickedUpAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
+    let details = EventDetails::PickedUp { proof_url: particulars.proof_url.clone(), picked_up_at: at };
+    lifecycle::record(unit, delivery, AuditType::PickedUp, actor, data, driver.as_ref(), Some(details)).await
+}
+
+async fn depart(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    at: DateTime<Utc>,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    delivery.status = delivery.status.transition(DeliveryAction::Depart)?;
+    if let Some(assignment) = delivery.assignment_id {
+        assignments::mark_departed(unit.conn, assignment, at).await?;
+    }
+    deliveries::update_state(unit.conn, delivery).await?;
+    lifecycle::record(unit, delivery, AuditType::InTransit, actor, json!({"departedAt": at}), None, None).await
+}
+
+async fn deliver(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    at: DateTime<Utc>,
+    particulars: &Particulars,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let status = delivery.status.transition(DeliveryAction::Deliver)?;
+    let driver = lifecycle::release(unit, delivery, EndedAs::Delivered, "delivery done", actor).await?;
+    delivery.status = status;
+    delivery.delivered_at = Some(at);
+    deliveries::update_state(unit.conn, delivery).await?;
+    unit.effects.settled.push(delivery.id);
+    let data = json!({"deliveredAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
+    let details = EventDetails::Delivered {
+        proof_url: particulars.proof_url.clone(),
+        lat: particulars.position.map(|p| p.lat()),
+        lon: particulars.position.map(|p| p.lon()),
+        delivered_at: at,
+    };
+    lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await
+}
+
+async fn holder(unit: &mut Unit<'_>, delivery: &Delivery) -> Result<Option<drivers::Driver>, DispatchError> {
+    match delivery.driver_id {
+        Some(id) => Ok(drivers::get(unit.conn, id).await?),
+        None => Ok(None),
+    }
+}

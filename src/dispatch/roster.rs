@@ -1,0 +1,52 @@
+//! Drivers as operators keep them: created, changed, brought back, deactivated.
+
+use super::{DispatchError, Unit};
+use crate::domain::driver::DriverChange;
+use crate::domain::event::Actor;
+use crate::domain::ids::{DriverId, TokenId};
+use crate::store::credentials;
+use crate::store::drivers::{self, Driver, ProfileChange};
+
+/// What an operator changes of a driver.
+#[derive(Debug, Clone, Default)]
+pub struct DriverPatch {
+    /// Name, telephone, ids, metadata.
+    pub profile: ProfileChange,
+    /// Deliveries at once.
+    pub capacity: Option<i32>,
+    /// Bring back, or deactivate.
+    pub active: Option<bool>,
+}
+
+/// Changes a driver and gives them as they stand after it.
+pub async fn patch(
+    unit: &mut Unit<'_>,
+    driver: DriverId,
+    patch: &DriverPatch,
+    actor: &Actor,
+) -> Result<Driver, DispatchError> {
+    let found = drivers::lock(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
+    let mut state = found.state;
+    if let Some(capacity) = patch.capacity {
+        state = state.transition(DriverChange::SetCapacity(capacity))?;
+    }
+    if let Some(active) = patch.active {
+        state = state.transition(DriverChange::SetActive(active))?;
+    }
+    drivers::update_profile(unit.conn, driver, &patch.profile).await?;
+    if state != found.state {
+        let changed = drivers::apply(unit.conn, driver, state, "changed by an operator", actor).await?;
+        unit.effects.drivers.push(changed);
+        unit.effects.sessions.push(driver);
+    }
+    drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)
+}
+
+/// Revokes a driver's token; its sessions end. Repeats succeed.
+pub async fn revoke_token(unit: &mut Unit<'_>, driver: DriverId, token: TokenId) -> Result<(), DispatchError> {
+    if !credentials::revoke_token(unit.conn, driver, token).await? {
+        return Err(DispatchError::NotFound);
+    }
+    unit.effects.sessions.push(driver);
+    Ok(())
+}

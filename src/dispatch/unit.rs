@@ -1,0 +1,62 @@
+//! One unit of work: a connection inside a transaction, its moment, and what must follow its commit.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use h3o::Resolution;
+use sqlx::PgConnection;
+
+use super::DispatchError;
+use crate::domain::ids::{DeliveryId, DriverId};
+use crate::domain::region::Region;
+use crate::store::deliveries;
+use crate::store::drivers::DriverChanged;
+
+/// What the configuration says about dispatching.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Whether there is anywhere to post events to.
+    pub announce: bool,
+    /// Delay of the first try of an event, in seconds.
+    pub first_delay_s: f64,
+    /// Size of regions.
+    pub resolution: Resolution,
+    /// How lately PostgreSQL must have heard of a driver who is given an order, in seconds: the heartbeat's time to live,
+    /// and the time that a position may take to get there.
+    pub seen_within_s: f64,
+}
+
+/// What must follow the commit. Every part of it is a wake-up: a sweep finds what is lost.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Drivers whose state changed, for Redis and for their sessions.
+    pub drivers: Vec<DriverChanged>,
+    /// Drivers with a new command.
+    pub commands: Vec<DriverId>,
+    /// Regions with an order that waits.
+    pub waiting: Vec<Region>,
+    /// Deliveries that were given to somebody or ended, for whoever waits on them.
+    pub settled: Vec<DeliveryId>,
+    /// Drivers whose sessions must look at themselves again.
+    pub sessions: Vec<DriverId>,
+    /// There is something to post.
+    pub outbox: bool,
+}
+
+/// A transaction under way.
+pub struct Unit<'c> {
+    /// The connection, inside the transaction.
+    pub conn: &'c mut PgConnection,
+    /// The configuration's part.
+    pub policy: &'c Policy,
+    /// The moment of the change, by the database's clock, in whole milliseconds.
+    pub now: DateTime<Utc>,
+    /// What must follow the commit.
+    pub effects: Effects,
+}
+
+impl<'c> Unit<'c> {
+    /// Begins a unit on a connection that is inside a transaction.
+    pub async fn begin(conn: &'c mut PgConnection, policy: &'c Policy) -> Result<Self, DispatchError> {
+        let now = deliveries::now(&mut *conn).await?.trunc_subsecs(3);
+        Ok(Self { conn, policy, now, effects: Effects::default() })
+    }
+}

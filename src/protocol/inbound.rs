@@ -1,0 +1,372 @@
+//! Frames from drivers, parsed: raw JSON stops here.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
+
+use super::MAX_BATCH_FIXES;
+use crate::dispatch::progress::{Particulars, Step};
+use crate::domain::delivery::FailureCode;
+use crate::domain::ids::{AssignmentId, DeliveryId, MessageId};
+use crate::domain::position::{Fix, Position, check_latitude, check_longitude};
+
+/// A fix further in the future than this is refused.
+const MAX_FUTURE: TimeDelta = TimeDelta::seconds(30);
+/// A fix less accurate than this, in metres, is refused.
+const MAX_INACCURACY_M: f64 = 200.0;
+/// The longest `ref`, in characters.
+const MAX_REF_CHARS: usize = 64;
+/// The longest `proofUrl`, in characters.
+const MAX_URL_CHARS: usize = 2048;
+/// The longest reason, in characters.
+const MAX_REASON_CHARS: usize = 1000;
+
+/// What is wrong with a frame, as the driver is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameError {
+    /// The frame's own `ref`, if it could be read.
+    pub reference: Option<String>,
+    /// The heartbeat's `seq`, if it could be read.
+    pub seq: Option<i64>,
+    /// A stable code of the contract.
+    pub code: &'static str,
+    /// In words, naming the field.
+    pub message: String,
+}
+
+/// A frame from a driver.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Comes back in the answer.
+    pub reference: Option<String>,
+    /// What it says.
+    pub body: FrameBody,
+}
+
+/// What a frame says.
+#[derive(Debug, Clone)]
+pub enum FrameBody {
+    /// Where I am; without a fix: still alive.
+    Heartbeat {
+        /// Rises within a session.
+        seq: i64,
+        /// Where, or why that is refused.
+        fix: Option<Result<FixReport, FixRefusal>>,
+    },
+    /// Fixes kept while out of coverage.
+    Batch {
+        /// Each, or why it is refused.
+        fixes: Vec<Result<FixReport, FixRefusal>>,
+    },
+    /// The wish to work.
+    Status {
+        /// AVAILABLE, else OFFLINE.
+        on_duty: bool,
+    },
+    /// An answer to an offer.
+    OfferAnswer,
+    /// Progress of a delivery.
+    DeliveryUpdate {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// By which assignment.
+        assignment_id: AssignmentId,
+        /// What happened.
+        step: Step,
+        /// What comes with it.
+        particulars: Particulars,
+    },
+    /// A command arrived.
+    Ack {
+        /// Which.
+        message_id: MessageId,
+    },
+}
+
+/// A fix that is taken at its word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FixReport {
+    /// Where and when.
+    pub fix: Fix,
+}
+
+/// A fix that is not taken; the driver is alive all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixRefusal {
+    /// A stable code of the contract.
+    pub code: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+type Object = Map<String, Value>;
+
+/// Why a part of a frame is wrong: code and words.
+struct Fault(&'static str, String);
+
+fn invalid(field: &str, what: &str) -> Fault {
+    Fault("invalid_frame", format!("{field} {what}"))
+}
+
+/// Parses one text frame. `now` is the server's clock, by which a fix may be too far in the future.
+pub fn parse_frame(text: &str, now: DateTime<Utc>) -> Result<Frame, FrameError> {
+    let bare = |code, message: &str| FrameError { reference: None, seq: None, code, message: message.to_owned() };
+    let value: Value = serde_json::from_str(text).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
+    parse_value(&value, now)
+}
+
+/// Parses one frame that is already JSON.
+pub fn parse_value(value: &Value, now: DateTime<Utc>) -> Result<Frame, FrameError> {
+    let bare = |message: &str| FrameError {
+        reference: None,
+        seq: None,
+        code: "invalid_frame",
+        message: message.to_owned(),
+    };
+    let object = value.as_object().ok_or_else(|| bare("a frame is a JSON object"))?;
+    let reference = match field(object, "ref") {
+        None => None,
+        Some(Value::String(text)) if text.chars().count() <= MAX_REF_CHARS => Some(text.clone()),
+        Some(_) => return Err(bare("ref must be a string of at most 64 characters")),
+    };
+    let body = parse_body(object, now).map_err(|Fault(code, message)| FrameError {
+        reference: reference.clone(),
+        seq: field(object, "seq").and_then(Value::as_i64),
+        code,
+        message,
+    })?;
+    Ok(Frame { reference, body })
+}
+
+/// A field's value; `null` means absent, everywhere.
+fn field<'v>(object: &'v Object, name: &str) -> Option<&'v Value> {
+    object.get(name).filter(|value| !value.is_null())
+}
+
+fn parse_body(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+    let kind = field(object, "type").ok_or_else(|| invalid("type", "is required"))?;
+    match kind.as_str().ok_or_else(|| invalid("type", "must be a string"))? {
+        "heartbeat" => parse_heartbeat(object, now),
+        "batch" => parse_batch(object, now),
+        "status" => parse_status(object),
+        "offer.answer" => parse_offer_answer(object),
+        "delivery.update" => parse_delivery_update(object),
+        "ack" => Ok(FrameBody::Ack { message_id: id(object, "messageId")? }),
+        other => Err(Fault("unknown_type", format!("unknown frame type {:?}", other.chars().take(64).collect::<String>()))),
+    }
+}
+
+fn parse_heartbeat(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+    let seq = field(object, "seq").ok_or_else(|| invalid("seq", "is required"))?;
+    let seq = seq.as_i64().ok_or_else(|| invalid("seq", "must be an integer"))?;
+    Ok(FrameBody::Heartbeat { seq, fix: parse_fix(object, now)? })
+}
+
+fn parse_batch(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+    let fixes = field(object, "fixes").ok_or_else(|| invalid("fixes", "is required"))?;
+    let fixes = fixes.as_array().ok_or_else(|| invalid("fixes", "must be an array"))?;
+    if fixes.len() > MAX_BATCH_FIXES {
+        return Err(invalid("fixes", "must hold at most 100 fixes"));
+    }
+    Ok(FrameBody::Batch { fixes: fixes.iter().map(|value| parse_batch_fix(value, now)).collect() })
+}
+
+/// One fix of a batch: whatever is wrong with it refuses it alone.
+pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>) -> Result<FixReport, FixRefusal> {
+    let refuse = |Fault(code, message)| FixRefusal { code, message };
+    let object = value.as_object().ok_or_else(|| refuse(invalid("a fix", "must be an object")))?;
+    parse_fix(object, now)
+        .map_err(refuse)?
+        .unwrap_or_else(|| Err(FixRefusal { code: "invalid_frame", message: "lat and lon are required".to_owned() }))
+}
+
+/// The fix in an object: none without coordinates, a fault when a field is malformed, a refusal when it is not believed.
+fn parse_fix(object: &Object, now: DateTime<Utc>) -> Result<Option<Result<FixReport, FixRefusal>>, Fault> {
+    let time = field(object, "fixTime").map(|value| moment("fixTime", value)).transpose()?;
+    let accuracy_m = number(object, "accuracyM")?;
+    for name in ["speedMps", "headingDeg", "batteryPct"] {
+        number(object, name)?;
+    }
+    let (lat, lon) = (number(object, "lat")?, number(object, "lon")?);
+    let (lat, lon) = match (lat, lon) {
+        (None, None) => return Ok(None),
+        (Some(lat), Some(lon)) => (lat, lon),
+        (None, Some(_)) => return Err(invalid("lat", "is required with lon")),
+        (Some(_), None) => return Err(invalid("lon", "is required with lat")),
+    };
+    check_latitude(lat).map_err(|e| invalid("lat", &e.to_string()))?;
+    check_longitude(lon).map_err(|e| invalid("lon", &e.to_string()))?;
+    let time = time.ok_or_else(|| invalid("fixTime", "is required with lat and lon"))?;
+    let position = Position::new(lat, lon).map_err(|e| invalid("lat", &e.to_string()))?;
+    Ok(Some(believe(position, time, accuracy_m, now)))
+}
+
+fn believe(
+    position: Position,
+    time: DateTime<Utc>,
+    accuracy_m: Option<f64>,
+    now: DateTime<Utc>,
+) -> Result<FixReport, FixRefusal> {
+    let refuse = |code, message: String| Err(FixRefusal { code, message });
+    if time > now + MAX_FUTURE {
+        return refuse("fix_in_future", "fixTime is more than 30 s ahead of serverTime".to_owned());
+    }
+    if position.lat() == 0.0 && position.lon() == 0.0 {
+        return refuse("fix_at_zero", "a fix at 0/0 is no fix".to_owned());
+    }
+    if accuracy_m.is_some_and(|metres| metres > MAX_INACCURACY_M) {
+        return refuse("fix_inaccurate", "accuracyM is worse than 200 m".to_owned());
+    }
+    Ok(FixReport { fix: Fix { position, time } })
+}
+
+fn parse_status(object: &Object) -> Result<FrameBody, Fault> {
+    match text(object, "status", 32)?.as_deref() {
+        Some("AVAILABLE") => Ok(FrameBody::Status { on_duty: true }),
+        Some("OFFLINE") => Ok(FrameBody::Status { on_duty: false }),
+        _ => Err(invalid("status", "must be AVAILABLE or OFFLINE")),
+    }
+}
+
+fn parse_offer_answer(object: &Object) -> Result<FrameBody, Fault> {
+    text(object, "offerId", 128)?.ok_or_else(|| invalid("offerId", "is required"))?;
+    match text(object, "answer", 16)?.as_deref() {
+        Some("accept" | "decline") => Ok(FrameBody::OfferAnswer),
+        _ => Err(invalid("answer", "must be accept or decline")),
+    }
+}
+
+fn parse_delivery_update(object: &Object) -> Result<FrameBody, Fault> {
+    let step = match text(object, "status", 32)?.as_deref() {
+        Some("PICKED_UP") => Step::PickedUp,
+        Some("IN_TRANSIT") => Step::InTransit,
+        Some("DELIVERED") => Step::Delivered,
+        Some("FAILED") => Step::Failed,
+        Some("REJECTED") => Step::Rejected,
+        _ => return Err(invalid("status", "must be PICKED_UP, IN_TRANSIT, DELIVERED, FAILED or REJECTED")),
+    };
+    let position = match (number(object, "lat")?, number(object, "lon")?) {
+        (Some(lat), Some(lon)) => {
+            check_latitude(lat).map_err(|e| invalid("lat", &e.to_string()))?;
+            Some(Position::new(lat, lon).map_err(|e| invalid("lon", &e.to_string()))?)
+        }
+        (None, None) => None,
+        (None, Some(_)) => return Err(invalid("lat", "is required with lon")),
+        (Some(_), None) => return Err(invalid("lon", "is required with lat")),
+    };
+    let failure = field(object, "failure").map(parse_failure).transpose()?;
+    if step == Step::Failed && failure.is_none() {
+        return Err(invalid("failure", "is required with FAILED"));
+    }
+    let occurred_at = field(object, "occurredAt").map(|value| moment("occurredAt", value)).transpose()?;
+    let particulars = Particulars { occurred_at, position, proof_url: proof_url(object)?, failure };
+    Ok(FrameBody::DeliveryUpdate {
+        delivery_id: id(object, "deliveryId")?,
+        assignment_id: id(object, "assignmentId")?,
+        step,
+        particulars,
+    })
+}
+
+fn parse_failure(value: &Value) -> Result<(FailureCode, Option<String>), Fault> {
+    let object = value.as_object().ok_or_else(|| invalid("failure", "must be an object"))?;
+    let code = field(object, "code").ok_or_else(|| invalid("failure.code", "is required"))?;
+    let code: Option<FailureCode> = serde_json::from_value(code.clone()).ok();
+    let code = code
+        .filter(|code| code.allowed_from_driver())
+        .ok_or_else(|| invalid("failure.code", "must be PICKUP_FAILED, DELIVERY_FAILED or DRIVER_REJECTED"))?;
+    Ok((code, text(object, "reason", MAX_REASON_CHARS)?))
+}
+
+fn proof_url(object: &Object) -> Result<Option<String>, Fault> {
+    let Some(link) = text(object, "proofUrl", MAX_URL_CHARS)? else { return Ok(None) };
+    match url::Url::parse(&link) {
+        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => Ok(Some(link)),
+        _ => Err(invalid("proofUrl", "must be an http or https address")),
+    }
+}
+
+fn number(object: &Object, name: &str) -> Result<Option<f64>, Fault> {
+    match field(object, name) {
+        None => Ok(None),
+        Some(value) => match value.as_f64().filter(|n| n.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(invalid(name, "must be a number")),
+        },
+    }
+}
+
+fn text(object: &Object, name: &str, max_chars: usize) -> Result<Option<String>, Fault> {
+    match field(object, name) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.chars().count() > max_chars => {
+            Err(invalid(name, &format!("must be at most {max_chars} characters")))
+        }
+        // PostgreSQL holds no NUL.
+        Some(Value::String(text)) if text.contains('\0') => Err(invalid(name, "must not contain NUL")),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(invalid(name, "must be a string")),
+    }
+}
+
+fn id<T: std::str::FromStr>(object: &Object, name: &str) -> Result<T, Fault> {
+    let text = text(object, name, 64)?.ok_or_else(|| invalid(name, "is required"))?;
+    text.parse().map_err(|_| invalid(name, "must be a UUID"))
+}
+
+fn moment(name: &str, value: &Value) -> Result<DateTime<Utc>, Fault> {
+    value
+        .as_str()
+        .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+        .map(|time| time.with_timezone(&Utc))
+        .filter(|time| (1970..=9999).contains(&chrono::Datelike::year(time)))
+        .ok_or_else(|| invalid(name, "must be an RFC 3339 time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn now() -> DateTime<Utc> {
+        "2026-01-27T10:00:00Z".parse().unwrap()
+    }
+
+    fn code_of(text: &str) -> &'static str {
+        parse_frame(text, now()).unwrap_err().code
+    }
+
+    #[test]
+    fn names_the_field_at_fault_and_brings_ref_and_seq_back() {
+        let text = r#"{"type":"heartbeat","seq":7,"ref":"a","lat":91,"lon":0,"fixTime":"2026-01-27T10:00:00Z"}"#;
+        let error = parse_frame(text, now()).unwrap_err();
+        assert_eq!((error.code, error.seq, error.reference.as_deref()), ("invalid_frame", Some(7), Some("a")));
+        assert!(error.message.starts_with("lat "));
+        assert_eq!(code_of("{"), "invalid_json");
+        assert_eq!(code_of("[]"), "invalid_frame");
+        assert_eq!(code_of(r#"{"type":"dance"}"#), "unknown_type");
+        assert_eq!(code_of(r#"{"type":"heartbeat","seq":1,"lat":1}"#), "invalid_frame");
+    }
+
+    #[test]
+    fn an_unbelievable_fix_is_refused_but_is_a_heartbeat() {
+        for (fields, code) in [
+            (r#""lat":0,"lon":0,"fixTime":"2026-01-27T10:00:00Z""#, "fix_at_zero"),
+            (r#""lat":1,"lon":1,"fixTime":"2026-01-27T10:00:31Z""#, "fix_in_future"),
+            (r#""lat":1,"lon":1,"fixTime":"2026-01-27T10:00:00Z","accuracyM":201"#, "fix_inaccurate"),
+        ] {
+            let frame = parse_frame(&format!(r#"{{"type":"heartbeat","seq":1,{fields}}}"#), now()).unwrap();
+            let FrameBody::Heartbeat { fix: Some(Err(refusal)), .. } = frame.body else { panic!("{fields}") };
+            assert_eq!(refusal.code, code);
+        }
+        let alive = parse_frame(r#"{"type":"heartbeat","seq":1,"lat":null,"speedMps":-1}"#, now()).unwrap();
+        assert!(matches!(alive.body, FrameBody::Heartbeat { fix: None, .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,200}", kind in "heartbeat|batch|status|ack|delivery.update|offer.answer") {
+            let _ = parse_frame(&text, now());
+            let _ = parse_frame(&serde_json::json!({"type": kind, "seq": text, "status": text}).to_string(), now());
+        }
+    }
+}

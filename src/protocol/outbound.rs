@@ -1,0 +1,129 @@
+//! Frames to drivers, and the shapes that HTTP shares with them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::inbound::FrameError;
+use crate::dispatch::session::DriverSnapshot;
+use crate::domain::ids::SessionId;
+use crate::domain::order::Stop;
+use crate::store::commands::{Command, CommandKind};
+use crate::store::deliveries::Delivery;
+use crate::store::drivers::DriverChanged;
+
+/// How often a driver's app speaks up, and how long its silence is borne.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between heartbeats, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// Until a silent driver gets no orders, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn moment(time: DateTime<Utc>) -> Value {
+    Value::String(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// Sets `name` unless there is nothing to say: what is not known is left out.
+pub fn put(object: &mut Value, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        object[name] = value.into();
+    }
+}
+
+/// A pickup or a drop.
+pub fn stop(stop: &Stop) -> Value {
+    let mut value = json!({"lat": stop.position.lat(), "lon": stop.position.lon()});
+    let details = &stop.details;
+    put(&mut value, "address", details.address.clone());
+    put(&mut value, "contactName", details.contact_name.clone());
+    put(&mut value, "phone", details.phone.clone());
+    put(&mut value, "notes", details.notes.clone());
+    value
+}
+
+/// A delivery as its driver sees it.
+pub fn delivery(delivery: &Delivery) -> Value {
+    let mut value = json!({
+        "id": delivery.id, "status": delivery.status, "sellerOrderId": delivery.seller_order_id,
+        "pickup": stop(&delivery.pickup), "drop": stop(&delivery.drop),
+    });
+    put(&mut value, "assignmentId", delivery.assignment_id.map(|id| id.to_string()));
+    put(&mut value, "orderCode", delivery.order_code.clone());
+    put(&mut value, "items", delivery.items.clone());
+    put(&mut value, "readyAt", delivery.ready_at.map(moment));
+    put(&mut value, "metadata", delivery.metadata.clone());
+    value
+}
+
+/// The whole state of a driver: the first frame of a session, and the body of `GET /api/v1/driver/state`.
+pub fn welcome(session: Option<SessionId>, snapshot: &DriverSnapshot, pace: Pace, now: DateTime<Utc>) -> Value {
+    let driver = &snapshot.driver;
+    let mut value = json!({
+        "type": "welcome",
+        "driver": {
+            "id": driver.id, "name": driver.name, "status": driver.status, "onDuty": driver.state.on_duty,
+            "capacity": driver.state.capacity,
+        },
+        "deliveries": snapshot.deliveries.iter().map(delivery).collect::<Vec<_>>(),
+        "offers": [],
+        "heartbeatIntervalMs": pace.heartbeat_interval_ms, "ttlMs": pace.ttl_ms, "serverTime": moment(now),
+    });
+    put(&mut value, "sessionId", session.map(|id| id.to_string()));
+    value
+}
+
+/// Every heartbeat up to `seq` is dealt with.
+pub fn ack(seq: i64) -> Value {
+    json!({"type": "ack", "seq": seq})
+}
+
+/// A success, with what belongs to it.
+pub fn ok(reference: Option<&str>, fields: Value) -> Value {
+    let mut value = fields;
+    value["type"] = json!("ok");
+    put(&mut value, "ref", reference);
+    value
+}
+
+/// What was wrong with which frame.
+pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
+    let retryable = matches!(error.code, "unavailable" | "rate_limited");
+    let mut value =
+        json!({"type": "error", "code": error.code, "message": error.message, "retryable": retryable});
+    put(&mut value, "ref", error.reference.clone());
+    put(&mut value, "seq", error.seq);
+    if retryable {
+        value["retryAfterMs"] = json!(1000);
+    }
+    if error.code == "fix_in_future" {
+        value["serverTime"] = moment(now);
+    }
+    value
+}
+
+/// A command that is repeated until acknowledged.
+pub fn command(command: &Command) -> Value {
+    match command.kind {
+        CommandKind::Assignment | CommandKind::Delivery => {
+            let mut inner = delivery(&command.delivery);
+            inner["assignmentId"] = json!(command.assignment_id);
+            json!({"type": command.kind.as_str(), "messageId": command.message_id, "delivery": inner})
+        }
+        CommandKind::AssignmentCancelled => json!({
+            "type": command.kind.as_str(), "messageId": command.message_id, "deliveryId": command.delivery.id,
+            "assignmentId": command.assignment_id, "reason": command.reason.as_deref().unwrap_or("unspecified"),
+        }),
+    }
+}
+
+/// A change of state that the driver did not ask for.
+pub fn status(changed: &DriverChanged, reason: &str) -> Value {
+    json!({"type": "status", "status": changed.status, "onDuty": changed.on_duty, "reason": reason})
+}
+
+/// Sent just before the service restarts.
+pub fn reconnect(after_ms: u64) -> Value {
+    json!({"type": "reconnect", "afterMs": after_ms})
+}
