@@ -119,7 +119,7 @@ impl DriverDesk {
                     if let Some(epoch) = session {
                         require_current(unit, driver, epoch).await?;
                     }
-                    duty::set_duty(unit, driver, on_duty, "asked by the driver", &Actor::Driver(driver.0)).await
+                    duty::set_duty(unit, driver, on_duty, duty::ASKED_BY_DRIVER, &Actor::Driver(driver.0)).await
                 })
             })
             .await?;

@@ -23,6 +23,7 @@ use super::driver_desk::{DeskAnswer, DriverDesk, newer, refuse, refused_fix, spl
 use super::presence_writer::Slot;
 use super::session_directory::{SessionEntry, ToSession};
 use crate::dispatch::DispatchError;
+use crate::dispatch::duty::ASKED_BY_DRIVER;
 use crate::dispatch::session::{self, DriverSnapshot};
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::position::Fix;
@@ -315,7 +316,7 @@ impl DriverSession {
             end(ctx, close::REPLACED, "a newer session has taken over");
         } else if news.revoked {
             end(ctx, close::REVOKED, "the token or the driver is no longer valid");
-        } else if entry.learn(news.changed.epoch) {
+        } else if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
             send(ctx, &outbound::status(&news.changed, &news.reason));
         }
     }
