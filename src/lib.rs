@@ -6,6 +6,7 @@
 pub mod domain;
 
 pub mod actors;
+pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod dispatch;

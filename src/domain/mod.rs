@@ -8,6 +8,7 @@ pub mod driver;
 pub mod event;
 pub mod fields;
 pub mod ids;
+pub mod network;
 pub mod order;
 pub mod position;
 pub mod ranking;
