@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
 use chrono::Utc;
@@ -321,15 +322,15 @@ impl DriverSession {
         }
     }
 
-    fn fragment(&mut self, item: ws::Item, ctx: &mut Ctx) {
+    fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
         let (bytes, last) = match item {
-            ws::Item::FirstText(bytes) => {
+            Item::FirstText(bytes) => {
                 self.fragments = Some(Vec::new());
                 (bytes, false)
             }
-            ws::Item::FirstBinary(_) => return end(ctx, close::POLICY, "binary frames are not spoken here"),
-            ws::Item::Continue(bytes) => (bytes, false),
-            ws::Item::Last(bytes) => (bytes, true),
+            Item::FirstBinary(_) => return end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
         };
         let Some(fragments) = &mut self.fragments else { return };
         if fragments.len() + bytes.len() > MAX_BATCH_BYTES {

@@ -13,3 +13,4 @@ pub mod order;
 pub mod position;
 pub mod ranking;
 pub mod region;
+pub mod secret_token;
