@@ -35,6 +35,17 @@ pub enum KeyScope {
     Shop(ShopName),
 }
 
+impl KeyScope {
+    /// The database's name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Read => "read",
+            Self::Shop(_) => "shop",
+        }
+    }
+}
+
 pub(super) fn command() -> Command {
     Command::new("api-key")
         .about("Make, list or revoke the keys of the API")

@@ -15,19 +15,22 @@ const QUIETED: &str = "sqlx=warn,hyper=warn,hyper_util=warn,h2=warn,reqwest=warn
                        actix_http=warn,tungstenite=warn,tokio_tungstenite=warn,mio=warn";
 
 /// Where log lines go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum LogOutput {
     /// Standard output: the service.
     Stdout,
     /// Standard error: commands whose standard output is their answer, such as `api-key`.
     Stderr,
+    /// A file: `dev`, whose standard output tells what it sees.
+    File(std::fs::File),
 }
 
 /// Sets the log up for the whole process; once.
 pub fn init_logging(config: &LogConfig, output: LogOutput) -> Result<(), TelemetryError> {
-    let terminal = match output {
+    let terminal = match &output {
         LogOutput::Stdout => std::io::stdout().is_terminal(),
         LogOutput::Stderr => std::io::stderr().is_terminal(),
+        LogOutput::File(_) => false,
     };
     let pretty = match config.format {
         LogFormat::Auto => terminal,
@@ -38,6 +41,7 @@ pub fn init_logging(config: &LogConfig, output: LogOutput) -> Result<(), Telemet
     let dispatch = match output {
         LogOutput::Stdout => dispatch(filter, pretty, terminal, std::io::stdout),
         LogOutput::Stderr => dispatch(filter, pretty, terminal, std::io::stderr),
+        LogOutput::File(file) => dispatch(filter, pretty, terminal, std::sync::Mutex::new(file)),
     };
     Ok(dispatch.try_init()?)
 }

@@ -1,3 +1,4 @@
 //! The service tests.
 
 mod configuration;
+mod statements;
