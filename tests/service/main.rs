@@ -1,1 +1,3 @@
 //! The service tests.
+
+mod architecture;
