@@ -19,9 +19,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("vendure", &["domain"]),
     // Use cases answer with effects; whoever called them tells presence.
     ("dispatch", &["domain", "store", "vendure"]),
-    ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch"]),
-    ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "actors"]),
-    ("dev", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "actors", "http", "app"]),
+    // The drivers' frames: shapes of what use cases take and answer.
+    ("protocol", &["domain", "store", "dispatch"]),
+    ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol"]),
+    ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
+    // Parses the command line and does nothing else.
+    ("cli", &["domain", "config"]),
+    (
+        "dev",
+        &[
+            "domain",
+            "config",
+            "telemetry",
+            "store",
+            "presence",
+            "vendure",
+            "dispatch",
+            "protocol",
+            "actors",
+            "http",
+            "app",
+        ],
+    ),
 ];
 
 /// Where everything is wired together.
