@@ -24,7 +24,7 @@ use crate::presence::{Presence, PresenceError, PresenceSettings};
 use crate::store::schema::{self, SchemaState};
 use crate::store::{Database, StoreError, shops};
 use crate::telemetry::Metrics;
-use crate::vendure::client::{EventsClient, EventsClientSettings};
+use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
 use crate::vendure::retry::RetrySchedule;
 use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 
@@ -60,8 +60,8 @@ pub enum StartError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The client for events.
-    #[error("the client for events could not be made: {0}")]
-    Client(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A listener.
     #[error("cannot listen on {0} ({1}): choose another LISTEN_ADDR or METRICS_ADDR, or stop what listens there: {2}")]
     Listen(SocketAddr, &'static str, std::io::Error),
@@ -218,13 +218,13 @@ fn presence_settings(config: &Config, runtime: Handle) -> PresenceSettings {
 /// Where events go, if anywhere.
 fn destination(config: &Config) -> Result<Option<Destination>, StartError> {
     let Some(url) = &config.events.url else { return Ok(None) };
-    let settings = EventsClientSettings::new(config.events.allowed_networks.clone());
-    let client = EventsClient::new(settings).map_err(|error| StartError::Client(error.to_string()))?;
-    let secrets: Result<Vec<_>, _> = config.events.secrets.iter().map(|s| SigningSecret::parse(s.expose())).collect();
+    let allowed_networks = config.events.allowed_networks.clone();
+    let client = EventsClient::new(EventsClientSettings { allowed_networks, ..EventsClientSettings::default() })?;
+    let secrets: Result<Vec<SigningSecret>, _> = config.events.secrets.iter().map(|s| s.expose().parse()).collect();
     Ok(Some(Destination {
         url: url.expose().clone(),
         secrets: secrets?,
-        shared: config.events.shared.as_ref().map(|s| SharedSecret::new(s.expose())),
+        shared: config.events.shared.as_ref().map(|s| s.expose().parse::<SharedSecret>()).transpose()?,
         schedule: RetrySchedule::new(config.events.retry_schedule.clone()),
         client,
     }))

@@ -21,12 +21,15 @@ use crate::dispatch::{DispatchError, Effects};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Position;
+use crate::domain::ranking::Candidate;
 use crate::domain::region::Region;
 use crate::store::deliveries::{self, WaitingOrder};
 use crate::store::{StoreError, drivers};
 
 /// Orders in one page of a round.
 const PAGE: i64 = 50;
+/// Orders looked at to find the one that has waited longest: a box has corners that its circle has not.
+const NEIGHBOURS: i64 = 8;
 /// Candidates asked for at once.
 const CANDIDATES: usize = 4;
 /// How often one driver that another transaction holds is tried again before the next one is taken.
@@ -261,38 +264,89 @@ impl Round {
     }
 }
 
-/// Gives one order to the nearest driver who is free. One who was lost is left out and the rest are searched again at
-/// once; one whom another transaction holds is tried again before a farther one is taken.
+/// Gives one order to the nearest driver who is free; an older order that waits within that driver's reach goes first,
+/// whatever region it is of.
 async fn give(node: &Node, order: &WaitingOrder) -> Result<Outcome, DispatchError> {
-    let mut lost = HashSet::new();
-    let mut contended = 0;
-    let look_twice = order.search_rounds > 0;
-    while lost.len() < MAX_LOST {
-        let radius_m = node.finder().max_radius_m();
-        let found = node.finder().nearest(&order.pickup, CANDIDATES, &lost, radius_m, look_twice).await?;
-        let Some(best) = found.first().copied() else { return Ok(Outcome::Nobody) };
-        let (claimed, effects) = attempt(node, order.id, best.driver_id, best.distance_m).await?;
-        match claimed {
-            Claim::Given => {
-                tracing::info!(
-                    delivery.id = %order.id, driver.id = %best.driver_id, distance_m = best.distance_m.round(),
-                    "order given to the nearest driver"
-                );
-                node.follow(effects).await;
-                return Ok(Outcome::Given(best.driver_id));
+    let mut search = Search::of(*order);
+    let mut passed = HashSet::from([order.id]);
+    loop {
+        let Some(best) = search.next(node).await? else { return Ok(Outcome::Nobody) };
+        match oldest_in_reach(node, &best.fix.position).await? {
+            Some(older) if older.created_at < order.created_at && passed.insert(older.id) => {
+                let mut first = Search::of(older);
+                while let Some(nearest) = first.next(node).await? {
+                    if first.claim(node, &nearest).await?.is_some() {
+                        break;
+                    }
+                }
             }
-            Claim::OrderGone => return Ok(Outcome::Gone),
-            Claim::DriverContended if contended < CONTENTION_ROUNDS => {
-                contended += 1;
-                tokio::time::sleep(Duration::from_millis(4 * u64::from(contended))).await;
-            }
-            Claim::DriverContended | Claim::DriverGone => {
-                contended = 0;
-                lost.insert(best.driver_id);
+            _ => {
+                if let Some(outcome) = search.claim(node, &best).await? {
+                    return Ok(outcome);
+                }
             }
         }
     }
-    Ok(Outcome::Nobody)
+}
+
+/// The search for one order's driver. One who was lost is left out and the rest are searched again at once; one whom
+/// another transaction holds is tried again before a farther one is taken.
+struct Search {
+    order: WaitingOrder,
+    lost: HashSet<DriverId>,
+    contended: u32,
+}
+
+impl Search {
+    fn of(order: WaitingOrder) -> Self {
+        Self { order, lost: HashSet::new(), contended: 0 }
+    }
+
+    async fn next(&self, node: &Node) -> Result<Option<Candidate>, StoreError> {
+        if self.lost.len() >= MAX_LOST {
+            return Ok(None);
+        }
+        let (radius_m, look_twice) = (node.finder().max_radius_m(), self.order.search_rounds > 0);
+        let found = node.finder().nearest(&self.order.pickup, CANDIDATES, &self.lost, radius_m, look_twice).await?;
+        Ok(found.first().copied())
+    }
+
+    /// Tries to give the order to `best`; `None` when the search must go on.
+    async fn claim(&mut self, node: &Node, best: &Candidate) -> Result<Option<Outcome>, DispatchError> {
+        let (claimed, effects) = attempt(node, self.order.id, best.driver_id, best.distance_m).await?;
+        match claimed {
+            Claim::Given => {
+                tracing::info!(
+                    delivery.id = %self.order.id, driver.id = %best.driver_id, distance_m = best.distance_m.round(),
+                    "order given to the nearest driver"
+                );
+                node.follow(effects).await;
+                return Ok(Some(Outcome::Given(best.driver_id)));
+            }
+            Claim::OrderGone => return Ok(Some(Outcome::Gone)),
+            Claim::DriverContended if self.contended < CONTENTION_ROUNDS => {
+                self.contended += 1;
+                tokio::time::sleep(Duration::from_millis(4 * u64::from(self.contended))).await;
+            }
+            Claim::DriverContended | Claim::DriverGone => {
+                self.contended = 0;
+                self.lost.insert(best.driver_id);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The order that has waited longest within reach of a place.
+async fn oldest_in_reach(node: &Node, place: &Position) -> Result<Option<WaitingOrder>, StoreError> {
+    let (place, radius_m) = (*place, node.finder().max_radius_m());
+    let page = node
+        .database()
+        .transact(move |conn| {
+            Box::pin(async move { deliveries::waiting_near(conn, &place, radius_m, None, NEIGHBOURS).await })
+        })
+        .await?;
+    Ok(page.into_iter().find(|order| order.pickup.distance_m(&place) <= radius_m))
 }
 
 async fn attempt(

@@ -134,11 +134,12 @@ async fn lease(node: &Node, free: usize) -> Result<Vec<Leased>, StoreError> {
 async fn post(node: &Node, destination: &Destination, event: Leased) {
     let id = event.event_id.to_string();
     let timestamp = Utc::now().timestamp();
+    let signatures = sign(&destination.secrets, &id, timestamp, &event.body);
     let headers = OutgoingHeaders {
-        webhook_id: id.clone(),
+        webhook_id: &id,
         timestamp,
-        signatures: sign(&destination.secrets, &id, timestamp, &event.body),
-        shared_secret: destination.shared.clone(),
+        signatures: &signatures,
+        shared_secret: destination.shared.as_ref(),
     };
     let outcome = destination.client.post(&destination.url, headers, Bytes::from(event.body.clone())).await;
     let verdict = Verdict::of(&outcome, event.tries, &destination.schedule);
@@ -194,11 +195,11 @@ impl Verdict {
                 ..base
             },
             PostOutcome::Retry { status, error, retry_after } => {
-                let tries = usize::try_from(tries).unwrap_or(usize::MAX);
-                let delay = schedule.delay_before_try(tries + 1, rand::random());
+                let next = u32::try_from(tries).unwrap_or(u32::MAX).saturating_add(1);
+                let delay = schedule.next_delay(next, *retry_after, rand::random());
                 Self {
                     state: if delay.is_some() { OutboundState::Pending } else { OutboundState::Dead },
-                    next_try_s: delay.unwrap_or_default().max(retry_after.unwrap_or_default()).as_secs_f64(),
+                    next_try_s: delay.unwrap_or_default().as_secs_f64(),
                     status: *status,
                     error: Some(error.clone()),
                     label: if delay.is_some() { "retried" } else { "dead" },
