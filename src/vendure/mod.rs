@@ -4,7 +4,9 @@
 //! retries and the HTTP client that cannot be sent into the operator's own network. Decides nothing about deliveries and
 //! knows neither the database nor the web framework: bytes and header texts come in, values and outcomes go out.
 
+pub mod client;
 pub mod event;
+pub mod network;
 pub mod order;
 pub mod reader;
 pub mod signature;
