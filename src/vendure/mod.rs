@@ -9,4 +9,5 @@ pub mod event;
 pub mod network;
 pub mod order;
 pub mod reader;
+pub mod retry;
 pub mod signature;
