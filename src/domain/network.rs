@@ -9,13 +9,9 @@ use ipnet::IpNet;
 
 /// Whether events may be posted to `ip`: it is not internal, or one of `allowed` holds it.
 ///
-/// An IPv4 address inside an IPv6 one (mapped, `::ffff:10.0.0.1`, NAT64, 6to4) is also looked for among the IPv4 networks.
+/// An IPv4 address written inside an IPv6 one (mapped, `::ffff:10.0.0.1`) is also looked for among the IPv4 networks.
 pub fn is_permitted(ip: IpAddr, allowed: &[IpNet]) -> bool {
-    let inner = match ip {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(ip) => embedded_v4(ip).map(IpAddr::V4),
-    };
-    !is_internal(ip) || allowed.iter().any(|net| net.contains(&ip) || inner.is_some_and(|inner| net.contains(&inner)))
+    !is_internal(ip) || allowed.iter().any(|net| net.contains(&ip) || net.contains(&ip.to_canonical()))
 }
 
 /// Whether `ip` is anything but an ordinary address of the public internet: loopback, private, link-local, shared,
