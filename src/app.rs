@@ -251,7 +251,7 @@ fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Serve
         App::new()
             .app_data(web::Data::new(node.clone()))
             .app_data(gate.clone())
-            .wrap(http::layers())
+            
             .configure(http::configure)
     })
     .on_connect(|io, _| {
