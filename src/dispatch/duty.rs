@@ -10,6 +10,9 @@ use crate::store::assignments::EndedAs;
 use crate::store::drivers::DriverChanged;
 use crate::store::{deliveries, drivers, positions};
 
+/// The reason of a change that the driver asked for: the one change that their session is not told of.
+pub const ASKED_BY_DRIVER: &str = "asked by the driver";
+
 /// Sets the wish. Deliveries in hand stay; the status follows. Gives the driver's state since.
 pub async fn set_duty(
     unit: &mut Unit<'_>,

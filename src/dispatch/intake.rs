@@ -59,7 +59,7 @@ async fn seen_before(
     let id = order.seller_order_id.as_str();
     let missing = || StoreError::Corrupt("an order that exists cannot be read".to_owned());
     let delivery = deliveries::get_by_order(unit.conn, shop, id).await?.ok_or_else(missing)?;
-    let conflict = delivery.pickup.position != order.pickup.position || delivery.drop.position != order.drop.position;
+    let conflict = order.coordinates_differ(&delivery.pickup.position, &delivery.drop.position);
     if !conflict {
         return Ok(Received { delivery, duplicate: true, conflict });
     }

@@ -1,0 +1,57 @@
+//! Every SQL statement of the program is prepared against a real, migrated database: a column that is not there, or a type
+//! that does not fit, fails here and not in production.
+
+use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres};
+use driver_tracker::store;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr};
+
+#[tokio::test]
+async fn every_statement_of_the_store_prepares() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let server = tokio::task::spawn_blocking(move || {
+        let server = PrivatePostgres::start_with(&path, None, PostgresOptions::for_tests()).unwrap();
+        server.create_database("statements").unwrap();
+        server
+    })
+    .await
+    .unwrap();
+    let url = server.url("statements");
+    store::schema::migrate(&url).await.unwrap();
+    // Twice: migrations that are there are left alone.
+    store::schema::migrate(&url).await.unwrap();
+    let mut conn = PgConnection::connect(&url).await.unwrap();
+    let statements = store::statements();
+    assert!(statements.len() > 50, "only {} statements are listed", statements.len());
+    let mut failures = Vec::new();
+    for (name, sql) in statements {
+        if let Err(error) = conn.prepare(AssertSqlSafe(sql).into_sql_str()).await {
+            failures.push(format!("{name}: {error}\n{sql}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(!store::schema::identity(&mut conn).await.unwrap().is_empty());
+}
+
+/// A statement outside the lists would not be prepared by the test above.
+#[test]
+fn no_query_of_the_store_has_its_sql_in_place() {
+    let store = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    for entry in std::fs::read_dir(store).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            for call in ["query(", "query_as(", "query_scalar(", "query_as::<_, Row>("] {
+                if let Some(at) = line.find(call) {
+                    let argument = &line[at + call.len()..];
+                    assert!(
+                        argument.starts_with(|c: char| c.is_ascii_uppercase()),
+                        "{}:{}: name the statement in `statements!`",
+                        path.display(),
+                        number + 1
+                    );
+                }
+            }
+        }
+    }
+}
