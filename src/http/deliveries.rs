@@ -287,8 +287,8 @@ fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Prob
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::auth::tests::caller_of;
     use crate::http::auth::Scope;
+    use crate::http::auth::tests::caller;
     use serde_json::json;
 
     fn status(value: Value) -> Result<(Step, Particulars), Problem> {
@@ -315,10 +315,10 @@ mod tests {
     #[test]
     fn a_shops_key_posts_for_its_own_shop() {
         let shop = |name: &str| ShopName::parse(name);
-        let own = caller_of(Scope::Shop("a".to_owned()));
+        let own = caller(Scope::Shop("a".to_owned()), 7);
         assert_eq!(shop_of(&own, None).unwrap().as_str(), "a");
         assert_eq!(shop_of(&own, shop("b")).unwrap_err().code(), "not_found");
-        let admin = caller_of(Scope::Admin);
+        let admin = caller(Scope::Admin, 7);
         assert_eq!(shop_of(&admin, shop("b")).unwrap().as_str(), "b");
         assert_eq!(shop_of(&admin, None).unwrap_err().code(), "invalid_fields");
     }

@@ -38,7 +38,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 
 async fn ticket(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
     let new = tokens::make(TokenKind::Ticket);
-    let (token_id, hash) = (driver.0.token_id, new.hash);
+    let (token_id, hash) = (driver.0.token_id, new.hash());
     let expires_at = node
         .database()
         .transact(move |conn| {
@@ -46,7 +46,7 @@ async fn ticket(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpRespons
         })
         .await
         .map_err(|error: StoreError| Problem::from(error))?;
-    let mut answer = Answer::ok(json!({"ticket": new.text, "expiresAt": moment(expires_at)}));
+    let mut answer = Answer::ok(json!({"ticket": new.expose(), "expiresAt": moment(expires_at)}));
     answer.status = actix_web::http::StatusCode::CREATED;
     Ok(answer.into_response())
 }
@@ -123,7 +123,8 @@ async fn answer(desk: &DriverDesk, gate: &Gate, who: &DriverIdentity, frame: &Va
     let now = Utc::now();
     let told = |code, message: &str| {
         let reference = frame.get("ref").and_then(Value::as_str).filter(|text| text.chars().count() <= 64);
-        let error = FrameError { reference: reference.map(str::to_owned), seq: None, code, message: message.to_owned() };
+        let error =
+            FrameError { reference: reference.map(str::to_owned), seq: None, code, message: message.to_owned() };
         outbound::error(&error, now)
     };
     if gate.admit_frame(who.driver_id).is_err() {

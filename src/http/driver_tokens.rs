@@ -16,8 +16,8 @@ use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource};
-use super::tokens::{self, TokenKind};
 use super::shapes;
+use super::tokens::{self, TokenKind};
 use crate::actors::Node;
 use crate::dispatch::{DispatchError, roster};
 use crate::domain::ids::{DriverId, TokenId};
@@ -43,8 +43,8 @@ async fn create(
         Box::pin(async move {
             drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
             let new = tokens::make(TokenKind::Driver);
-            let id = credentials::insert_token(unit.conn, driver, &new.hash).await?;
-            let masked = URL_SAFE_NO_PAD.encode(mask(&caller, id.0, new.text.as_bytes()));
+            let id = credentials::insert_token(unit.conn, driver, &new.hash()).await?;
+            let masked = URL_SAFE_NO_PAD.encode(mask(&caller, id.0, new.expose().as_bytes()));
             let location = format!("/api/v1/drivers/{driver}/tokens/{id}");
             Ok(Answer::created(location, json!({"tokenId": id, "masked": masked})))
         })
@@ -95,7 +95,11 @@ async fn list(
     Ok(Answer::ok(page_of(rows.iter().map(shapes::token).collect(), next)).into_response())
 }
 
-async fn revoke(_staff: Staff, path: web::Path<(String, String)>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn revoke(
+    _staff: Staff,
+    path: web::Path<(String, String)>,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Problem> {
     let (driver, token) = path.into_inner();
     let driver: DriverId = driver.parse().map_err(|_| Problem::not_found())?;
     let token: TokenId = token.parse().map_err(|_| Problem::not_found())?;
@@ -106,17 +110,19 @@ async fn revoke(_staff: Staff, path: web::Path<(String, String)>, node: web::Dat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::auth::tests::caller_with;
+    use crate::http::auth::Scope;
+    use crate::http::auth::tests::caller;
 
     #[test]
     fn a_kept_token_is_read_by_its_own_key_alone() {
-        let (own, other) = (caller_with([1; 32]), caller_with([2; 32]));
-        let token = tokens::make(TokenKind::Driver).text;
+        let (own, other) = (caller(Scope::Admin, 1), caller(Scope::Admin, 2));
+        let token = tokens::make(TokenKind::Driver);
+        let token = token.expose();
         let id = TokenId::new();
         let masked = mask(&own, id.0, token.as_bytes());
         let kept = json!({"tokenId": id, "masked": URL_SAFE_NO_PAD.encode(&masked)});
-        assert!(!kept.to_string().contains(&token));
-        assert_eq!(unmask(&own, &kept).unwrap()["token"], token.as_str());
-        assert_ne!(unmask(&other, &kept).ok().map(|value| value["token"].clone()), Some(token.as_str().into()));
+        assert!(!kept.to_string().contains(token));
+        assert_eq!(unmask(&own, &kept).unwrap()["token"], token);
+        assert_ne!(unmask(&other, &kept).ok().map(|value| value["token"].clone()), Some(token.into()));
     }
 }

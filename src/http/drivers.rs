@@ -40,7 +40,12 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(resource("/drivers/{id}/status", "POST").route(post().to(set_status)));
 }
 
-async fn create(staff: Staff, request: HttpRequest, node: web::Data<Node>, body: JsonBody) -> Result<HttpResponse, Problem> {
+async fn create(
+    staff: Staff,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
     let new = parse_new(&body.object)?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let actor = staff.0.actor();

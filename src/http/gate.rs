@@ -1,7 +1,7 @@
 //! What every request passes: credentials of shops, limits, origins. One for the process, shared by its workers.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
@@ -11,9 +11,11 @@ use ipnet::IpNet;
 use super::client_address;
 use super::limits::{Connections, KeyedRate, address_key};
 use super::problem::Problem;
-use crate::config::Config;
+use crate::actors::Node;
 use crate::domain::ids::{DriverId, ShopName};
-use crate::vendure::signature::{InboundCredentials, SignatureError};
+use crate::vendure::signature::{
+    InboundCredentials, InboundHeaders, SecretError, SharedSecret, SigningSecret, verify_unknown_shop,
+};
 
 /// Shared by every worker of the process.
 pub struct Gate {
@@ -26,17 +28,16 @@ pub struct Gate {
     /// `PUBLIC_URL`'s own.
     own_origin: String,
     allowed_origins: Vec<String>,
-    listen: SocketAddr,
-    metrics_listen: SocketAddr,
 }
 
 impl Gate {
-    /// From the configuration and the addresses of the open listeners.
-    pub fn new(config: &Config, listen: SocketAddr, metrics_listen: SocketAddr) -> Result<Self, SignatureError> {
-        let webhook = &config.webhook;
-        let secrets: Vec<&str> = webhook.secrets.iter().map(|secret| secret.expose().as_str()).collect();
-        let shared = webhook.shared.as_ref().map(|secret| secret.expose().as_str());
-        let credentials = InboundCredentials::new(&secrets, shared)?;
+    /// From the node's configuration.
+    pub fn new(node: &Node) -> Result<Self, SecretError> {
+        let config = node.config();
+        let signing: Result<Vec<SigningSecret>, _> =
+            config.webhook.secrets.iter().map(|s| s.expose().parse()).collect();
+        let shared = config.webhook.shared.as_ref().map(|s| s.expose().parse::<SharedSecret>()).transpose()?;
+        let credentials = InboundCredentials { signing: signing?, shared };
         let limits = &config.limits;
         Ok(Self {
             shops: HashMap::from([(ShopName::vendure().as_str().to_owned(), credentials)]),
@@ -45,10 +46,8 @@ impl Gate {
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
             connections: Connections::new(limits.connections_per_address),
             trusted_proxies: config.trusted_proxies.clone(),
-            own_origin: config.public_url(listen).origin().ascii_serialization(),
+            own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
-            listen,
-            metrics_listen,
         })
     }
 
@@ -75,14 +74,15 @@ impl Gate {
         body: &[u8],
         now: DateTime<Utc>,
     ) -> Result<ShopName, Problem> {
-        let known = self.shops.get(shop).zip(ShopName::parse(shop));
-        let Some((credentials, name)) = known else { return Err(self.refuse(request)) };
-        let header = |name: &str| header_text(request.headers(), name);
-        credentials.verify(header, body, now).map_err(|error| {
-            tracing::debug!(shop = %name, error = %error, "an order's credentials were refused");
+        let headers = inbound_headers(request.headers());
+        let judged = match self.shops.get(shop).zip(ShopName::parse(shop)) {
+            Some((credentials, name)) => credentials.verify(&headers, body, now).map(|()| name),
+            None => Err(verify_unknown_shop(&headers, body, now)),
+        };
+        judged.map_err(|refusal| {
+            tracing::debug!(refusal = %refusal, "a webhook's credentials were refused");
             self.refuse(request)
-        })?;
-        Ok(name)
+        })
     }
 
     /// Counts an order of a shop.
@@ -105,19 +105,19 @@ impl Gate {
     pub fn allows_origin(&self, origin: &str) -> bool {
         origin == self.own_origin || self.allowed_origins.iter().any(|allowed| allowed == origin)
     }
-
-    /// Where the service listens.
-    pub fn listen(&self) -> SocketAddr {
-        self.listen
-    }
-
-    /// Where the metrics are.
-    pub fn metrics_listen(&self) -> SocketAddr {
-        self.metrics_listen
-    }
 }
 
 /// A header that is text, if it is there.
 pub(super) fn header_text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The headers by which a shop is judged. A signature that is not text is still a signature.
+fn inbound_headers(headers: &HeaderMap) -> InboundHeaders<'_> {
+    InboundHeaders {
+        webhook_id: header_text(headers, "webhook-id"),
+        webhook_timestamp: header_text(headers, "webhook-timestamp"),
+        webhook_signature: headers.get("webhook-signature").map(|value| value.to_str().unwrap_or_default()),
+        shared_secret: header_text(headers, "x-webhook-secret"),
+    }
 }

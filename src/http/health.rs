@@ -7,7 +7,6 @@ use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::gate::Gate;
 use super::idempotency::Answer;
 use super::problem::Problem;
 use super::routes::{get, resource};
@@ -34,22 +33,16 @@ async fn live() -> HttpResponse {
 
 /// 503 only while starting and draining: an outage of PostgreSQL must drop no socket.
 async fn ready(node: web::Data<Node>) -> Result<HttpResponse, Problem> {
-    if node.is_draining() {
-        Err(Problem::draining())
-    } else if node.actors().is_none() {
-        Err(Problem::unavailable("the node is still starting"))
-    } else {
-        Ok(Answer::ok(json!({"status": "ok"})).into_response())
-    }
+    if node.is_ready() { Ok(Answer::ok(json!({"status": "ok"})).into_response()) } else { Err(Problem::not_ready()) }
 }
 
-async fn health(node: web::Data<Node>, gate: web::Data<Gate>) -> HttpResponse {
-    let (database, redis) = futures_util::join!(probe_database(&node), probe_redis(&node));
+async fn health(node: web::Data<Node>) -> HttpResponse {
+    let (database, redis) = tokio::join!(probe_database(&node), probe_redis(&node));
     let (status, mut body) = report(database, redis);
     body["version"] = json!(env!("CARGO_PKG_VERSION"));
     body["node"] = json!(node.config().node_id);
-    body["listen"] = json!(gate.listen().to_string());
-    body["metricsListen"] = json!(gate.metrics_listen().to_string());
+    body["listen"] = json!(node.http_addr().to_string());
+    body["metricsListen"] = json!(node.metrics_addr().to_string());
     Answer { status, location: None, body }.into_response()
 }
 

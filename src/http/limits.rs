@@ -80,7 +80,7 @@ impl Connections {
     }
 
     /// Counts one connection for as long as what is given lives; `None` when the address has too many.
-    pub fn open(&self, address: IpAddr) -> Option<Box<dyn Any + Send>> {
+    pub fn open(&self, address: IpAddr) -> Option<Box<dyn Any>> {
         if self.max == 0 {
             return Some(Box::new(()));
         }

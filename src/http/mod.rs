@@ -4,7 +4,8 @@
 //! alone knows which error is which status. Every answer is bounded in time and every body in size; nothing that is
 //! logged here holds a token, a position or a body.
 //!
-//! Application data: `web::Data<Node>` and `web::Data<Gate>`, one each for the process.
+//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and holds `web::Data<Node>` and
+//! `web::Data<Gate>`, one each for the process.
 
 pub mod auth;
 mod body;
@@ -36,18 +37,16 @@ use actix_web::web;
 
 pub use gate::Gate;
 pub use problem::Problem;
+pub use request_id::layers;
 
-/// Registers everything, request ids and metrics included.
+/// Registers every route.
 pub fn configure(cfg: &mut web::ServiceConfig) {
-    let everything = web::scope("")
-        .wrap(from_fn(request_id::trace))
-        .configure(health::configure)
+    cfg.configure(health::configure)
         .configure(webhook::configure)
         .configure(ws::configure)
         .service(driver_scope())
         .service(operator_scope())
         .default_service(web::to(routes::not_found));
-    cfg.service(everything);
 }
 
 /// The drivers' own paths, by their tokens.

@@ -123,10 +123,9 @@ fn answer(received: &Received) -> Answer {
     let status = match delivery.status {
         _ if received.duplicate => StatusCode::OK,
         DeliveryStatus::Pending => StatusCode::ACCEPTED,
-        DeliveryStatus::Assigned
-        | DeliveryStatus::PickedUp
-        | DeliveryStatus::InTransit
-        | DeliveryStatus::Delivered => StatusCode::CREATED,
+        DeliveryStatus::Assigned | DeliveryStatus::PickedUp | DeliveryStatus::InTransit | DeliveryStatus::Delivered => {
+            StatusCode::CREATED
+        }
         DeliveryStatus::Cancelled | DeliveryStatus::Failed => StatusCode::OK,
     };
     let mut body = shape(delivery, received.duplicate);

@@ -116,6 +116,14 @@ impl Problem {
         problem
     }
 
+    /// 503 of a node that is starting or going away, for balancers alone: it still takes what comes.
+    pub fn not_ready() -> Self {
+        let mut problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "this node is starting or shutting down");
+        problem.retry_after_s = Some(1);
+        problem
+    }
+
     /// 503 when PostgreSQL is out.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
         let detail = "the service cannot do this right now; the same request may be repeated";

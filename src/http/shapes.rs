@@ -121,12 +121,8 @@ mod tests {
             next_try_at: now,
             created_at: now,
         };
-        let tries = [1u128, 9].map(|id| AttemptRow {
-            event_id: Uuid::from_u128(id),
-            at: now,
-            status: Some(500),
-            error: None,
-        });
+        let tries =
+            [1u128, 9].map(|id| AttemptRow { event_id: Uuid::from_u128(id), at: now, status: Some(500), error: None });
         let pending = outbound_event(&row("pending"), &tries);
         assert_eq!(pending["nextAttemptAt"], "2026-01-27T10:00:00.000Z");
         assert_eq!(pending["attempts"], json!([{"at": "2026-01-27T10:00:00.000Z", "status": 500}]));

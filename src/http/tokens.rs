@@ -1,8 +1,6 @@
-//! Secrets that the service gives out: 256 random bits, shown once, stored as SHA-256.
+//! Secrets that the API gives out: 256 random bits each, shown once, stored as SHA-256.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use crate::domain::secret_token::SecretToken;
 
 /// What a secret is for; its text begins with it, so that a leaked one is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,25 +23,14 @@ impl TokenKind {
     }
 }
 
-/// A secret that was just made. Has no `Debug`: it must not reach a log.
-pub struct NewToken {
-    /// What the holder is shown, once.
-    pub text: String,
-    /// What is stored.
-    pub hash: [u8; 32],
-}
-
 /// Makes a secret.
-pub fn make(kind: TokenKind) -> NewToken {
-    let bits: [u8; 32] = rand::random();
-    let text = format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bits));
-    let hash = hash(&text);
-    NewToken { text, hash }
+pub fn make(kind: TokenKind) -> SecretToken {
+    SecretToken::from_bytes(kind.prefix(), &rand::random())
 }
 
-/// What is stored of a secret.
-pub fn hash(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
+/// What is stored of a secret that somebody presents.
+pub fn hash(text: &str) -> Vec<u8> {
+    SecretToken::presented(text).hash()
 }
 
 #[cfg(test)]
@@ -51,11 +38,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_differ_and_carry_256_bits() {
+    fn secrets_differ_and_are_found_by_their_hash() {
         let (one, other) = (make(TokenKind::Driver), make(TokenKind::Driver));
-        assert_ne!(one.text, other.text);
-        assert_eq!(one.hash, hash(&one.text));
-        let bits = URL_SAFE_NO_PAD.decode(one.text.strip_prefix("dt_drv_").unwrap()).unwrap();
-        assert_eq!(bits.len(), 32);
+        assert_ne!(one.expose(), other.expose());
+        assert_eq!(one.hash(), hash(one.expose()));
+        assert!(one.expose().starts_with("dt_drv_") && one.expose().len() == 7 + 43);
     }
 }

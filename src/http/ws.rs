@@ -36,7 +36,7 @@ async fn connect(
     let identity = identify(&request, &node, &gate).await?;
     let permit = gate.connections().open(gate.client_address(&request));
     let permit = permit.ok_or_else(|| Problem::too_many("too_many_connections", 5))?;
-    driver_session::upgrade(request, payload, node.get_ref().clone(), identity, permit).await
+    driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, permit)
 }
 
 fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
