@@ -182,9 +182,9 @@ impl Round {
                 .node
                 .database()
                 .transact(move |conn| {
-                    Box::pin(async move {
-                        deliveries::waiting_near(conn, &position, radius_m, last.as_ref(), PAGE).await
-                    })
+                    Box::pin(
+                        async move { deliveries::waiting_near(conn, &position, radius_m, last.as_ref(), PAGE).await },
+                    )
                 })
                 .await;
             let Some(page) = self.usable(page) else { break };
@@ -219,7 +219,9 @@ impl Round {
             .database()
             .transact(move |conn| Box::pin(async move { drivers::states(conn, &[driver]).await }))
             .await;
-        states.is_ok_and(|found| found.first().is_some_and(|d: &drivers::DriverChanged| d.status == DriverStatus::Available))
+        states.is_ok_and(|found| {
+            found.first().is_some_and(|d: &drivers::DriverChanged| d.status == DriverStatus::Available)
+        })
     }
 
     async fn serve(&mut self, order: &WaitingOrder) -> Result<Outcome, ()> {

@@ -161,10 +161,7 @@ async fn poll(node: &Node) -> Result<(), StoreError> {
 }
 
 async fn tell_news(node: &Node, live: Vec<sessions::LiveSession>) -> Result<(), StoreError> {
-    let news = node
-        .database()
-        .transact(move |conn| Box::pin(async move { sessions::news(conn, &live).await }))
-        .await?;
+    let news = node.database().transact(move |conn| Box::pin(async move { sessions::news(conn, &live).await })).await?;
     for item in news {
         if let Some(entry) = node.sessions().get(item.driver_id) {
             entry.tell(ToSession::News(item));

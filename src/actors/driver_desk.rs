@@ -238,11 +238,15 @@ fn count_refused_fix(code: &'static str) {
 pub fn refuse(reference: Option<String>, error: &DispatchError) -> Value {
     let (code, message) = match error {
         DispatchError::NotFound => ("not_found", "there is no such thing of this driver's".to_owned()),
-        DispatchError::InvalidTransition(refusal) => ("invalid_transition", format!("the delivery is {}", refusal.holds)),
+        DispatchError::InvalidTransition(refusal) => {
+            ("invalid_transition", format!("the delivery is {}", refusal.holds))
+        }
         DispatchError::AlreadyTerminal(status) => ("invalid_transition", format!("the delivery is {status}")),
         DispatchError::AssignmentClosed => ("assignment_closed", "this assignment is no longer active".to_owned()),
         DispatchError::SessionReplaced => ("assignment_closed", "a newer session has taken over".to_owned()),
-        DispatchError::Driver(DriverRefusal::Inactive) => ("invalid_transition", "the driver is deactivated".to_owned()),
+        DispatchError::Driver(DriverRefusal::Inactive) => {
+            ("invalid_transition", "the driver is deactivated".to_owned())
+        }
         other => {
             if !other.is_unavailable() {
                 tracing::error!(error = %other, "a driver's frame could not be carried out");

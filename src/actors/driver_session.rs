@@ -74,10 +74,7 @@ pub fn upgrade(
         sent: HashMap::new(),
         _guard: guard,
     };
-    ws::WsResponseBuilder::new(session, request, payload)
-        .protocols(&[SUBPROTOCOL])
-        .frame_size(MAX_BATCH_BYTES)
-        .start()
+    ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
 }
 
 /// The actor of one socket.

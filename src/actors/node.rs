@@ -151,10 +151,7 @@ impl Node {
     /// How often drivers speak up, and how long silence is borne.
     pub fn pace(&self) -> Pace {
         let heartbeat = &self.inner.config.heartbeat;
-        Pace {
-            heartbeat_interval_ms: heartbeat.interval.as_millis() as u64,
-            ttl_ms: heartbeat.ttl.as_millis() as u64,
-        }
+        Pace { heartbeat_interval_ms: heartbeat.interval.as_millis() as u64, ttl_ms: heartbeat.ttl.as_millis() as u64 }
     }
 
     /// Moves on to the next phase; never back.
@@ -243,10 +240,8 @@ impl Node {
         if drivers.is_empty() {
             return;
         }
-        let changes: Vec<StatusChange> = drivers
-            .iter()
-            .map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch })
-            .collect();
+        let changes: Vec<StatusChange> =
+            drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
         if let Err(error) = self.inner.presence.transition(&changes).await {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
         }

@@ -267,10 +267,8 @@ async fn join(node: &Node, joining: &[(DriverId, Slot)]) {
         }
     }
     if !unknown.is_empty() {
-        let states: Result<_, StoreError> = node
-            .database()
-            .transact(move |conn| Box::pin(async move { drivers::states(conn, &unknown).await }))
-            .await;
+        let states: Result<_, StoreError> =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &unknown).await })).await;
         match states {
             Ok(states) => node.publish_drivers(&states).await,
             Err(error) => tracing::debug!(error = %error, "drivers' states were not read"),
@@ -314,7 +312,5 @@ async fn store(node: &Node, slots: &[(DriverId, Slot)]) -> Result<(), StoreError
         .collect();
     // One order of rows everywhere, so that two nodes cannot deadlock.
     updates.sort_by_key(|update| update.driver_id);
-    node.database()
-        .transact_relaxed(move |conn| Box::pin(async move { positions::upsert(conn, &updates).await }))
-        .await
+    node.database().transact_relaxed(move |conn| Box::pin(async move { positions::upsert(conn, &updates).await })).await
 }

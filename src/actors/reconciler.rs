@@ -139,8 +139,7 @@ enum ReconcileError {
 }
 
 async fn identify(node: &Node) -> Result<(), StoreError> {
-    let identity =
-        node.database().transact(|conn| Box::pin(async move { schema::identity(conn).await })).await?;
+    let identity = node.database().transact(|conn| Box::pin(async move { schema::identity(conn).await })).await?;
     node.presence().set_database_identity(identity);
     Ok(())
 }
@@ -196,10 +195,8 @@ async fn reapply(node: &Node) -> Result<(), ReconcileError> {
         .database()
         .transact(|conn| Box::pin(async move { drivers::changed_within(conn, LATELY_S, REAPPLY_LIMIT).await }))
         .await?;
-    let changes: Vec<StatusChange> = changed
-        .iter()
-        .map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch })
-        .collect();
+    let changes: Vec<StatusChange> =
+        changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
     node.presence().transition(&changes).await?;
     Ok(())
 }

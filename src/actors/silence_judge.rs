@@ -87,7 +87,11 @@ async fn judge(node: &Node) -> Result<(), StoreError> {
     let outage = is_outage(silent.len(), on_duty);
     metrics::gauge!("driver_tracker_silence_outage").set(if outage { 1.0 } else { 0.0 });
     if outage {
-        tracing::error!(drivers.silent = silent.len(), drivers.on_duty = on_duty, "many drivers fell silent at once: judging none");
+        tracing::error!(
+            drivers.silent = silent.len(),
+            drivers.on_duty = on_duty,
+            "many drivers fell silent at once: judging none"
+        );
         return Ok(());
     }
     for driver in silent {
@@ -97,9 +101,8 @@ async fn judge(node: &Node) -> Result<(), StoreError> {
 }
 
 async fn retire(node: &Node, driver: DriverId, silent_s: f64) {
-    let done = node
-        .perform(move |unit| Box::pin(async move { duty::retire_silent(unit, driver, silent_s).await }))
-        .await;
+    let done =
+        node.perform(move |unit| Box::pin(async move { duty::retire_silent(unit, driver, silent_s).await })).await;
     match done {
         Ok(true) => tracing::info!(driver.id = %driver, "a driver was silent for too long and is off duty"),
         Ok(false) => {}

@@ -36,8 +36,7 @@ pub async fn receive_order(
         Some(mut delivery) => {
             let data = json!({"bodyHash": hex::encode(body_hash)});
             audit::append(unit.conn, delivery.id, AuditType::Created, unit.now, actor, &data).await?;
-            let cancelled =
-                deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
+            let cancelled = deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
             if let Some(reason) = cancelled {
                 lifecycle::cancel(unit, &mut delivery, &Ending::of(&reason), actor).await?;
             } else {

@@ -1,3 +1,5 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::*;
 use proptest::prelude::*;
 
@@ -88,10 +90,10 @@ fn the_public_internet_is_permitted() {
 #[test]
 fn configuration_allows_a_network_and_no_more() {
     let allowed: Vec<IpNet> = ["10.1.0.0/16", "fd00::/8"].iter().map(|net| net.parse().unwrap()).collect();
-    for ip in ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203", "fd00::1"] {
+    for ip in ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1"] {
         assert!(is_permitted(ip.parse().unwrap(), &allowed), "{ip}");
     }
-    for ip in ["10.2.0.1", "::ffff:10.2.0.1", "127.0.0.1", "fc00::1"] {
+    for ip in ["10.2.0.1", "::ffff:10.2.0.1", "64:ff9b::a01:203", "127.0.0.1", "fc00::1"] {
         assert!(!is_permitted(ip.parse().unwrap(), &allowed), "{ip}");
     }
 }
