@@ -7,11 +7,12 @@
 //! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and holds `web::Data<Node>` and
 //! `web::Data<Gate>`, one each for the process.
 
-pub mod auth;
+mod auth;
 mod body;
 mod client_address;
 mod cors;
 mod deliveries;
+mod delivery_actions;
 mod driver_api;
 mod driver_tokens;
 mod drivers;
@@ -27,7 +28,7 @@ mod problem;
 mod request_id;
 mod routes;
 mod shapes;
-pub mod tokens;
+mod tokens;
 mod webhook;
 mod whereabouts;
 mod ws;
@@ -66,6 +67,7 @@ fn operator_scope() -> impl actix_web::dev::HttpServiceFactory {
         .configure(drivers::configure)
         .configure(driver_tokens::configure)
         .configure(deliveries::configure)
+        .configure(delivery_actions::configure)
         .configure(events::configure)
         .default_service(web::to(routes::not_found))
 }

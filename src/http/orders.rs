@@ -41,7 +41,7 @@ pub struct Order {
 
 enum Taken {
     Before(Answer),
-    Now(Received),
+    Now(Box<Received>),
 }
 
 /// Takes an order in and gives the answer of the contract's table.
@@ -65,13 +65,13 @@ pub async fn take(node: &Node, order: Order, keyed: Option<Keyed>) -> Result<Ans
                 if let Some(keyed) = &keyed {
                     keyed.keep(unit, &answer(&received)).await?;
                 }
-                Ok(Taken::Now(received))
+                Ok(Taken::Now(Box::new(received)))
             })
         })
         .await?;
     match taken {
         Taken::Before(answer) => Ok(answer),
-        Taken::Now(received) => Ok(finish(node, received, effects, kept).await),
+        Taken::Now(received) => Ok(finish(node, *received, effects, kept).await),
     }
 }
 

@@ -7,8 +7,6 @@ use crate::domain::secret_token::SecretToken;
 pub enum TokenKind {
     /// A driver's bearer token.
     Driver,
-    /// An API key.
-    ApiKey,
     /// A one-use ticket for a WebSocket.
     Ticket,
 }
@@ -17,7 +15,6 @@ impl TokenKind {
     fn prefix(self) -> &'static str {
         match self {
             Self::Driver => "dt_drv_",
-            Self::ApiKey => "dt_key_",
             Self::Ticket => "dt_tkt_",
         }
     }
