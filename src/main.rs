@@ -50,7 +50,7 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
             println!("{}", check.report);
             check.problems.map_or(Ok(()), |problems| Err((2, problems.to_string())))
         }
-        Invocation::Simulate(args) => in_system(dev::simulate_command(args)).map_err(passing),
+        Invocation::Simulate(matches) => in_system(dev::simulate_command(&matches)),
         Invocation::Dev(args) => in_system(dev::run(args)).map_err(|error| (error.exit_code(), error.to_string())),
     }
 }

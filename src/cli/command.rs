@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, value_parser};
 
-use super::{api_key, simulate};
+use super::api_key;
+use crate::dev::simulate;
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
 
 /// The most drivers that one process simulates.
@@ -25,7 +26,7 @@ pub fn command() -> Command {
         .subcommand(serve())
         .subcommand(migrate())
         .subcommand(dev())
-        .subcommand(simulate::command())
+        .subcommand(simulate::cli::command())
         .subcommand(api_key::command().args(maintenance_flags().map(|flag| flag.global(true))))
         .subcommand(check_config())
 }

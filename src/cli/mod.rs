@@ -5,7 +5,6 @@
 
 mod api_key;
 mod command;
-mod simulate;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +17,6 @@ use clap::error::ErrorKind;
 
 pub use api_key::{ApiKeyCommand, KeyScope};
 pub use command::command;
-pub use simulate::SimulateArgs;
 
 use crate::config::{CONFIG_FILE_VARIABLE, Config, ConfigErrors, MaintenanceConfig, Origin, Report, SETTINGS, Sources};
 
@@ -32,7 +30,7 @@ pub enum Invocation {
     /// Run everything on this machine: servers, service, shop and fleet.
     Dev(DevArgs),
     /// Drive a running service as a fleet and a shop would.
-    Simulate(SimulateArgs),
+    Simulate(ArgMatches),
     /// Make, list or revoke API keys.
     ApiKey(ApiKeyCommand, MaintenanceConfig),
     /// Say what the configuration amounts to.
@@ -102,7 +100,7 @@ where
         "serve" => Invocation::Serve(Box::new(Config::load(&sources(matches, environment))?)),
         "migrate" => Invocation::Migrate(MaintenanceConfig::load(&sources(matches, environment))?),
         "dev" => Invocation::Dev(dev(matches, environment)?),
-        "simulate" => Invocation::Simulate(SimulateArgs::from_matches(matches, environment)?),
+        "simulate" => Invocation::Simulate(matches.clone()),
         "api-key" => api_key(matches, environment)?,
         "check-config" => Invocation::CheckConfig(check_config(&sources(matches, environment))),
         other => return Err(usage(format!("{other} is not a command: try --help")).into()),

@@ -1,7 +1,6 @@
 //! The command line as a whole.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::*;
 use crate::domain::ids::{ApiKeyId, ShopName};
@@ -121,28 +120,6 @@ fn dev_keeps_what_it_was_given_and_listens_where_it_was_told() {
     assert_eq!(config.webhook.shared.unwrap().expose(), "mine", "what dev brings gives way");
     told("dev --listen here", &[]);
     told("dev", &[("LISTEN_ADDR", "here")]);
-}
-
-#[test]
-fn simulate_asks_for_what_it_needs() {
-    let environment = [("DRIVER_TRACKER_API_KEY", "k"), ("VENDURE_WEBHOOK_SECRET", SIGNING)];
-    let simulate = |arguments: &str| match run(arguments, &environment) {
-        Ok(Invocation::Simulate(args)) => args,
-        other => panic!("{arguments}: {other:?}"),
-    };
-    let args = simulate("simulate --center -33.9,18.4 --orders-per-minute 7.5");
-    assert!((args.center.lat() + 33.9).abs() < 1e-9 && (args.orders_per_minute - 7.5).abs() < 1e-9);
-    assert_eq!((args.drivers, args.duration), (None, Some(Duration::from_secs(60))));
-    assert!(!format!("{args:?}").contains(SIGNING));
-    let replay = simulate("simulate --drivers-csv d.csv.gz --orders-csv o.csv --speed 60");
-    assert_eq!(replay.duration, None, "a recording lasts as long as it lasts");
-    assert!(told("simulate", &[]).contains("--api-key is missing"));
-    assert!(told("simulate --api-key k", &[]).contains("--webhook-secret is missing"));
-    assert!(matches!(run("simulate --api-key k --orders 0", &[]), Ok(Invocation::Simulate(_))));
-    assert!(!told("simulate --api-key k --webhook-secret hunter2", &[]).contains("hunter2"));
-    for wrong in ["--center 91,0", "--radius-km NaN", "--speed 0", "--duration soon", "--url ftp://x", "--drivers 0"] {
-        told(&format!("simulate {wrong}"), &environment);
-    }
 }
 
 #[test]

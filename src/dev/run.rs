@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::seed::{self, SeedError};
 use super::servers::{PrivatePostgres, PrivateRedis, ServerError, next_free_port};
 use super::shop::{ReceivingShop, ShopError};
-use super::simulate::{self, DriverSource, Movement, OrderSource, SimulateError, SimulateOptions, WebhookAuth};
+use super::simulate::{DriverSource, Movement, OrderSource, SimulateError, SimulateOptions, Simulation, WebhookAuth};
 use super::summary::Summary;
 use super::workspace::{Kept, Running, Workspace, WorkspaceError};
 use crate::app::{Service, StartError, background_runtime};
@@ -152,7 +152,7 @@ async fn run_in(workspace: &Workspace, args: DevArgs, stopped: watch::Receiver<b
 }
 
 async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources) -> Result<Servers, DevError> {
-    let given = |name: &str| sources.given(name).map(|found| found.value.clone());
+    let given = |name: &str| sources.given(name).map(str::to_owned);
     let (database_url, redis_url) = (given("DATABASE_URL"), given("REDIS_URL"));
     let (postgres_dir, redis_dir) = (workspace.path("postgres"), workspace.path("redis"));
     let (postgres_port, redis_port) = (kept.postgres_port, kept.redis_port);
@@ -298,7 +298,7 @@ async fn watch_until_stopped(
     let options = SimulateOptions {
         http_url: running.http_url.clone(),
         api_key: None,
-        webhook: WebhookAuth::Signing(running.webhook_secret.clone()),
+        webhook: WebhookAuth::Signed(running.webhook_secret.clone()),
         drivers: DriverSource::Existing(fleet),
         movement: Movement::Random { center, radius_km: RADIUS_KM },
         orders: OrderSource::Rate {
@@ -312,7 +312,7 @@ async fn watch_until_stopped(
         seed: rand::random(),
     };
     let (progress, mut seen) = watch::channel(None);
-    let simulation = simulate::run(options, stopped.clone(), move |now| drop(progress.send_replace(Some(now.clone()))));
+    let simulation = Simulation::new(options)?.run(stopped, move |now| drop(progress.send_replace(Some(now.clone()))));
     let watching = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;

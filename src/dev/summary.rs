@@ -43,7 +43,7 @@ impl Summary {
             ),
             format!(
                 "events    posted {}  pending {}  dead {}",
-                shop.received_count(),
+                shop.counts().accepted,
                 facts.1.pending,
                 facts.1.dead
             ),
