@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Arg, Command, value_parser};
 
 use super::api_key;
-use crate::dev::simulate;
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
+use crate::dev::simulate;
 
 /// The most drivers that one process simulates.
 pub(super) const MAX_DRIVERS: i64 = 100_000;

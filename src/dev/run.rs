@@ -26,9 +26,9 @@ const FIRST_PORTS: (u16, u16) = (8080, 9464);
 /// Around here the simulated fleet drives, and the printed order is.
 const CENTER: (f64, f64) = (12.9716, 77.5946);
 /// How far around it, in kilometres.
-const RADIUS_KM: f64 = 4.0;
+const RADIUS_KM: f64 = 1.5;
 /// Simulated time runs this much faster, so that deliveries end while one watches.
-const SPEED: f64 = 6.0;
+const SPEED: f64 = 3.5;
 /// Orders a minute for each simulated driver.
 const ORDERS_PER_DRIVER: f64 = 0.6;
 

@@ -44,9 +44,8 @@ pub fn fill_secrets(kept: &mut Kept) {
 /// Makes the key and the drivers that are not there yet, or that this database does not know (it may be another one).
 pub async fn fill(kept: &mut Kept, database: &Database, fleet: usize) -> Result<(), SeedError> {
     let hash = SecretToken::presented(&kept.admin_key).hash();
-    let known = database
-        .transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await }))
-        .await?;
+    let known =
+        database.transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
     if known.is_none() {
         kept.admin_key = create_api_key(database, "dev".to_owned(), KeyScope::Admin).await?;
     }

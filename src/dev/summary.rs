@@ -41,12 +41,7 @@ impl Summary {
                 "orders    waiting {}  under way {}  delivered {}",
                 facts.0.waiting, facts.0.under_way, facts.0.delivered
             ),
-            format!(
-                "events    posted {}  pending {}  dead {}",
-                shop.counts().accepted,
-                facts.1.pending,
-                facts.1.dead
-            ),
+            format!("events    posted {}  pending {}  dead {}", shop.counts().accepted, facts.1.pending, facts.1.dead),
         ];
         if let Some(progress) = progress {
             lines.push(format!(
@@ -61,7 +56,8 @@ impl Summary {
     fn print(&mut self, lines: &[String]) {
         let mut out = std::io::stdout().lock();
         if !self.terminal {
-            let joined: Vec<String> = lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            let joined: Vec<String> =
+                lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
             let _ = writeln!(out, "{}", joined.join(" | "));
             return;
         }
