@@ -27,7 +27,7 @@ const MIN_TRIP_M: f64 = 200.0;
 
 /// When and where the next order is.
 enum Schedule {
-    Rate { per_minute: f64, left: Option<u64>, center: Position, radius_km: f64, rng: StdRng, next_at: Duration },
+    Rate { per_minute: f64, left: Option<u64>, center: Position, radius_km: f64, rng: Box<StdRng>, next_at: Duration },
     Recorded { orders: std::vec::IntoIter<RecordedOrder>, speed: f64 },
     Empty,
 }
@@ -36,7 +36,7 @@ impl Schedule {
     fn new(source: OrderSource, speed: f64, seed: u64, now: Duration) -> Self {
         match source {
             OrderSource::Rate { per_minute, count, center, radius_km } if per_minute > 0.0 => {
-                let rng = StdRng::seed_from_u64(seed);
+                let rng = Box::new(StdRng::seed_from_u64(seed));
                 Self::Rate { per_minute, left: count, center, radius_km, rng, next_at: now }
             }
             OrderSource::Recorded(orders) => Self::Recorded { orders: orders.into_iter(), speed },

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -378,27 +379,4 @@ fn options_that_cannot_work_are_refused() {
     ] {
         assert!(options(url, key, count, speed).unwrap().contains(told));
     }
-}
-
-#[tokio::test]
-#[ignore]
-async fn try_real() {
-    let fake = Fake::start().await;
-    let r = Recording::load(&RecordingOptions {
-        drivers_csv: Some("/work/shared/data/sf-cab-traces.csv.gz".into()),
-        orders_csv: Some("/work/shared/data/nyc-pickups.csv.gz".into()),
-        start_s: Some(8.0 * 3600.0),
-        ..Default::default()
-    })
-    .unwrap();
-    println!("{:?} {:?} traces {} orders {}", r.notes, r.area, r.traces.len(), r.orders.len());
-    let mut o = fake.options(DriverSource::Create(1000));
-    o.speed = 60.0;
-    o.movement = Movement::Recorded(r.traces);
-    o.orders = OrderSource::Recorded(r.orders);
-    o.duration = Some(Duration::from_secs(60));
-    let (_k, shutdown) = watch::channel(false);
-    let t = std::time::Instant::now();
-    let report = Simulation::new(o).unwrap().run(shutdown, |p| println!("{p}")).await.unwrap();
-    println!("{report}\n{:?}", t.elapsed());
 }
