@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::domain::ids::ShopName;
 use crate::http;
 use crate::presence::{Presence, PresenceError, PresenceSettings};
-use crate::store::schema::{self, SchemaState};
+use crate::store::schema::{self, MigrationError, SchemaState};
 use crate::store::{Database, StoreError, shops};
 use crate::telemetry::Metrics;
 use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
@@ -51,8 +51,8 @@ pub enum StartError {
     #[error("the database's schema needs a newer driver-tracker than this one: deploy that version")]
     SchemaTooNew,
     /// A migration failed.
-    #[error("the database could not be migrated: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Migrate(#[from] MigrationError),
     /// The address of Redis.
     #[error(transparent)]
     Presence(#[from] PresenceError),

@@ -6,6 +6,7 @@ use crate::cli::{ApiKeyCommand, KeyScope};
 use crate::config::MaintenanceConfig;
 use crate::domain::ids::ShopName;
 use crate::domain::secret_token::SecretToken;
+use crate::store::schema::MigrationError;
 use crate::store::{Database, StoreError, credentials, schema, shops};
 
 /// Why a command failed.
@@ -15,8 +16,8 @@ pub enum CommandError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A migration.
-    #[error("the database could not be migrated: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Migrate(#[from] MigrationError),
     /// The shop is not there.
     #[error("there is no shop {0:?}: start the service once, or name a shop that exists")]
     NoSuchShop(String),

@@ -312,7 +312,9 @@ async fn watch_until_stopped(
         seed: rand::random(),
     };
     let (progress, mut seen) = watch::channel(None);
-    let simulation = Simulation::new(options)?.run(stopped, move |now| drop(progress.send_replace(Some(now.clone()))));
+    let simulation = Simulation::new(options)?.run(stopped, move |now| {
+        progress.send_replace(Some(now.clone()));
+    });
     let watching = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -79,7 +79,7 @@ async fn seen_before(
 #[derive(Debug)]
 pub enum Cancelled {
     /// The delivery is CANCELLED, now or before.
-    Delivery(Delivery),
+    Delivery(Box<Delivery>),
     /// The order is not known yet; it will be CANCELLED when it arrives.
     Remembered,
 }
@@ -110,5 +110,5 @@ pub async fn receive_cancellation(
             lifecycle::cancel(unit, &mut delivery, &ending, actor).await?;
         }
     }
-    Ok(Cancelled::Delivery(delivery))
+    Ok(Cancelled::Delivery(Box::new(delivery)))
 }

@@ -23,8 +23,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["domain", "store", "dispatch"]),
     ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol"]),
     ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
-    // Parses the command line and does nothing else.
-    ("cli", &["domain", "config"]),
+    // Parses the command line and does nothing else; the simulator brings its own flags.
+    ("cli", &["domain", "config", "dev"]),
+    // What only touches the database.
+    ("commands", &["domain", "config", "cli", "store"]),
     (
         "dev",
         &[
@@ -39,6 +41,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "actors",
             "http",
             "app",
+            "cli",
+            "commands",
         ],
     ),
 ];
