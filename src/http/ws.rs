@@ -1,4 +1,4 @@
-//! Before a driver's WebSocket: draining, subprotocol, origin, credentials, and how many an address may have. What comes
+//! Before a driver's WebSocket: subprotocol, draining, how many an address may have, origin, credentials. What comes
 //! after is the session's.
 
 use actix_web::http::StatusCode;
@@ -33,8 +33,9 @@ async fn connect(
     if node.is_draining() {
         return Err(Problem::draining().into());
     }
-    let identity = identify(&request, &node, &gate).await?;
+    // Before the credentials: a ticket that is used up here could not be used again.
     let permit = gate.admit_connection(&request)?;
+    let identity = identify(&request, &node, &gate).await?;
     driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, permit)
 }
 
