@@ -1,1 +1,3 @@
 //! Private servers, simulator, replay.
+
+pub mod servers;

@@ -1,0 +1,173 @@
+//! A server's directory: who holds it, its log, and where PostgreSQL's data can lie.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::account::{Account, Accounts, can_reach};
+use super::process::wait_until;
+use super::{ServerError, about};
+
+/// A log longer than this is begun anew at the next start.
+const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How much of a log's end an error carries.
+const TAIL_BYTES: u64 = 2048;
+
+/// How long a directory's lock is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where data goes that an unprivileged account could not reach in the directory itself.
+const ELSEWHERE: &str = "/var/tmp";
+
+/// A server's directory, held by this run until dropped.
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the directory where it is missing, and holds it.
+    pub(super) fn hold(path: &Path) -> Result<Self, ServerError> {
+        fs::create_dir_all(path).map_err(about("make", path))?;
+        let path = fs::canonicalize(path).map_err(about("find", path))?;
+        let lock_path = path.join("lock");
+        let lock = private_file().open(&lock_path).map_err(about("open", &lock_path))?;
+        let mut outcome = Ok(());
+        // A child that is just being started holds copies of all our files until it becomes its program.
+        wait_until(LOCK_LIMIT, || {
+            outcome = lock.try_lock();
+            !matches!(outcome, Err(TryLockError::WouldBlock))
+        });
+        match outcome {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(ServerError::InUse { dir: path }),
+            Err(TryLockError::Error(source)) => Err(about("lock", &lock_path)(source)),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file of this name says; `None` when it is missing or not what is wanted.
+    pub(super) fn read<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        fs::read_to_string(self.path.join(name)).ok()?.trim().parse().ok()
+    }
+
+    /// Writes a file that only we can read.
+    pub(super) fn write(&self, name: &str, contents: &str) -> Result<(), ServerError> {
+        let path = self.path.join(name);
+        let write = || private_file().truncate(true).open(&path)?.write_all(contents.as_bytes());
+        write().map_err(about("write", &path))
+    }
+
+    /// The log, for a server to write to, and where its next word will stand.
+    pub(super) fn open_log(&self) -> Result<(File, u64), ServerError> {
+        let path = self.path.join("server.log");
+        let file = private_file().append(true).open(&path).map_err(about("open", &path))?;
+        let length = file.metadata().map_err(about("look at", &path))?.len();
+        if length <= LOG_MAX_BYTES {
+            return Ok((file, length));
+        }
+        file.set_len(0).map_err(about("shorten", &path))?;
+        Ok((file, 0))
+    }
+
+    /// The end of what was logged from `from` on; empty when it cannot be read.
+    pub(super) fn log_since(&self, from: u64) -> String {
+        let read = || -> io::Result<String> {
+            let mut file = File::open(self.path.join("server.log"))?;
+            let start = from.max(file.metadata()?.len().saturating_sub(TAIL_BYTES));
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+        };
+        read().unwrap_or_default()
+    }
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).read(true).write(true).mode(0o600);
+    options
+}
+
+/// Writes a new file that only `owner` (`None`: we) can read, in a folder that may be another account's: a link that
+/// stands there already is not followed.
+pub(super) fn write_new(path: &Path, contents: &str, owner: Option<Account>) -> Result<(), ServerError> {
+    if fs::symlink_metadata(path).is_ok() {
+        fs::remove_file(path).map_err(about("remove", path))?;
+    }
+    let write = || private_file().create_new(true).open(path)?.write_all(contents.as_bytes());
+    write().map_err(about("write", path))?;
+    give_to(path, owner)
+}
+
+/// A place for PostgreSQL's data and the account that it belongs to (`None`: ours).
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) account: Option<Account>,
+}
+
+/// Finds or makes the place for PostgreSQL's data: `cluster` in `dir`, or a link there to a folder elsewhere when the
+/// unprivileged account cannot reach `dir` (a checkout in root's home, say).
+pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError> {
+    let link = dir.join("cluster");
+    if let Ok(found) = fs::metadata(&link) {
+        let path = fs::canonicalize(&link).map_err(about("find", &link))?;
+        // As root: whoever owned the data goes on owning it, also after a first run that was not root's.
+        let owner = Account { uid: found.uid(), gid: found.gid() };
+        let account = accounts.unprivileged.map(|_| owner);
+        let usable = if accounts.own_uid == 0 { owner.uid != 0 } else { owner.uid == accounts.own_uid };
+        return if usable { Ok(Place { path, account }) } else { Err(not_ours(&path, owner.uid, dir)) };
+    }
+    if fs::symlink_metadata(&link).is_ok() {
+        // A link to data that a cleaner of temporary files took away.
+        fs::remove_file(&link).map_err(about("remove", &link))?;
+    }
+    let Some(account) = accounts.unprivileged else {
+        make_private(&link, None)?;
+        return Ok(Place { path: link, account: None });
+    };
+    if can_reach(dir, account)? {
+        make_private(&link, Some(account))?;
+        return Ok(Place { path: link, account: Some(account) });
+    }
+    let path = place_elsewhere(dir, account)?;
+    symlink(&path, &link).map_err(about("make", &link))?;
+    Ok(Place { path, account: Some(account) })
+}
+
+/// The folder for data of `dir` in the place for temporary files, where anybody may have made one of that name before us.
+fn place_elsewhere(dir: &Path, account: Account) -> Result<PathBuf, ServerError> {
+    let hash = hex::encode(Sha256::digest(dir.as_os_str().as_encoded_bytes()));
+    let path = Path::new(ELSEWHERE).join(format!("driver-tracker-{}", &hash[..16]));
+    match fs::symlink_metadata(&path) {
+        Err(_) => make_private(&path, Some(account))?,
+        Ok(found) if found.is_dir() && found.uid() == account.uid => {}
+        Ok(found) => return Err(not_ours(&path, found.uid(), &path)),
+    }
+    Ok(path)
+}
+
+fn not_ours(path: &Path, uid: u32, dir: &Path) -> ServerError {
+    ServerError::NotOurs { path: path.to_owned(), uid, dir: dir.to_owned() }
+}
+
+fn make_private(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
+    DirBuilder::new().mode(0o700).create(path).map_err(about("make", path))?;
+    give_to(path, owner)
+}
+
+/// Hands `path` to the account that the server runs as.
+fn give_to(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
+    let Some(Account { uid, gid }) = owner else { return Ok(()) };
+    chown(path, Some(uid), Some(gid)).map_err(about("give away", path))
+}

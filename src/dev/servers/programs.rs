@@ -1,0 +1,87 @@
+//! Finding the programs of PostgreSQL and Redis.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use super::ServerError;
+
+/// Where packagers put PostgreSQL's versions, each in a folder of its own.
+const VERSIONED: [(&str, &str); 3] =
+    [("/usr/lib/postgresql", ""), ("/usr", "pgsql-"), ("/opt/homebrew/opt", "postgresql@")];
+
+/// The folder with `postgres`, `initdb` and `psql`, of one major version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PostgresPrograms {
+    pub(super) bin: PathBuf,
+    pub(super) major: u32,
+}
+
+/// The PostgreSQL of major version `wanted`, or the newest.
+pub(super) fn postgres(wanted: Option<u32>) -> Result<Option<PostgresPrograms>, ServerError> {
+    let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(look_at).collect();
+    if found.is_empty() {
+        return Err(ServerError::Missing { program: "PostgreSQL" });
+    }
+    Ok(found.into_iter().filter(|one| wanted.is_none_or(|major| one.major == major)).max_by_key(|one| one.major))
+}
+
+/// `redis-server`.
+pub(super) fn redis() -> Result<PathBuf, ServerError> {
+    in_path("redis-server").ok_or(ServerError::Missing { program: "redis-server" })
+}
+
+/// A program on the search path.
+pub(super) fn in_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let mut bins = Vec::new();
+    for (parent, prefix) in VERSIONED {
+        let Ok(entries) = fs::read_dir(parent) else { continue };
+        let named = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(prefix)).map(str::to_owned);
+            rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        };
+        bins.extend(entries.flatten().filter(named).map(|entry| entry.path().join("bin")));
+    }
+    bins.extend(in_path("postgres").and_then(|path| path.parent().map(Path::to_path_buf)));
+    bins
+}
+
+/// What is in `bin`, when it is whole: Debian's client packages leave a `bin` without a server.
+fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
+    if !["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()) {
+        return None;
+    }
+    let told = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    let major = major_of(&String::from_utf8_lossy(&told.stdout))?;
+    Some(PostgresPrograms { bin, major })
+}
+
+/// `postgres (PostgreSQL) 15.13 (Debian 15.13-0)` → 15.
+fn major_of(told: &str) -> Option<u32> {
+    let version = told.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..digits].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn major_versions_are_read_from_what_the_server_tells() {
+        assert_eq!(major_of("postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_of("something else"), None);
+    }
+
+    #[test]
+    fn the_newest_is_found_and_an_absent_version_is_none() {
+        assert!(postgres(None).expect("PostgreSQL is installed").is_some());
+        assert_eq!(postgres(Some(7)).expect("PostgreSQL is installed"), None);
+    }
+}

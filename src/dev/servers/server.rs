@@ -1,0 +1,180 @@
+//! What the two private servers have in common: a directory, a port, a process, and the ways to end and restart it.
+
+use std::fmt;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::process::{self, Process, StopPlan, wait_until};
+use super::{ServerError, about, free_port, launcher, next_free_port};
+
+/// How long the old port is waited for when a server is started again on it.
+const SAME_PORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many ports are tried when others keep taking them from us.
+const PORT_TRIES: usize = 20;
+
+/// What makes a server the one that it is.
+pub(super) trait Kind {
+    const NAME: &'static str;
+    const STOP_PLAN: &'static StopPlan;
+    /// How long a start may take.
+    const START_LIMIT: Duration;
+
+    /// The command that runs it in the foreground on `port`.
+    fn command(&self, port: u16) -> Result<Command, ServerError>;
+
+    /// Whether the process `pid` (and no other program that took the port) serves clients.
+    fn is_ready(&self, port: u16, pid: u32) -> bool;
+}
+
+/// A server of our own. Dropped, it is stopped.
+pub(super) struct Server<K: Kind> {
+    pub(super) kind: K,
+    pub(super) directory: Directory,
+    pub(super) port: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl<K: Kind> fmt::Debug for Server<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(K::NAME).field("dir", &self.directory.path()).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// What came of an attempt to start on one port.
+enum Attempt {
+    Ready(Process),
+    PortTaken,
+}
+
+impl<K: Kind> Server<K> {
+    /// Starts on `wanted` or the next free port; `None`: the port of the last run when it is free, else any.
+    pub(super) fn start(kind: K, directory: Directory, wanted: Option<u16>) -> Result<Self, ServerError> {
+        let mut server = Self { kind, directory, port: 0, process: Mutex::new(None) };
+        server.port = match wanted.or_else(|| server.directory.read("port")) {
+            Some(port) => next_free_port(port)?,
+            None => free_port()?,
+        };
+        for _ in 0..PORT_TRIES {
+            if let Attempt::Ready(process) = server.attempt()? {
+                *server.process() = Some(process);
+                server.directory.write("port", &server.port.to_string())?;
+                return Ok(server);
+            }
+            server.port = next_free_port(server.port.saturating_add(1))?;
+        }
+        Err(ServerError::NoPort { from: server.port })
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Process::pid)
+    }
+
+    pub(super) fn stop(&self) {
+        if let Some(mut process) = self.process().take() {
+            process.stop(K::STOP_PLAN);
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(mut process) = self.process().take() {
+            process.kill();
+        }
+    }
+
+    pub(super) fn start_again(&self) -> Result<(), ServerError> {
+        let mut running = self.process();
+        if running.as_mut().is_some_and(|process| !process.has_ended()) {
+            return Err(ServerError::Running { server: K::NAME });
+        }
+        let mut outcome = Ok(Attempt::PortTaken);
+        wait_until(SAME_PORT_LIMIT, || {
+            outcome = self.attempt();
+            !matches!(outcome, Ok(Attempt::PortTaken))
+        });
+        match outcome? {
+            Attempt::Ready(process) => *running = Some(process),
+            Attempt::PortTaken => {
+                return Err(failed::<K>(format!("lost its port {} to another program", self.port), String::new()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn freeze(&self) -> Result<(), ServerError> {
+        let pid = self.pid().ok_or(ServerError::NotRunning { server: K::NAME })?;
+        process::freeze(pid).map_err(|source| ServerError::Io { what: format!("could not freeze {}", K::NAME), source })
+    }
+
+    pub(super) fn thaw(&self) {
+        if let Some(pid) = self.pid() {
+            process::thaw(pid);
+        }
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attempt(&self) -> Result<Attempt, ServerError> {
+        let (log, logged_before) = self.directory.open_log()?;
+        let log_again = log.try_clone().map_err(about("open", self.directory.path()))?;
+        let mut command = self.kind.command(self.port)?;
+        command.stdout(log).stderr(log_again);
+        let child = launcher::spawn(command)
+            .map_err(|source| ServerError::Io { what: format!("could not run {}", K::NAME), source })?;
+        let mut process = Process::new(child);
+        // For the next run, should this one be killed.
+        let started = process::stat(process.pid()).map_or(0, |stat| stat.started);
+        self.directory.write("pid", &format!("{}:{started}", process.pid()))?;
+        let mut ended = false;
+        let ready = wait_until(K::START_LIMIT, || {
+            ended = process.has_ended();
+            ended || self.kind.is_ready(self.port, process.pid())
+        });
+        if ready && !ended {
+            return Ok(Attempt::Ready(process));
+        }
+        process.stop(K::STOP_PLAN);
+        let log = self.directory.log_since(logged_before);
+        if log.contains("Address already in use") {
+            return Ok(Attempt::PortTaken);
+        }
+        let late = || format!("was not ready after {} s", K::START_LIMIT.as_secs());
+        Err(failed::<K>(if ended { "did not start".to_owned() } else { late() }, log))
+    }
+
+    /// Goes away as a run ended by `kill -9` would, were there no signal at its parent's death.
+    #[cfg(test)]
+    pub(super) fn abandon(&self) -> u32 {
+        let process = self.process().take().expect("running");
+        let pid = process.pid();
+        std::mem::forget(process);
+        pid
+    }
+}
+
+impl<K: Kind> Drop for Server<K> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The error of a server or tool of this kind.
+pub(super) fn failed<K: Kind>(what: String, log: String) -> ServerError {
+    ServerError::Failed { server: K::NAME, what, log }
+}
+
+/// Ends the server that an earlier run noted in its directory and left behind: the process of that id, when it began at
+/// the noted time and `is_it` says so of its arguments.
+pub(super) fn end_leftover<K: Kind>(directory: &Directory, is_it: impl Fn(&[String]) -> bool) {
+    let Some(noted) = directory.read::<String>("pid") else { return };
+    let Some((pid, started)) = noted.split_once(':') else { return };
+    let (Ok(pid), Ok(started)) = (pid.parse(), started.parse::<u64>()) else { return };
+    let is_same = process::stat(pid).is_some_and(|stat| stat.started == started);
+    if is_same && is_it(&process::arguments(pid)) {
+        process::end_leftover(pid, K::STOP_PLAN);
+    }
+}
