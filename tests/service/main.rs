@@ -4,4 +4,26 @@
 
 mod support;
 
-mod smoke;
+mod access;
+mod cancellations;
+mod drain;
+mod driver_http;
+mod events;
+mod frames;
+mod geo_invariant;
+mod health;
+mod lifecycle;
+mod nearest;
+mod node_death;
+mod operators_deliveries;
+mod operators_drivers;
+mod orders;
+mod postgres_out;
+mod races;
+mod redis_out;
+mod refusals;
+mod secrets;
+mod sessions;
+mod silence;
+mod statements;
+mod webhook_answers;

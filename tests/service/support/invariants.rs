@@ -118,8 +118,12 @@ async fn assert_nothing_found(world: &World, what: &str, statement: String) {
 /// One outbox row for each audit row that is announced, and none besides.
 async fn assert_outbox(world: &World) {
     if world.shop.is_none() {
-        return assert_nothing_found(world, "an event without anywhere to go", "SELECT event_id::text FROM outbox".into())
-            .await;
+        return assert_nothing_found(
+            world,
+            "an event without anywhere to go",
+            "SELECT event_id::text FROM outbox".into(),
+        )
+        .await;
     }
     let missing = format!(
         "SELECT e.delivery_id::text || '/' || e.sequence FROM delivery_events e JOIN {ANNOUNCED} ON t.kind = e.type

@@ -9,6 +9,7 @@ pub mod invariants;
 pub mod node;
 pub mod orders;
 pub mod places;
+pub mod plan;
 pub mod proxy;
 pub mod redis;
 pub mod servers;

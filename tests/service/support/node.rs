@@ -54,14 +54,8 @@ impl Node {
         let logs: Arc<Mutex<Vec<String>>> = Arc::default();
         collect(child.stdout.take().expect("its output"), logs.clone());
         collect(child.stderr.take().expect("its errors"), logs.clone());
-        let mut node = Node {
-            child,
-            pid,
-            logs,
-            address: String::new(),
-            metrics_address: String::new(),
-            client: http::client(),
-        };
+        let mut node =
+            Node { child, pid, logs, address: String::new(), metrics_address: String::new(), client: http::client() };
         node.wait_until_listening().await;
         node
     }

@@ -8,15 +8,6 @@ use standardwebhooks::Webhook;
 use super::http::{self, Reply};
 use super::{Node, Place, RESTAURANT};
 
-/// What a shop signs and proves itself with.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// `whsec_…`
-    pub secret: String,
-    /// Of the plain header.
-    pub shared_secret: String,
-}
-
 /// The body of an order, to be changed at will.
 #[derive(Clone, Debug)]
 pub struct Order(pub Value);

@@ -20,7 +20,13 @@ impl Place {
     pub fn offset(self, north_m: f64, east_m: f64) -> Place {
         let lat = self.lat + (north_m / EARTH_RADIUS_M).to_degrees();
         let lon = self.lon + (east_m / (EARTH_RADIUS_M * self.lat.to_radians().cos())).to_degrees();
-        let lon = if lon > 180.0 { lon - 360.0 } else if lon < -180.0 { lon + 360.0 } else { lon };
+        let lon = if lon > 180.0 {
+            lon - 360.0
+        } else if lon < -180.0 {
+            lon + 360.0
+        } else {
+            lon
+        };
         Place { lat, lon }
     }
 

@@ -114,7 +114,10 @@ async fn prepare(database_url: &str) -> Prepared {
     let made = node::run(&["api-key", "create", "--name", "tests", "--scope", "admin"], &env).await;
     assert!(made.status.success(), "api-key failed: {}", String::from_utf8_lossy(&made.stderr));
     let admin_key = String::from_utf8(made.stdout).expect("a key in UTF-8").trim().to_owned();
-    assert!(!admin_key.is_empty() && !admin_key.contains(char::is_whitespace), "the key alone stands on standard output");
+    assert!(
+        !admin_key.is_empty() && !admin_key.contains(char::is_whitespace),
+        "the key alone stands on standard output"
+    );
     Prepared { admin_key }
 }
 

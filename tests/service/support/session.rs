@@ -155,7 +155,10 @@ impl Session {
             let news = tokio::time::timeout_at(deadline, changed.changed()).await;
             if !matches!(news, Ok(Ok(()))) {
                 let inbox = self.inbox.lock().expect("the inbox");
-                panic!("{what} did not come within {within:?}; closed: {:?}; waiting: {:?}", inbox.closed, inbox.frames);
+                panic!(
+                    "{what} did not come within {within:?}; closed: {:?}; waiting: {:?}",
+                    inbox.closed, inbox.frames
+                );
             }
         }
     }

@@ -11,71 +11,11 @@ use sqlx::postgres::PgPoolOptions;
 
 use super::http::{Api, Reply};
 use super::node::Env;
-use super::orders::{self, Credentials, Order};
+use super::orders::{self, Order};
+use super::plan::{EVENTS_SECRET, Plan, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
 use super::redis::Redis;
 use super::servers::{self, Own};
 use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, together};
-
-/// Signs webhooks; no secret of anybody's.
-pub const WEBHOOK_SECRET: &str = "whsec_dGVzdHMtc2lnbi13ZWJob29rcy13aXRoLXRoaXMtc2VjcmV0";
-/// The plain header's.
-pub const WEBHOOK_SHARED_SECRET: &str = "tests-prove-themselves-with-this-shared-secret";
-/// Signs events.
-pub const EVENTS_SECRET: &str = "whsec_dGVzdHMtdmVyaWZ5LWV2ZW50cy13aXRoLXRoaXMtc2VjcmV0";
-
-/// What a world is made of; made by [`World::with`].
-#[derive(Default)]
-pub struct Plan {
-    nodes: Option<usize>,
-    without_shop: bool,
-    own_redis: bool,
-    own_postgres: bool,
-    redis_url: Option<String>,
-    settings: Env,
-}
-
-impl Plan {
-    /// How many nodes run from the start; one unless said.
-    pub fn nodes(mut self, count: usize) -> Self {
-        self.nodes = Some(count);
-        self
-    }
-
-    /// Nowhere to post events to.
-    pub fn without_shop(mut self) -> Self {
-        self.without_shop = true;
-        self
-    }
-
-    /// A Redis that the test may break.
-    pub fn own_redis(mut self) -> Self {
-        self.own_redis = true;
-        self
-    }
-
-    /// A PostgreSQL that the test may break.
-    pub fn own_postgres(mut self) -> Self {
-        self.own_postgres = true;
-        self
-    }
-
-    /// No Redis at all.
-    pub fn without_redis(mut self) -> Self {
-        self.redis_url = Some("redis://127.0.0.1:1".to_owned());
-        self
-    }
-
-    /// A setting of every node.
-    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.push((name.to_owned(), value.to_string()));
-        self
-    }
-
-    /// Starts it.
-    pub async fn start(self) -> World {
-        World::start_as(self).await
-    }
-}
 
 /// One test's world.
 pub struct World {
@@ -84,7 +24,6 @@ pub struct World {
     pub database_url: String,
     pub redis: Redis,
     pub admin_key: String,
-    pub credentials: Credentials,
     pub shop: Option<Shop>,
     pub own_redis: Option<Arc<Own<PrivateRedis>>>,
     pub own_postgres: Option<Arc<Own<PrivatePostgres>>>,
@@ -105,7 +44,7 @@ impl World {
         Plan::default()
     }
 
-    async fn start_as(plan: Plan) -> World {
+    pub(super) async fn start_as(plan: Plan) -> World {
         let own_postgres = plan.own_postgres.then(|| Arc::new(servers::own_postgres()));
         let own_redis = plan.own_redis.then(|| Arc::new(servers::own_redis()));
         let (database_url, admin_key) = match &own_postgres {
@@ -137,10 +76,6 @@ impl World {
             secrets: std::sync::Mutex::new(secrets(&database_url, &admin_key)),
             database_url,
             admin_key,
-            credentials: Credentials {
-                secret: WEBHOOK_SECRET.to_owned(),
-                shared_secret: WEBHOOK_SHARED_SECRET.to_owned(),
-            },
             shop,
             own_redis,
             own_postgres,
@@ -212,12 +147,12 @@ impl World {
 
     /// Posts an order to a node.
     pub async fn order_at(&self, node: &Node, order: &Order) -> Reply {
-        orders::post_order(node, order, &self.credentials.secret).await
+        orders::post_order(node, order, WEBHOOK_SECRET).await
     }
 
     /// Posts a cancellation to the first node.
     pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Reply {
-        orders::post_cancellation(self.node(), id, reason, &self.credentials.secret).await
+        orders::post_cancellation(self.node(), id, reason, WEBHOOK_SECRET).await
     }
 
     /// Makes a driver by the API, and a token: the driver's id and the token.
@@ -386,32 +321,4 @@ fn secrets(database_url: &str, admin_key: &str) -> Vec<String> {
     let bare = |secret: &str| secret.trim_start_matches("whsec_").to_owned();
     let fixed = [bare(WEBHOOK_SECRET), WEBHOOK_SHARED_SECRET.to_owned(), bare(EVENTS_SECRET), admin_key.to_owned()];
     fixed.into_iter().chain(password).collect()
-}
-
-/// Fast, so that tests are, and without limits that all tests from one address would run into.
-fn settings(database_url: &str, redis_url: &str, prefix: &str) -> Env {
-    [
-        ("DATABASE_URL", database_url),
-        ("DATABASE_MAX_CONNECTIONS", "8"),
-        ("REDIS_URL", redis_url),
-        ("REDIS_KEY_PREFIX", prefix),
-        ("LISTEN_ADDR", "127.0.0.1:0"),
-        ("METRICS_ADDR", "127.0.0.1:0"),
-        ("VENDURE_WEBHOOK_SECRET", WEBHOOK_SECRET),
-        ("VENDURE_WEBHOOK_SHARED_SECRET", WEBHOOK_SHARED_SECRET),
-        ("EVENTS_RETRY_SCHEDULE", "0ms,200ms,200ms,200ms,500ms,1s,1s,2s,5s,10s"),
-        ("FRAMES_PER_SECOND", "0"),
-        ("AUTH_FAILURES_PER_MINUTE", "0"),
-        ("HEARTBEAT_INTERVAL_MS", "1000"),
-        ("HEARTBEAT_TTL_MS", "6000"),
-        ("PENDING_SWEEP_MS", "200"),
-        ("POSITION_FLUSH_MS", "500"),
-        ("ASSIGNMENT_WAIT_MS", "2000"),
-        ("SHUTDOWN_DELAY_MS", "100"),
-        ("SHUTDOWN_GRACE_MS", "4000"),
-        ("LOG_FORMAT", "json"),
-        ("RUST_LOG", "info,driver_tracker=debug"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .to_vec()
 }
