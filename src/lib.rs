@@ -6,6 +6,9 @@
 pub mod domain;
 
 pub mod actors;
+pub mod app;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod dev;
 pub mod dispatch;

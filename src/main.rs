@@ -1,3 +1,93 @@
-//! The program. Everything lives in the library; this starts it.
+//! The program: parses the command line, runs what it names, and ends with 0, 1 or 2.
 
-fn main() {}
+use std::process::ExitCode;
+
+use driver_tracker::app::{Service, StartError, background_runtime};
+use driver_tracker::cli::{self, Invocation};
+use driver_tracker::config::{Config, LogConfig};
+use driver_tracker::telemetry::{self, LogOutput};
+use driver_tracker::{commands, dev};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            error.print();
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    // One provider of cryptography for every TLS connection of the process; the first call counts.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(invocation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, sentence)) => {
+            eprintln!("driver-tracker: {sentence}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// An exit code and the sentence that goes with it.
+type Failure = (u8, String);
+
+fn passing(error: impl std::fmt::Display) -> Failure {
+    (1, error.to_string())
+}
+
+fn run(invocation: Invocation) -> Result<(), Failure> {
+    match invocation {
+        Invocation::Serve(config) => serve(*config),
+        Invocation::Migrate(config) => {
+            start_logging(&config.log, LogOutput::Stderr)?;
+            in_system(commands::migrate(config)).map_err(passing)
+        }
+        Invocation::ApiKey(command, config) => {
+            start_logging(&config.log, LogOutput::Stderr)?;
+            in_system(commands::api_key(command, config)).map_err(passing)
+        }
+        Invocation::CheckConfig(check) => {
+            println!("{}", check.report);
+            check.problems.map_or(Ok(()), |problems| Err((2, problems.to_string())))
+        }
+        Invocation::Simulate(matches) => in_system(dev::simulate_command(&matches)),
+        Invocation::Dev(args) => in_system(dev::run(args)).map_err(|error| (error.exit_code(), error.to_string())),
+    }
+}
+
+fn in_system<T>(work: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(work)
+}
+
+fn start_logging(config: &LogConfig, output: LogOutput) -> Result<(), Failure> {
+    telemetry::init_logging(config, output).map_err(passing)
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    start_logging(&config.log, LogOutput::Stdout)?;
+    let metrics = telemetry::init_metrics().map_err(passing)?;
+    let background = background_runtime().map_err(passing)?;
+    let served = in_system(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let starting = Service::start(config, metrics, background.handle().clone());
+        let service = tokio::select! {
+            started = starting => started?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::select! {
+            () = service.stop() => {}
+            // A second signal ends at once; nothing durable is lost by it.
+            _ = terminate.recv() => tracing::warn!("ended at once by a second signal"),
+            _ = interrupt.recv() => tracing::warn!("ended at once by a second signal"),
+        }
+        Ok::<(), StartError>(())
+    });
+    background.shutdown_background();
+    served.map_err(|error| (error.exit_code(), error.to_string()))
+}

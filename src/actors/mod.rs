@@ -8,7 +8,7 @@ pub mod assignment_coordinator;
 pub mod command_courier;
 pub mod driver_desk;
 pub mod driver_session;
-mod finder;
+pub mod finder;
 pub mod node;
 pub mod outbox_relay;
 pub mod presence_writer;

@@ -1,7 +1,8 @@
 //! What every part of one node shares, and what follows a commit.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -34,13 +35,28 @@ struct Inner {
     database: Database,
     presence: Presence,
     policy: Policy,
+    addresses: (SocketAddr, SocketAddr),
     sessions: SessionDirectory,
     finder: Finder,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
-    draining: AtomicBool,
+    phase: AtomicU8,
     stopping: watch::Sender<bool>,
     started: Instant,
     actors: OnceLock<Handles>,
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not ready yet.
+    Starting,
+    /// Ready.
+    Serving,
+    /// Not ready any more, still taking what comes: balancers lag.
+    Leaving,
+    /// Taking nothing new.
+    Draining,
 }
 
 /// The actors that others wake; started once, when the node starts.
@@ -57,17 +73,19 @@ pub struct Handles {
 
 impl Node {
     /// A node whose actors are not started yet.
-    pub fn new(config: Config, database: Database, presence: Presence, policy: Policy) -> Self {
+    pub fn new(config: Config, database: Database, presence: Presence, addresses: (SocketAddr, SocketAddr)) -> Self {
+        let policy = policy(&config);
         let finder = Finder::new(&config, database.clone(), presence.clone());
         let inner = Inner {
             config,
             database,
             presence,
             policy,
+            addresses,
             sessions: SessionDirectory::default(),
             finder,
             waiters: DashMap::new(),
-            draining: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
             started: Instant::now(),
             actors: OnceLock::new(),
@@ -115,6 +133,16 @@ impl Node {
         self.inner.actors.get()
     }
 
+    /// Where the API listens.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.inner.addresses.0
+    }
+
+    /// Where the metrics are.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.inner.addresses.1
+    }
+
     /// How long this process has been up.
     pub fn uptime(&self) -> Duration {
         self.inner.started.elapsed()
@@ -123,20 +151,22 @@ impl Node {
     /// How often drivers speak up, and how long silence is borne.
     pub fn pace(&self) -> Pace {
         let heartbeat = &self.inner.config.heartbeat;
-        Pace {
-            heartbeat_interval_ms: heartbeat.interval.as_millis() as u64,
-            ttl_ms: heartbeat.ttl.as_millis() as u64,
-        }
+        Pace { heartbeat_interval_ms: heartbeat.interval.as_millis() as u64, ttl_ms: heartbeat.ttl.as_millis() as u64 }
+    }
+
+    /// Moves on to the next phase; never back.
+    pub fn enter(&self, phase: Phase) {
+        self.inner.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether load balancers should send work here.
+    pub fn is_ready(&self) -> bool {
+        self.inner.phase.load(Ordering::Relaxed) == Phase::Serving as u8
     }
 
     /// Whether new work is refused because the node is going away.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Relaxed)
-    }
-
-    /// Refuses new work from now on.
-    pub fn start_draining(&self) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        self.inner.phase.load(Ordering::Relaxed) >= Phase::Draining as u8
     }
 
     /// Turns true when background work must end.
@@ -210,10 +240,8 @@ impl Node {
         if drivers.is_empty() {
             return;
         }
-        let changes: Vec<StatusChange> = drivers
-            .iter()
-            .map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch })
-            .collect();
+        let changes: Vec<StatusChange> =
+            drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
         if let Err(error) = self.inner.presence.transition(&changes).await {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
         }
@@ -266,5 +294,17 @@ impl Node {
         if let Some((_, sender)) = self.inner.waiters.remove(&delivery) {
             let _ = sender.send(());
         }
+    }
+}
+
+/// What the configuration says about dispatching.
+fn policy(config: &Config) -> Policy {
+    let heartbeat = &config.heartbeat;
+    Policy {
+        announce: config.events.url.is_some(),
+        first_delay_s: config.events.retry_schedule.first().copied().unwrap_or_default().as_secs_f64(),
+        resolution: config.assignment.region_resolution,
+        // What Redis knows at once may take a flush to reach PostgreSQL, where a claim looks again.
+        seen_within_s: (heartbeat.ttl + heartbeat.position_flush).as_secs_f64(),
     }
 }

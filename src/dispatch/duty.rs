@@ -10,6 +10,9 @@ use crate::store::assignments::EndedAs;
 use crate::store::drivers::DriverChanged;
 use crate::store::{deliveries, drivers, positions};
 
+/// The reason of a change that the driver asked for: the one change that their session is not told of.
+pub const ASKED_BY_DRIVER: &str = "asked by the driver";
+
 /// Sets the wish. Deliveries in hand stay; the status follows. Gives the driver's state since.
 pub async fn set_duty(
     unit: &mut Unit<'_>,
@@ -30,11 +33,7 @@ pub async fn set_duty(
 
 /// Takes a driver off duty who was silent for `offline_after_s`, and takes back what they have not fetched yet. Judged
 /// again from locked rows: `false` when they were heard of since.
-pub async fn retire_silent(
-    unit: &mut Unit<'_>,
-    driver: DriverId,
-    offline_after_s: f64,
-) -> Result<bool, DispatchError> {
+pub async fn retire_silent(unit: &mut Unit<'_>, driver: DriverId, offline_after_s: f64) -> Result<bool, DispatchError> {
     let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
     let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
     let seen = positions::get(unit.conn, &[driver]).await?;

@@ -36,8 +36,7 @@ pub async fn receive_order(
         Some(mut delivery) => {
             let data = json!({"bodyHash": hex::encode(body_hash)});
             audit::append(unit.conn, delivery.id, AuditType::Created, unit.now, actor, &data).await?;
-            let cancelled =
-                deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
+            let cancelled = deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
             if let Some(reason) = cancelled {
                 lifecycle::cancel(unit, &mut delivery, &Ending::of(&reason), actor).await?;
             } else {
@@ -59,7 +58,7 @@ async fn seen_before(
     let id = order.seller_order_id.as_str();
     let missing = || StoreError::Corrupt("an order that exists cannot be read".to_owned());
     let delivery = deliveries::get_by_order(unit.conn, shop, id).await?.ok_or_else(missing)?;
-    let conflict = delivery.pickup.position != order.pickup.position || delivery.drop.position != order.drop.position;
+    let conflict = order.coordinates_differ(&delivery.pickup.position, &delivery.drop.position);
     if !conflict {
         return Ok(Received { delivery, duplicate: true, conflict });
     }
@@ -80,7 +79,7 @@ async fn seen_before(
 #[derive(Debug)]
 pub enum Cancelled {
     /// The delivery is CANCELLED, now or before.
-    Delivery(Delivery),
+    Delivery(Box<Delivery>),
     /// The order is not known yet; it will be CANCELLED when it arrives.
     Remembered,
 }
@@ -111,5 +110,5 @@ pub async fn receive_cancellation(
             lifecycle::cancel(unit, &mut delivery, &ending, actor).await?;
         }
     }
-    Ok(Cancelled::Delivery(delivery))
+    Ok(Cancelled::Delivery(Box::new(delivery)))
 }

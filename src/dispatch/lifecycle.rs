@@ -9,14 +9,14 @@ use super::{DispatchError, Unit};
 use crate::domain::delivery::{DeliveryAction, FailureCode};
 use crate::domain::driver::DriverChange;
 use crate::domain::event::{Actor, AuditType};
-use crate::domain::ids::{AssignmentId, DriverId, EventId};
+use crate::domain::ids::{AssignmentId, DriverId, EventId, ExternalId, ShopName};
 use crate::store::assignments::{self, EndedAs, NewAssignment};
 use crate::store::commands::{self, CommandKind};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::{self, Driver};
 use crate::store::outbox::{self, NewEvent};
 use crate::store::{StoreError, audit};
-use crate::vendure::event::{EventDetails, EventDriver, OutboundEvent};
+use crate::vendure::event::{EventDriver, OutboundDetails, OutboundEvent};
 
 /// Why something ended, in the words of whoever ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub async fn give(
     if let Some(metres) = distance_m {
         data["distanceM"] = json!(metres.round());
     }
-    let details = EventDetails::Assigned { assigned_at: unit.now };
+    let details = OutboundDetails::Assigned { assigned_at: unit.now };
     record(unit, delivery, AuditType::Assigned, actor, data, Some(driver), Some(details)).await
 }
 
@@ -118,7 +118,7 @@ pub async fn take_back(
     delivery.assigned_at = None;
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.waiting.push(delivery.region);
-    let details = EventDetails::Unassigned { previous_driver_id: previous, reason: ending.reason.clone() };
+    let details = OutboundDetails::Unassigned { previous_driver_id: previous, reason: ending.reason.clone() };
     record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
 }
 
@@ -139,9 +139,9 @@ pub async fn fail(
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.settled.push(delivery.id);
     let data = json!({"failure": failure.to_json(), "driverId": driver.id});
-    let details = EventDetails::Failed {
+    let details = OutboundDetails::Failed {
         code: failure.code,
-        reason: failure.reason.clone(),
+        reason: failure.reason.clone().unwrap_or_else(|| "unspecified".to_owned()),
         occurred_at: failure.occurred_at,
     };
     record(unit, delivery, AuditType::Failed, actor, data, Some(&driver), Some(details)).await
@@ -166,7 +166,7 @@ pub async fn cancel(
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.settled.push(delivery.id);
     let data = json!({"reason": ending.reason});
-    let details = EventDetails::Cancelled { reason: ending.reason.clone(), cancelled_at: unit.now };
+    let details = OutboundDetails::Cancelled { reason: ending.reason.clone(), cancelled_at: unit.now };
     record(unit, delivery, AuditType::Cancelled, actor, data, driver.as_ref(), Some(details)).await
 }
 
@@ -232,7 +232,7 @@ pub(super) async fn record(
     actor: &Actor,
     data: Value,
     driver: Option<&Driver>,
-    details: Option<EventDetails>,
+    details: Option<OutboundDetails>,
 ) -> Result<(), DispatchError> {
     let sequence = audit::append(unit.conn, delivery.id, kind, unit.now, actor, &data)
         .await?
@@ -245,14 +245,13 @@ pub(super) async fn record(
         event_id,
         sequence,
         timestamp: unit.now,
-        shop: delivery.shop.clone(),
-        seller_order_id: delivery.seller_order_id.clone(),
-        channel_id: delivery.channel_id.clone(),
+        shop: ShopName::parse(&delivery.shop).ok_or_else(|| StoreError::corrupt("a shop's name"))?,
+        seller_order_id: ExternalId::parse(&delivery.seller_order_id).map_err(StoreError::corrupt)?,
+        channel_id: ExternalId::parse(&delivery.channel_id).map_err(StoreError::corrupt)?,
         order_code: delivery.order_code.clone(),
-        external_id: delivery.external_id.clone(),
+        external_id: delivery.external_id.as_deref().map(ExternalId::parse).transpose().map_err(StoreError::corrupt)?,
         metadata: delivery.metadata.clone(),
         delivery_id: delivery.id,
-        status: delivery.status,
         attempt: delivery.attempt,
         tracking_url: None,
         driver: driver.zip(delivery.assignment_id).map(|(driver, assignment_id)| EventDriver {

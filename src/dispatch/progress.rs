@@ -12,7 +12,7 @@ use crate::domain::position::Position;
 use crate::store::assignments::{self, Assignment, EndedAs};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers;
-use crate::vendure::event::EventDetails;
+use crate::vendure::event::OutboundDetails;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,7 @@ async fn pick_up(
     deliveries::update_state(unit.conn, delivery).await?;
     let driver = holder(unit, delivery).await?;
     let data = json!({"pickedUpAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
-    let details = EventDetails::PickedUp { proof_url: particulars.proof_url.clone(), picked_up_at: at };
+    let details = OutboundDetails::PickedUp { proof_url: particulars.proof_url.clone(), picked_up_at: at };
     lifecycle::record(unit, delivery, AuditType::PickedUp, actor, data, driver.as_ref(), Some(details)).await
 }
 
@@ -166,10 +166,9 @@ async fn deliver(
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.settled.push(delivery.id);
     let data = json!({"deliveredAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
-    let details = EventDetails::Delivered {
+    let details = OutboundDetails::Delivered {
         proof_url: particulars.proof_url.clone(),
-        lat: particulars.position.map(|p| p.lat()),
-        lon: particulars.position.map(|p| p.lon()),
+        position: particulars.position,
         delivered_at: at,
     };
     lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await

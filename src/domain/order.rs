@@ -86,3 +86,22 @@ pub struct NewOrder {
     /// JSON of the sender's own, at most 4 KiB; comes back in events, frames and REST.
     pub metadata: Option<Value>,
 }
+
+impl NewOrder {
+    /// Whether the same order was sent before with another pickup or drop. Exact: both sides come from the same decimal
+    /// text through the same parser, so a sender that only rebuilds its body never differs.
+    pub fn coordinates_differ(&self, stored_pickup: &Position, stored_drop: &Position) -> bool {
+        self.pickup.position != *stored_pickup || self.drop.position != *stored_drop
+    }
+}
+
+/// A shop's word that a seller order is off.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cancellation {
+    /// The shop's id of the seller order.
+    pub seller_order_id: ExternalId,
+    /// The shop's channel.
+    pub channel_id: ExternalId,
+    /// Why, in the shop's words.
+    pub reason: Option<String>,
+}

@@ -1,1 +1,128 @@
-//! Every Redis command.
+//! Every Redis command, key name and Lua script of the service, and the breaker before them.
+//!
+//! Redis accelerates and decides nothing: it can vanish, stall, or come back empty at any moment. So every call here is
+//! bounded in time, and every answer is one of three: an answer, "failed" ([`PresenceError::Unavailable`]), or "not to be
+//! believed" ([`PresenceError::Cold`]). Nobody near is an answer, and is never said for the other two.
+//!
+//! Invariants, each held by a script or by the form of a command:
+//! - `drivers:geo` holds only drivers whom `drivers:status` calls AVAILABLE. A heartbeat moves members and can never add
+//!   one (`GEOADD XX`); only the scripts *transition* and *join* add, and both look at the status first.
+//! - An older epoch never overwrites a newer one; an equal one is applied again, which heals.
+//! - A search names nobody whose heartbeat has expired, whatever `drivers:geo` still holds.
+//! - Data is believed only under a generation that names this database and this run of Redis.
+//!
+//! Every call may be repeated: one that timed out may have been done all the same.
+//!
+//! Must not: know SQL, decide who gets an order, or connect before it is asked something.
+
+mod breaker;
+mod error;
+mod generation;
+mod health;
+mod heartbeat;
+mod hints;
+mod keys;
+mod link;
+mod membership;
+mod online;
+mod scripts;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use crate::domain::ids::DriverId;
+use keys::Keys;
+use link::Link;
+
+pub use error::{Outage, PresenceError};
+pub use generation::{RebuildDriver, RebuildToken, Warmth};
+pub use health::{RedisHealth, RedisState};
+pub use heartbeat::Heartbeat;
+pub use hints::Hint;
+pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
+pub use online::OnlineValue;
+
+/// The most drivers in one round trip: a longer one would keep Redis from everybody else's.
+const BATCH: usize = 256;
+
+/// What [`Presence`] is made of.
+#[derive(Clone)]
+pub struct PresenceSettings {
+    /// `redis://` or `rediss://`, the ACL user in it.
+    pub redis_url: String,
+    /// Put before every key and channel as it is; may be empty.
+    pub key_prefix: String,
+    /// How long a heartbeat keeps a driver online.
+    pub ttl: Duration,
+    /// A fix older than this earns no orders.
+    pub position_max_age: Duration,
+    /// The most that one call may take.
+    pub call_timeout: Duration,
+    /// How long nobody tries after a failure.
+    pub breaker_open: Duration,
+    /// Drives the connections; must outlive every caller.
+    pub runtime: Handle,
+}
+
+impl PresenceSettings {
+    /// The contract's defaults.
+    pub fn new(redis_url: impl Into<String>, runtime: Handle) -> Self {
+        Self {
+            redis_url: redis_url.into(),
+            key_prefix: String::new(),
+            ttl: Duration::from_secs(30),
+            position_max_age: Duration::from_secs(120),
+            call_timeout: Duration::from_millis(250),
+            breaker_open: Duration::from_millis(500),
+            runtime,
+        }
+    }
+}
+
+/// Who is near and who is online, as Redis knows it. Cheap to clone; usable from any runtime.
+#[derive(Clone)]
+pub struct Presence {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Arc<Link>,
+    keys: Keys,
+    ttl: Duration,
+    position_max_age: Duration,
+    /// Begins the rebuild tokens of this process.
+    process: Uuid,
+    database: ArcSwapOption<String>,
+    /// The rebuild that this process is at.
+    rebuild: ArcSwapOption<RebuildToken>,
+    /// Drivers whose last heartbeat went out and whose answer has not come: whether their key had lapsed is not known.
+    unanswered: Mutex<HashSet<DriverId>>,
+}
+
+impl Presence {
+    /// Checks the URL; connects to nothing.
+    pub fn new(settings: PresenceSettings) -> Result<Self, PresenceError> {
+        let PresenceSettings { redis_url, key_prefix, ttl, position_max_age, call_timeout, breaker_open, runtime } =
+            settings;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                link: Arc::new(Link::new(&redis_url, call_timeout, breaker_open, runtime)?),
+                keys: Keys::new(&key_prefix),
+                ttl,
+                position_max_age,
+                process: Uuid::new_v4(),
+                database: ArcSwapOption::empty(),
+                rebuild: ArcSwapOption::empty(),
+                unanswered: Mutex::default(),
+            }),
+        })
+    }
+}

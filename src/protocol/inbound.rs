@@ -116,12 +116,8 @@ pub fn parse_frame(text: &str, now: DateTime<Utc>) -> Result<Frame, FrameError> 
 
 /// Parses one frame that is already JSON.
 pub fn parse_value(value: &Value, now: DateTime<Utc>) -> Result<Frame, FrameError> {
-    let bare = |message: &str| FrameError {
-        reference: None,
-        seq: None,
-        code: "invalid_frame",
-        message: message.to_owned(),
-    };
+    let bare =
+        |message: &str| FrameError { reference: None, seq: None, code: "invalid_frame", message: message.to_owned() };
     let object = value.as_object().ok_or_else(|| bare("a frame is a JSON object"))?;
     let reference = match field(object, "ref") {
         None => None,
@@ -151,7 +147,9 @@ fn parse_body(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
         "offer.answer" => parse_offer_answer(object),
         "delivery.update" => parse_delivery_update(object),
         "ack" => Ok(FrameBody::Ack { message_id: id(object, "messageId")? }),
-        other => Err(Fault("unknown_type", format!("unknown frame type {:?}", other.chars().take(64).collect::<String>()))),
+        other => {
+            Err(Fault("unknown_type", format!("unknown frame type {:?}", other.chars().take(64).collect::<String>())))
+        }
     }
 }
 

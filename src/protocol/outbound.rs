@@ -90,8 +90,7 @@ pub fn ok(reference: Option<&str>, fields: Value) -> Value {
 /// What was wrong with which frame.
 pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
     let retryable = matches!(error.code, "unavailable" | "rate_limited");
-    let mut value =
-        json!({"type": "error", "code": error.code, "message": error.message, "retryable": retryable});
+    let mut value = json!({"type": "error", "code": error.code, "message": error.message, "retryable": retryable});
     put(&mut value, "ref", error.reference.clone());
     put(&mut value, "seq", error.seq);
     if retryable {

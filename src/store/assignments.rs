@@ -178,9 +178,5 @@ pub async fn end(
 ) -> Result<(), StoreError> {
     let (state, name) = ended_as.columns();
     let done = sqlx::query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::Corrupt(format!("assignment {id} was not active")))
-    }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt(format!("assignment {id} was not active"))) }
 }

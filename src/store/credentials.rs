@@ -106,11 +106,7 @@ pub async fn revoke_api_key(conn: &mut PgConnection, id: ApiKeyId) -> Result<boo
 }
 
 /// Stores a driver's token by its hash.
-pub async fn insert_token(
-    conn: &mut PgConnection,
-    driver: DriverId,
-    token_hash: &[u8],
-) -> Result<TokenId, StoreError> {
+pub async fn insert_token(conn: &mut PgConnection, driver: DriverId, token_hash: &[u8]) -> Result<TokenId, StoreError> {
     let id = TokenId::new();
     sqlx::query(INSERT_TOKEN).bind(id.0).bind(driver.0).bind(token_hash).execute(conn).await?;
     Ok(id)

@@ -43,6 +43,7 @@ pub mod drivers;
 mod error;
 pub mod idempotency;
 pub mod outbox;
+pub mod overview;
 pub mod positions;
 pub mod schema;
 pub mod sessions;
@@ -62,6 +63,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         drivers::STATEMENTS,
         idempotency::STATEMENTS,
         outbox::STATEMENTS,
+        overview::STATEMENTS,
         positions::STATEMENTS,
         schema::STATEMENTS,
         sessions::STATEMENTS,

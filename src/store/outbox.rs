@@ -98,12 +98,7 @@ pub struct Leased {
 }
 
 /// Leases due events for `seconds`.
-pub async fn lease(
-    conn: &mut PgConnection,
-    owner: &str,
-    limit: i64,
-    seconds: f64,
-) -> Result<Vec<Leased>, StoreError> {
+pub async fn lease(conn: &mut PgConnection, owner: &str, limit: i64, seconds: f64) -> Result<Vec<Leased>, StoreError> {
     Ok(sqlx::query_as(LEASE).bind(limit).bind(owner).bind(seconds).fetch_all(conn).await?)
 }
 

@@ -66,15 +66,7 @@ pub async fn upsert(conn: &mut PgConnection, updates: &[PositionUpdate]) -> Resu
         ages.push(update.age_ms);
         epochs.push(update.session_epoch);
     }
-    sqlx::query(UPSERT)
-        .bind(ids)
-        .bind(lats)
-        .bind(lons)
-        .bind(times)
-        .bind(ages)
-        .bind(epochs)
-        .execute(conn)
-        .await?;
+    sqlx::query(UPSERT).bind(ids).bind(lats).bind(lons).bind(times).bind(ages).bind(epochs).execute(conn).await?;
     Ok(())
 }
 

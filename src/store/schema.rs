@@ -16,6 +16,11 @@ statements! {
         WHERE d.datname = current_database()";
 }
 
+/// Why a database could not be migrated.
+#[derive(Debug, thiserror::Error)]
+#[error("the database could not be migrated: {0}")]
+pub struct MigrationError(#[from] MigrateError);
+
 /// Whether the program and the database's schema fit each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaState {
@@ -47,14 +52,14 @@ pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
 }
 
 /// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler.
-pub async fn migrate(url: &str) -> Result<(), MigrateError> {
+pub async fn migrate(url: &str) -> Result<(), MigrationError> {
     use sqlx::Connection;
     let mut conn = PgConnection::connect(url).await.map_err(MigrateError::Execute)?;
     let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
     // A database that a newer version has already grown is fine for this one.
     migrator.set_ignore_missing(true);
     migrator.run(&mut conn).await?;
-    conn.close().await.map_err(MigrateError::Execute)
+    Ok(conn.close().await.map_err(MigrateError::Execute)?)
 }
 
 /// What tells this database, at this point of its life, from every other: it changes at a restore or a promotion.

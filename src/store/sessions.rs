@@ -34,13 +34,7 @@ pub async fn open(
     token: TokenId,
     node_id: &str,
 ) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar(OPEN)
-        .bind(driver.0)
-        .bind(session.0)
-        .bind(token.0)
-        .bind(node_id)
-        .fetch_one(conn)
-        .await?)
+    Ok(sqlx::query_scalar(OPEN).bind(driver.0).bind(session.0).bind(token.0).bind(node_id).fetch_one(conn).await?)
 }
 
 /// Whether `epoch` is still the driver's newest session; holds it so until the transaction ends.
@@ -103,13 +97,8 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
     let session_epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
     let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
     let epochs: Vec<i64> = sessions.iter().map(|s| s.epoch).collect();
-    let rows: Vec<NewsRow> = sqlx::query_as(NEWS)
-        .bind(drivers)
-        .bind(session_epochs)
-        .bind(tokens)
-        .bind(epochs)
-        .fetch_all(conn)
-        .await?;
+    let rows: Vec<NewsRow> =
+        sqlx::query_as(NEWS).bind(drivers).bind(session_epochs).bind(tokens).bind(epochs).fetch_all(conn).await?;
     rows.into_iter()
         .map(|row| {
             let status = row.status.parse().map_err(StoreError::corrupt)?;

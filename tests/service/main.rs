@@ -5,7 +5,9 @@
 mod support;
 
 mod access;
+mod architecture;
 mod cancellations;
+mod configuration;
 mod drain;
 mod driver_http;
 mod events;

@@ -1,0 +1,42 @@
+# The commands of this project; `make` alone lists them. GNU make.
+
+# rustup puts cargo here; a shell that was open before does not know it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# For `make run`: how many simulated drivers, and where the service listens.
+DRIVERS ?=
+LISTEN ?=
+export DRIVERS LISTEN
+
+# For `make test`: how many tests run at once. Many start servers of their own.
+TEST_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check setup
+.NOTPARALLEL:
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'make run DRIVERS=0 LISTEN=0.0.0.0:8080 leaves the fleet to a driver of yours.'
+	@echo 'With DATABASE_URL and REDIS_URL set, make run uses those servers and starts none.'
+
+run: ## Build, and watch orders being given to simulated drivers (Ctrl-C ends it)
+	@scripts/setup.sh run
+	@exec scripts/run.sh
+
+test: ## Run all tests, against servers of their own
+	@scripts/setup.sh test
+	cargo test --locked --tests -- --test-threads=$(TEST_THREADS)
+	cargo test --locked --doc
+
+check: ## Format, lints, docs, dependencies, and who imports whom
+	@scripts/setup.sh check
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	@scripts/deny.sh
+	cargo test --locked --test service architecture
+
+setup: ## Install what is missing (PostgreSQL and Redis, neither started)
+	@scripts/setup.sh test

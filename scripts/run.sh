@@ -1,0 +1,16 @@
+#!/bin/sh
+# Builds the program and becomes it, so that Ctrl-C reaches it and nothing else.
+#
+# DRIVERS: how many simulated drivers; LISTEN: the service's address. Not set: as the program decides.
+set -eu
+cd "$(dirname "$0")/.."
+
+cargo build --release --locked --bin driver-tracker
+target=$(cargo metadata --locked --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+set -- dev
+[ -z "${DRIVERS:-}" ] || set -- "$@" --drivers "$DRIVERS"
+[ -z "${LISTEN:-}" ] || set -- "$@" --listen "$LISTEN"
+# They are ours, not settings of the program.
+unset DRIVERS LISTEN
+exec "$target/release/driver-tracker" "$@"

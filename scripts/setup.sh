@@ -1,0 +1,147 @@
+#!/bin/sh
+# Makes sure that what the project needs is there, and installs what can be installed.
+#
+#   scripts/setup.sh run      Rust, a C compiler; PostgreSQL and Redis unless DATABASE_URL and REDIS_URL name others
+#   scripts/setup.sh test     Rust, a C compiler, PostgreSQL and Redis
+#   scripts/setup.sh check    Rust, a C compiler
+#   scripts/setup.sh packages NAME…    as root, on Debian and its like: these packages, and no server started
+#
+# No server of the system is started, stopped or changed: the project runs PostgreSQL and Redis itself, on data of its own.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# Rust of at least the version that Cargo.toml asks for.
+require_rust() {
+    if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+        fail "Rust is needed, and cargo was not found. Get it from https://rustup.rs:" \
+            "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    fi
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    found=$(rustc --version | cut -d ' ' -f 2)
+    oldest=$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)
+    if [ "$oldest" != "$wanted" ]; then
+        fail "Rust $wanted or newer is needed, and this is $found. With rustup: rustup update stable" \
+            "(a distribution's own Rust is often older; https://rustup.rs has the current one)."
+    fi
+}
+
+# Whether a PostgreSQL server is installed, where the program also looks for it.
+have_postgres() {
+    path_bin=$(command -v postgres || true)
+    for bin in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin "${path_bin%/*}"; do
+        if [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] && [ -x "$bin/psql" ]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Names of packages (of Debian) that are missing for the purpose $1.
+missing_packages() {
+    command -v cc >/dev/null || printf ' gcc libc6-dev'
+    case $1 in
+    run)
+        [ -n "${DATABASE_URL:-}" ] || have_postgres || printf ' postgresql'
+        [ -n "${REDIS_URL:-}" ] || command -v redis-server >/dev/null || printf ' redis-server'
+        ;;
+    test)
+        have_postgres || printf ' postgresql'
+        command -v redis-server >/dev/null || printf ' redis-server'
+        ;;
+    esac
+}
+
+# Installs packages as root. What keeps their servers from starting is taken away again, however this ends.
+install_packages() {
+    policy=/usr/sbin/policy-rc.d
+    no_cluster=/etc/postgresql-common/createcluster.d/driver-tracker.conf
+    made=
+    # The names hold no spaces.
+    # shellcheck disable=SC2086
+    trap 'rm -f $made' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    # The system asks this file before it starts a service. One that is there already is its owner's, and stays.
+    if [ ! -e "$policy" ]; then
+        made="$made $policy"
+        cat >"$policy" <<'POLICY'
+#!/bin/sh
+# Made by driver-tracker's set-up while it installs packages; it can be deleted.
+for word; do
+    case $word in postgresql* | redis*) exit 101 ;; esac
+done
+exit 0
+POLICY
+        chmod 755 "$policy"
+    fi
+
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update || echo "apt-get update failed; going on with the package lists that are there." >&2
+    install="apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120"
+    case " $* " in *" postgresql "*)
+        # Without this the package makes a database cluster of its own, called "main".
+        $install postgresql-common
+        if [ ! -e "$no_cluster" ]; then
+            made="$made $no_cluster"
+            mkdir -p "${no_cluster%/*}"
+            echo "create_main_cluster = false" >"$no_cluster"
+        fi
+        ;;
+    esac
+    $install "$@"
+    case " $* " in *" redis-server "*)
+        # The package turns its service on, which would start it with the machine.
+        if command -v systemctl >/dev/null; then
+            systemctl disable --now redis-server.service >/dev/null 2>&1 || true
+        fi
+        ;;
+    esac
+}
+
+# Gets the packages that are missing, or says who must.
+provide() {
+    if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+        fail "Missing, by the names of Debian's packages: $*." \
+            "Install them with your system's package manager, for example:" \
+            "    Fedora:  dnf install postgresql-server redis gcc" \
+            "    Arch:    pacman -S postgresql redis gcc" \
+            "    macOS:   brew install postgresql@17 redis"
+    fi
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+            fail "Missing packages: $*. To install them needs root, and this is not root," \
+                "nor can it become root without a password. Type this, then try again:" \
+                "    sudo scripts/setup.sh packages $*"
+        fi
+        as_root="sudo -n"
+    fi
+    echo "Missing packages: $*. Installing them with apt-get; no server of the system is started or changed."
+    $as_root scripts/setup.sh packages "$@"
+}
+
+purpose=${1:-test}
+case $purpose in
+packages)
+    shift
+    [ $# -gt 0 ] || fail "Which packages?"
+    [ "$(id -u)" -eq 0 ] || fail "Packages are installed by root: sudo scripts/setup.sh packages $*"
+    install_packages "$@"
+    ;;
+run | test | check)
+    require_rust
+    missing=$(missing_packages "$purpose")
+    # Each name is a word of its own.
+    # shellcheck disable=SC2086
+    [ -z "$missing" ] || provide $missing
+    ;;
+*)
+    fail "usage: scripts/setup.sh [run|test|check|packages NAME…]"
+    ;;
+esac

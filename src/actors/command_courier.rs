@@ -1,0 +1,188 @@
+//! `CommandCourier`: brings to the sessions on this node what PostgreSQL holds for them: unacknowledged commands, and what
+//! they do not know yet of their driver or of a newer session. A hint makes it look at once; a poll needs no hint.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | `Poll` | its own interval | none | the next interval |
+//! | `Deliver`, `Look` | whoever committed, or a hint from another node | none | the next poll |
+
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::Node;
+use super::session_directory::ToSession;
+use crate::domain::ids::DriverId;
+use crate::presence::Hint;
+use crate::store::commands::Command;
+use crate::store::{StoreError, commands, sessions};
+
+/// Between polls.
+const POLL_EVERY: Duration = Duration::from_millis(1000);
+/// Commands in one poll.
+const PAGE: i64 = 5000;
+/// Commands of one driver.
+const DRIVER_PAGE: i64 = 100;
+/// Wake-ups that may wait.
+const MAILBOX: usize = 1024;
+
+/// Look at everything.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Poll;
+
+/// Bring this driver's commands.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Deliver(DriverId);
+
+/// See whether this driver's session must be told something.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look(DriverId);
+
+/// How the courier is woken.
+#[derive(Clone)]
+pub struct CourierHandle {
+    courier: Addr<CommandCourier>,
+}
+
+impl CourierHandle {
+    /// Starts the courier on `arbiter`.
+    pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
+        let courier = CommandCourier::start_in_arbiter(arbiter, move |ctx| {
+            ctx.set_mailbox_capacity(MAILBOX);
+            CommandCourier { node, polling: false }
+        });
+        Self { courier }
+    }
+
+    /// Brings a driver's commands now, if their session is here.
+    pub fn deliver(&self, driver: DriverId) {
+        let _ = self.courier.try_send(Deliver(driver));
+    }
+
+    /// Tells a driver's session what it does not know, if it is here.
+    pub fn look(&self, driver: DriverId) {
+        let _ = self.courier.try_send(Look(driver));
+    }
+}
+
+/// The actor.
+pub struct CommandCourier {
+    node: Node,
+    polling: bool,
+}
+
+impl Actor for CommandCourier {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(POLL_EVERY, |_, ctx| drop(ctx.address().try_send(Poll)));
+        let mut hints = self.node.presence().subscribe();
+        let handle = CourierHandle { courier: ctx.address() };
+        let listening = async move {
+            while let Some(hint) = hints.recv().await {
+                match hint {
+                    Hint::Commands { driver_id } => handle.deliver(driver_id),
+                    Hint::Session { driver_id } => handle.look(driver_id),
+                    _ => {}
+                }
+            }
+        };
+        ctx.spawn(listening.into_actor(self));
+    }
+}
+
+impl Handler<Poll> for CommandCourier {
+    type Result = ();
+
+    /// Not atomic: hints are served while a poll is under way, and polls do not pile up.
+    fn handle(&mut self, _: Poll, ctx: &mut Self::Context) {
+        if std::mem::replace(&mut self.polling, true) {
+            return;
+        }
+        let node = self.node.clone();
+        let polling = async move {
+            if let Err(error) = poll(&node).await {
+                tracing::debug!(error = %error, "sessions were not polled");
+            }
+        };
+        ctx.spawn(polling.into_actor(self).map(|_, this, _| this.polling = false));
+    }
+}
+
+impl Handler<Deliver> for CommandCourier {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Deliver(driver): Deliver, _: &mut Self::Context) -> Self::Result {
+        let node = self.node.clone();
+        Box::pin(async move {
+            if node.sessions().get(driver).is_none() {
+                return;
+            }
+            let found = node
+                .database()
+                .transact(move |conn| Box::pin(async move { commands::of_driver(conn, driver, DRIVER_PAGE).await }))
+                .await;
+            hand_over(&node, found);
+        })
+    }
+}
+
+impl Handler<Look> for CommandCourier {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Look(driver): Look, _: &mut Self::Context) -> Self::Result {
+        let node = self.node.clone();
+        Box::pin(async move {
+            if let Some(entry) = node.sessions().get(driver)
+                && let Err(error) = tell_news(&node, vec![entry.live()]).await
+            {
+                tracing::debug!(error = %error, "a session was not looked at");
+            }
+        })
+    }
+}
+
+async fn poll(node: &Node) -> Result<(), StoreError> {
+    let live: Vec<_> = node.sessions().all().iter().map(|entry| entry.live()).collect();
+    if live.is_empty() {
+        return Ok(());
+    }
+    tell_news(node, live).await?;
+    let node_id = node.config().node_id.clone();
+    let found = node
+        .database()
+        .transact(move |conn| Box::pin(async move { commands::of_node(conn, &node_id, PAGE).await }))
+        .await;
+    hand_over(node, found);
+    Ok(())
+}
+
+async fn tell_news(node: &Node, live: Vec<sessions::LiveSession>) -> Result<(), StoreError> {
+    let news = node.database().transact(move |conn| Box::pin(async move { sessions::news(conn, &live).await })).await?;
+    for item in news {
+        if let Some(entry) = node.sessions().get(item.driver_id) {
+            entry.tell(ToSession::News(item));
+        }
+    }
+    Ok(())
+}
+
+/// Commands come ordered by message, so each driver's stay in order.
+fn hand_over(node: &Node, found: Result<Vec<Command>, StoreError>) {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return tracing::debug!(error = %error, "commands were not read; the next poll will"),
+    };
+    let mut by_driver: std::collections::HashMap<DriverId, Vec<Command>> = Default::default();
+    for command in found {
+        by_driver.entry(command.driver_id).or_default().push(command);
+    }
+    for (driver, commands) in by_driver {
+        if let Some(entry) = node.sessions().get(driver) {
+            entry.tell(ToSession::Commands(commands));
+        }
+    }
+}

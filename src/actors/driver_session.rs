@@ -1,0 +1,445 @@
+//! `DriverSession`: one driver's WebSocket. The one file that knows actix-web-actors, so that it can be replaced.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | [`ToSession`] | see there | none | see there |
+//!
+//! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
+//! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use actix_http::ws::Item;
+use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
+use chrono::Utc;
+use serde_json::Value;
+
+use super::Node;
+use super::driver_desk::{DeskAnswer, DriverDesk, newer, refuse, refused_fix, split, tally};
+use super::presence_writer::Slot;
+use super::session_directory::{SessionEntry, ToSession};
+use crate::dispatch::DispatchError;
+use crate::dispatch::duty::ASKED_BY_DRIVER;
+use crate::dispatch::session::{self, DriverSnapshot};
+use crate::domain::ids::{MessageId, SessionId};
+use crate::domain::position::Fix;
+use crate::protocol::{
+    Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
+};
+use crate::store::commands::Command;
+use crate::store::credentials::DriverIdentity;
+use crate::store::sessions::SessionNews;
+
+/// Between pings.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// A socket from which nothing came for so long is closed.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A command that is not acknowledged is sent again after this.
+const REPEAT_AFTER: Duration = Duration::from_secs(5);
+/// Messages that may wait for a session.
+const MAILBOX: usize = 64;
+/// Frames that may wait for PostgreSQL.
+const MAX_QUEUED: usize = 32;
+/// Bad frames in a row after which the socket is closed.
+const MAX_BAD_FRAMES: u32 = 20;
+
+/// Turns a request, checked already, into a driver's session. `guard` lives as long as the session does.
+pub fn upgrade(
+    request: &HttpRequest,
+    payload: web::Payload,
+    node: Node,
+    identity: DriverIdentity,
+    guard: Box<dyn std::any::Any>,
+) -> Result<HttpResponse, Error> {
+    let frames_per_second = node.config().limits.frames_per_second;
+    let session = DriverSession {
+        desk: DriverDesk::new(node.clone()),
+        node,
+        identity,
+        id: SessionId::new(),
+        entry: None,
+        last_fix: None,
+        first_heartbeat: true,
+        last_life: Instant::now(),
+        budget: FrameBudget::new(frames_per_second),
+        bad_frames: 0,
+        fragments: None,
+        queue: VecDeque::new(),
+        working: false,
+        sent: HashMap::new(),
+        _guard: guard,
+    };
+    ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
+}
+
+/// The actor of one socket.
+struct DriverSession {
+    node: Node,
+    desk: DriverDesk,
+    identity: DriverIdentity,
+    id: SessionId,
+    /// Set once the session is open.
+    entry: Option<SessionEntry>,
+    last_fix: Option<Fix>,
+    first_heartbeat: bool,
+    last_life: Instant,
+    budget: FrameBudget,
+    bad_frames: u32,
+    fragments: Option<Vec<u8>>,
+    queue: VecDeque<Frame>,
+    working: bool,
+    /// When each unacknowledged command was last sent.
+    sent: HashMap<MessageId, Instant>,
+    _guard: Box<dyn std::any::Any>,
+}
+
+type Ctx = WebsocketContext<DriverSession>;
+
+impl Actor for DriverSession {
+    type Context = Ctx;
+
+    fn started(&mut self, ctx: &mut Ctx) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        metrics::gauge!("driver_tracker_sessions").increment(1.0);
+        ctx.run_interval(PING_EVERY, |this, ctx| {
+            if this.last_life.elapsed() >= LIFE_TIMEOUT {
+                end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
+            } else {
+                ctx.ping(b"");
+            }
+        });
+        let opening = open(self.node.clone(), self.identity, self.id, ctx.address().recipient());
+        // Nothing else is handled until the welcome is out.
+        ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
+    }
+
+    fn stopped(&mut self, _: &mut Ctx) {
+        metrics::gauge!("driver_tracker_sessions").decrement(1.0);
+        self.node.sessions().unregister(self.identity.driver_id, self.id);
+    }
+}
+
+/// Opens the session in PostgreSQL, registers it, and only then reads the state.
+async fn open(
+    node: Node,
+    identity: DriverIdentity,
+    id: SessionId,
+    mailbox: Recipient<ToSession>,
+) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
+    let node_id = node.config().node_id.clone();
+    let (session_epoch, effects) = node
+        .perform_quietly(move |unit| Box::pin(async move { session::open(unit, &identity, id, &node_id).await }))
+        .await?;
+    let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
+    let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };
+    if let Some(older) = node.sessions().register(entry.clone()) {
+        older.tell(ToSession::Close(close::REPLACED));
+    }
+    node.follow(effects).await;
+    let driver = identity.driver_id;
+    let snapshot =
+        node.database().transact(move |conn| Box::pin(async move { session::snapshot(conn, driver).await })).await?;
+    entry.known_epoch.store(snapshot.driver.epoch, std::sync::atomic::Ordering::Relaxed);
+    Ok((entry, snapshot))
+}
+
+impl DriverSession {
+    fn opened(&mut self, opened: Result<(SessionEntry, DriverSnapshot), DispatchError>, ctx: &mut Ctx) {
+        match opened {
+            Ok((entry, snapshot)) => {
+                tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");
+                self.last_fix = snapshot.last_fix;
+                self.entry = Some(entry);
+                send(ctx, &outbound::welcome(Some(self.id), &snapshot, self.node.pace(), Utc::now()));
+                if let Some(actors) = self.node.actors() {
+                    actors.courier.deliver(self.identity.driver_id);
+                    actors.courier.look(self.identity.driver_id);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
+                send(ctx, &refuse(None, &error));
+                // 1011: the app comes back by itself.
+                end(ctx, 1011, "not possible just now");
+            }
+        }
+    }
+
+    fn session_epoch(&self) -> i64 {
+        self.entry.as_ref().map_or(0, |entry| entry.session_epoch)
+    }
+
+    fn text(&mut self, text: &str, ctx: &mut Ctx) {
+        if text.len() > MAX_FRAME_BYTES && !is_batch(text) {
+            return end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
+        }
+        match self.budget.spend() {
+            Spend::Fine => {}
+            Spend::Over => {
+                let message = "too many frames a second".to_owned();
+                let error = FrameError { reference: None, seq: None, code: "rate_limited", message };
+                return send(ctx, &outbound::error(&error, Utc::now()));
+            }
+            Spend::Flood => return end(ctx, close::POLICY, "too many frames"),
+        }
+        match parse_frame(text, Utc::now()) {
+            Ok(frame) => {
+                self.bad_frames = 0;
+                self.frame(frame, ctx);
+            }
+            Err(error) => self.bad_frame(&error, ctx),
+        }
+    }
+
+    fn bad_frame(&mut self, error: &FrameError, ctx: &mut Ctx) {
+        metrics::counter!("driver_tracker_frames_refused_total", "code" => error.code).increment(1);
+        self.bad_frames += 1;
+        send(ctx, &outbound::error(error, Utc::now()));
+        if self.bad_frames >= MAX_BAD_FRAMES {
+            end(ctx, close::POLICY, "20 bad frames in a row");
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, ctx: &mut Ctx) {
+        match frame.body {
+            FrameBody::Heartbeat { seq, fix } => {
+                let (fix, refusal) = split(fix);
+                if let Some(refusal) = refusal {
+                    send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal));
+                }
+                self.alive(fix, Some(seq), ctx);
+            }
+            FrameBody::Batch { fixes } => {
+                let (newest, told) = tally(fixes);
+                self.alive(newest, None, ctx);
+                send(ctx, &outbound::ok(frame.reference.as_deref(), told));
+            }
+            FrameBody::Ack { message_id } => {
+                self.sent.remove(&message_id);
+                self.enqueue(frame, ctx);
+            }
+            _ => self.enqueue(frame, ctx),
+        }
+    }
+
+    /// The driver is alive, and perhaps somewhere new.
+    fn alive(&mut self, fix: Option<Fix>, seq: Option<i64>, ctx: &mut Ctx) {
+        self.last_fix = newer(self.last_fix, fix);
+        metrics::counter!("driver_tracker_heartbeats_total").increment(1);
+        let slot = Slot {
+            fix: self.last_fix,
+            received_at: Utc::now(),
+            received: Instant::now(),
+            session_epoch: self.session_epoch(),
+            first: std::mem::take(&mut self.first_heartbeat),
+            ack: seq.map(|seq| (ctx.address().recipient(), seq)),
+        };
+        if let Some(actors) = self.node.actors() {
+            actors.writer.offer(self.identity.driver_id, slot);
+        }
+    }
+
+    fn enqueue(&mut self, frame: Frame, ctx: &mut Ctx) {
+        if self.queue.len() >= MAX_QUEUED {
+            let message = "too many frames are waiting".to_owned();
+            let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
+            return send(ctx, &outbound::error(&error, Utc::now()));
+        }
+        self.queue.push_back(frame);
+        self.work(ctx);
+    }
+
+    /// Carries out the next frame that waits, one at a time.
+    fn work(&mut self, ctx: &mut Ctx) {
+        if self.working {
+            return;
+        }
+        let Some(frame) = self.queue.pop_front() else { return };
+        self.working = true;
+        let (desk, identity, epoch) = (self.desk.clone(), self.identity, self.session_epoch());
+        let (reference, silent) = (frame.reference.clone(), is_silent(&frame));
+        let carrying = async move { desk.carry_out(&identity, Some(epoch), frame).await };
+        ctx.spawn(carrying.into_actor(self).map(move |answer, this, ctx| {
+            this.working = false;
+            this.answered(answer, reference, silent, ctx);
+            this.work(ctx);
+        }));
+    }
+
+    fn answered(
+        &mut self,
+        answer: Result<DeskAnswer, DispatchError>,
+        reference: Option<String>,
+        silent: bool,
+        ctx: &mut Ctx,
+    ) {
+        match answer {
+            Ok(_) if silent => {}
+            Ok(answer) => {
+                if let (Some(changed), Some(entry)) = (answer.learned, &self.entry) {
+                    entry.learn(changed.epoch);
+                }
+                send(ctx, &answer.frame);
+            }
+            Err(DispatchError::SessionReplaced) => end(ctx, close::REPLACED, "a newer session has taken over"),
+            Err(error) => send(ctx, &refuse(reference, &error)),
+        }
+    }
+
+    /// Sends what is new or was not acknowledged for a while.
+    fn commands(&mut self, commands: &[Command], ctx: &mut Ctx) {
+        let now = Instant::now();
+        for command in commands {
+            let due = self.sent.get(&command.message_id).is_none_or(|sent| now.duration_since(*sent) >= REPEAT_AFTER);
+            if due {
+                self.sent.insert(command.message_id, now);
+                send(ctx, &outbound::command(command));
+            }
+        }
+        // What the poll no longer brings is acknowledged or void.
+        self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
+    }
+
+    fn news(&mut self, news: &SessionNews, ctx: &mut Ctx) {
+        let Some(entry) = &self.entry else { return };
+        if news.session_epoch != entry.session_epoch {
+            return;
+        }
+        if news.replaced {
+            end(ctx, close::REPLACED, "a newer session has taken over");
+        } else if news.revoked {
+            end(ctx, close::REVOKED, "the token or the driver is no longer valid");
+        } else if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
+            send(ctx, &outbound::status(&news.changed, &news.reason));
+        }
+    }
+
+    fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
+        let (bytes, last) = match item {
+            Item::FirstText(bytes) => {
+                self.fragments = Some(Vec::new());
+                (bytes, false)
+            }
+            Item::FirstBinary(_) => return end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
+        };
+        let Some(fragments) = &mut self.fragments else { return };
+        if fragments.len() + bytes.len() > MAX_BATCH_BYTES {
+            return end(ctx, close::TOO_BIG, "a frame is at most 64 KiB");
+        }
+        fragments.extend_from_slice(&bytes);
+        if last && let Some(whole) = self.fragments.take() {
+            match String::from_utf8(whole) {
+                Ok(text) => self.text(&text, ctx),
+                Err(_) => end(ctx, close::POLICY, "a text frame is UTF-8"),
+            }
+        }
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
+    fn handle(&mut self, message: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
+        self.last_life = Instant::now();
+        match message {
+            Ok(ws::Message::Text(text)) => self.text(&text, ctx),
+            Ok(ws::Message::Binary(_)) => end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Ok(ws::Message::Continuation(item)) => self.fragment(item, ctx),
+            Ok(ws::Message::Ping(bytes)) => ctx.pong(&bytes),
+            Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
+            Ok(ws::Message::Close(reason)) => {
+                ctx.close(reason);
+                ctx.stop();
+            }
+            Err(ProtocolError::Overflow) => end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
+            Err(_) => ctx.stop(),
+        }
+    }
+}
+
+impl Handler<ToSession> for DriverSession {
+    type Result = ();
+
+    fn handle(&mut self, message: ToSession, ctx: &mut Ctx) {
+        match message {
+            ToSession::Acked(seq) => send(ctx, &outbound::ack(seq)),
+            ToSession::Commands(commands) => self.commands(&commands, ctx),
+            ToSession::News(news) => self.news(&news, ctx),
+            ToSession::Close(code) => end(ctx, code, "a newer session has taken over"),
+            ToSession::Reconnect { after_ms, close_in_ms } => {
+                ctx.run_later(Duration::from_millis(close_in_ms), move |_, ctx| {
+                    send(ctx, &outbound::reconnect(after_ms));
+                    end(ctx, close::RESTART, "the service restarts");
+                });
+            }
+        }
+    }
+}
+
+fn send(ctx: &mut Ctx, frame: &Value) {
+    ctx.text(frame.to_string());
+}
+
+fn end(ctx: &mut Ctx, code: u16, why: &str) {
+    metrics::counter!("driver_tracker_sessions_closed_total", "code" => code.to_string()).increment(1);
+    ctx.close(Some(CloseReason { code: CloseCode::from(code), description: Some(why.to_owned()) }));
+    ctx.stop();
+}
+
+/// An acknowledgement is answered only when it carries a `ref`.
+fn is_silent(frame: &Frame) -> bool {
+    matches!(frame.body, FrameBody::Ack { .. }) && frame.reference.is_none()
+}
+
+fn is_batch(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Kind<'t> {
+        #[serde(rename = "type", borrow)]
+        kind: std::borrow::Cow<'t, str>,
+    }
+    serde_json::from_str::<Kind<'_>>(text).is_ok_and(|frame| frame.kind == "batch")
+}
+
+/// A token bucket over frames.
+struct FrameBudget {
+    per_second: f64,
+    tokens: f64,
+    filled: Instant,
+    over: u32,
+}
+
+enum Spend {
+    Fine,
+    Over,
+    Flood,
+}
+
+impl FrameBudget {
+    /// Two seconds' worth may come at once; 0: no limit.
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, tokens: per_second * 2.0, filled: Instant::now(), over: 0 }
+    }
+
+    fn spend(&mut self) -> Spend {
+        if self.per_second == 0.0 {
+            return Spend::Fine;
+        }
+        let now = Instant::now();
+        let earned = now.duration_since(self.filled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + earned).min(self.per_second * 2.0);
+        self.filled = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            self.over = self.over.saturating_sub(1);
+            return Spend::Fine;
+        }
+        self.over += 1;
+        if f64::from(self.over) > self.per_second * 10.0 { Spend::Flood } else { Spend::Over }
+    }
+}

@@ -1,0 +1,316 @@
+//! `PresenceWriter`: heartbeats on their way to Redis, in batches, and every few seconds to PostgreSQL.
+//!
+//! One latest-wins slot a driver, so that overload costs positions and never memory. A batch goes out when the one before it
+//! is back (no timer). A heartbeat is acknowledged after it is stored: in Redis, or in PostgreSQL while Redis is out.
+//! A driver who (re)joins is in PostgreSQL before they are in GEO, so that a claim finds them fresh.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | `Flush` | sessions, by [`PresenceWriterHandle::offer`] | none | the next heartbeat's flush takes the slot along |
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+
+use super::Node;
+use super::session_directory::ToSession;
+use crate::domain::ids::DriverId;
+use crate::domain::position::Fix;
+use crate::presence::{Heartbeat, JoinOutcome};
+use crate::store::positions::{self, PositionUpdate};
+use crate::store::{StoreError, drivers};
+
+/// Slots written in one round.
+const BATCH: usize = 2048;
+/// Positions written to PostgreSQL in one statement.
+const STORE_BATCH: usize = 1000;
+/// Pause before heartbeats that could be stored nowhere are tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// One driver's newest heartbeat.
+#[derive(Clone)]
+pub struct Slot {
+    /// Last known place.
+    pub fix: Option<Fix>,
+    /// When heard, by the server's clock.
+    pub received_at: DateTime<Utc>,
+    /// When heard, for ages.
+    pub received: Instant,
+    /// By which session.
+    pub session_epoch: i64,
+    /// A new session: the driver's membership is due for a look whatever Redis says.
+    pub first: bool,
+    /// Whom to acknowledge, and up to which `seq`.
+    pub ack: Option<(Recipient<ToSession>, i64)>,
+}
+
+/// There are slots to write.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Flush;
+
+/// Time to write positions to PostgreSQL; the reply comes when they are there.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Store;
+
+/// How heartbeats reach the writer.
+#[derive(Clone)]
+pub struct PresenceWriterHandle {
+    slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
+    writer: Addr<PresenceWriter>,
+}
+
+impl PresenceWriterHandle {
+    /// Starts the writer on `arbiter`.
+    pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
+        let slots: Arc<Mutex<HashMap<DriverId, Slot>>> = Arc::default();
+        let shared = slots.clone();
+        let writer = PresenceWriter::start_in_arbiter(arbiter, move |ctx| {
+            ctx.set_mailbox_capacity(2);
+            PresenceWriter { node, slots: shared, unstored: HashMap::new() }
+        });
+        Self { slots, writer }
+    }
+
+    /// Takes a heartbeat; an older one of the same driver that is not written yet is superseded.
+    pub fn offer(&self, driver: DriverId, mut slot: Slot) {
+        {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(old) = slots.get(&driver) {
+                if old.session_epoch > slot.session_epoch {
+                    return;
+                }
+                slot.first |= old.first;
+            }
+            slots.insert(driver, slot);
+        }
+        // A full mailbox means that a flush is due already.
+        let _ = self.writer.try_send(Flush);
+    }
+
+    /// Has PostgreSQL told now what it does not know yet.
+    pub fn store_soon(&self) {
+        let _ = self.writer.try_send(Store);
+    }
+
+    /// Writes whatever is pending, as far as it can be written within `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        let _ = self.writer.send(Flush).timeout(limit).await;
+        let _ = self.writer.send(Store).timeout(limit).await;
+    }
+}
+
+/// The actor.
+pub struct PresenceWriter {
+    node: Node,
+    slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
+    /// What Redis has and PostgreSQL does not have yet.
+    unstored: HashMap<DriverId, Slot>,
+}
+
+impl Actor for PresenceWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.node.config().heartbeat.position_flush, |_, ctx| {
+            let _ = ctx.address().try_send(Store);
+        });
+    }
+}
+
+impl Handler<Flush> for PresenceWriter {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
+        let batch = self.take();
+        let node = self.node.clone();
+        let write = async move { write(&node, batch).await };
+        AtomicResponse::new(Box::pin(write.into_actor(self).map(|written, this, ctx| {
+            this.unstored.extend(written.unstored);
+            let failed = !written.failed.is_empty();
+            this.put_back(written.failed);
+            let more = !this.slots.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            if failed {
+                ctx.run_later(RETRY_PAUSE, |_, ctx| drop(ctx.address().try_send(Flush)));
+            } else if more {
+                let _ = ctx.address().try_send(Flush);
+            }
+        })))
+    }
+}
+
+impl Handler<Store> for PresenceWriter {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: Store, _: &mut Self::Context) -> Self::Result {
+        let batch: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
+        let node = self.node.clone();
+        let work = async move {
+            let mut failed = Vec::new();
+            for chunk in batch.chunks(STORE_BATCH) {
+                if let Err(error) = store(&node, chunk).await {
+                    tracing::warn!(error = %error, drivers = chunk.len(), "positions were not stored; trying again");
+                    failed.extend_from_slice(chunk);
+                }
+            }
+            failed
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, this, _| {
+            for (driver, slot) in failed {
+                this.unstored.entry(driver).or_insert(slot);
+            }
+        })))
+    }
+}
+
+impl PresenceWriter {
+    fn take(&self) -> Vec<(DriverId, Slot)> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() <= BATCH {
+            return std::mem::take(&mut *slots).into_iter().collect();
+        }
+        let some: Vec<DriverId> = slots.keys().take(BATCH).copied().collect();
+        some.into_iter().filter_map(|driver| slots.remove_entry(&driver)).collect()
+    }
+
+    /// What was stored nowhere waits again, unless something newer does.
+    fn put_back(&self, failed: Vec<(DriverId, Slot)>) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        for (driver, slot) in failed {
+            slots.entry(driver).or_insert(slot);
+        }
+    }
+}
+
+/// What came of a batch.
+#[derive(Default)]
+struct Written {
+    /// In Redis; PostgreSQL hears of it with the next `Store`.
+    unstored: Vec<(DriverId, Slot)>,
+    /// Stored nowhere.
+    failed: Vec<(DriverId, Slot)>,
+}
+
+async fn write(node: &Node, batch: Vec<(DriverId, Slot)>) -> Written {
+    if batch.is_empty() {
+        return Written::default();
+    }
+    metrics::histogram!("driver_tracker_heartbeat_batch_size").record(batch.len() as f64);
+    let heartbeats: Vec<Heartbeat> = batch
+        .iter()
+        .map(|(driver_id, slot)| Heartbeat {
+            driver_id: *driver_id,
+            fix: slot.fix,
+            received_at: slot.received_at,
+            session_epoch: slot.session_epoch,
+        })
+        .collect();
+    match node.presence().heartbeats(&heartbeats).await {
+        Ok(lapsed) => {
+            acknowledge(&batch, "redis");
+            joined(node, batch, &lapsed).await
+        }
+        Err(error) => {
+            tracing::debug!(error = %error, "heartbeats go to PostgreSQL");
+            while_redis_is_out(node, batch).await
+        }
+    }
+}
+
+/// Redis has them all. Who was absent joins: first in PostgreSQL, then in GEO. While Redis is not believed, everybody's
+/// position goes to PostgreSQL at once, since that is where orders look.
+async fn joined(node: &Node, batch: Vec<(DriverId, Slot)>, lapsed: &[bool]) -> Written {
+    let believed = !node.finder().is_degraded();
+    let (mut joining, mut staying) = (Vec::new(), Vec::new());
+    for ((driver, slot), lapsed) in batch.into_iter().zip(lapsed) {
+        if *lapsed || slot.first { joining.push((driver, slot)) } else { staying.push((driver, slot)) }
+    }
+    if !believed && store(node, &staying).await.is_ok() {
+        staying.clear();
+    }
+    if !joining.is_empty() {
+        match store(node, &joining).await {
+            Ok(()) => join(node, &joining).await,
+            Err(error) => {
+                tracing::debug!(error = %error, "joining drivers were not stored");
+                // Claims read PostgreSQL: without it nobody is given anything, and the next heartbeat joins again.
+                return Written { unstored: staying, failed: mark_first(joining) };
+            }
+        }
+    }
+    Written { unstored: staying, failed: Vec::new() }
+}
+
+fn mark_first(slots: Vec<(DriverId, Slot)>) -> Vec<(DriverId, Slot)> {
+    slots.into_iter().map(|(driver, slot)| (driver, Slot { first: true, ack: None, ..slot })).collect()
+}
+
+async fn join(node: &Node, joining: &[(DriverId, Slot)]) {
+    let ids: Vec<DriverId> = joining.iter().map(|(driver, _)| *driver).collect();
+    let outcomes = match node.presence().join(&ids).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            tracing::debug!(error = %error, "drivers did not join; the reconciler sees to it");
+            return;
+        }
+    };
+    let mut unknown = Vec::new();
+    for (driver, outcome) in ids.iter().zip(outcomes) {
+        match outcome {
+            JoinOutcome::Joined => node.announce_available(*driver),
+            JoinOutcome::UnknownStatus => unknown.push(*driver),
+            JoinOutcome::NotAvailable | JoinOutcome::NoPosition => {}
+        }
+    }
+    if !unknown.is_empty() {
+        let states: Result<_, StoreError> =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &unknown).await })).await;
+        match states {
+            Ok(states) => node.publish_drivers(&states).await,
+            Err(error) => tracing::debug!(error = %error, "drivers' states were not read"),
+        }
+    }
+}
+
+async fn while_redis_is_out(node: &Node, batch: Vec<(DriverId, Slot)>) -> Written {
+    match store(node, &batch).await {
+        Ok(()) => {
+            acknowledge(&batch, "postgresql");
+            Written::default()
+        }
+        Err(error) => {
+            tracing::debug!(error = %error, "heartbeats were stored nowhere; trying again");
+            Written { unstored: Vec::new(), failed: batch }
+        }
+    }
+}
+
+fn acknowledge(batch: &[(DriverId, Slot)], stored_in: &'static str) {
+    metrics::counter!("driver_tracker_heartbeats_stored_total", "in" => stored_in).increment(batch.len() as u64);
+    for (session, seq) in batch.iter().filter_map(|(_, slot)| slot.ack.as_ref()) {
+        // A full mailbox loses this acknowledgement; the next flush sends a higher one.
+        let _ = session.try_send(ToSession::Acked(*seq));
+    }
+}
+
+async fn store(node: &Node, slots: &[(DriverId, Slot)]) -> Result<(), StoreError> {
+    if slots.is_empty() {
+        return Ok(());
+    }
+    let mut updates: Vec<PositionUpdate> = slots
+        .iter()
+        .map(|(driver_id, slot)| PositionUpdate {
+            driver_id: *driver_id,
+            fix: slot.fix,
+            age_ms: slot.received.elapsed().as_millis() as i64,
+            session_epoch: slot.session_epoch,
+        })
+        .collect();
+    // One order of rows everywhere, so that two nodes cannot deadlock.
+    updates.sort_by_key(|update| update.driver_id);
+    node.database().transact_relaxed(move |conn| Box::pin(async move { positions::upsert(conn, &updates).await })).await
+}

@@ -1,0 +1,123 @@
+//! The sessions on this node, by driver. A hint at who is where; PostgreSQL's `driver_sessions` says who is newest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use actix::{Message, Recipient};
+use dashmap::{DashMap, Entry};
+
+use crate::domain::ids::{DriverId, SessionId};
+use crate::store::commands::Command;
+use crate::store::credentials::DriverIdentity;
+use crate::store::sessions::{LiveSession, SessionNews};
+
+/// What a session is told.
+///
+/// | message | from | when lost |
+/// |---|---|---|
+/// | `Acked` | PresenceWriter | the next flush acknowledges a higher `seq` |
+/// | `Commands` | CommandCourier | the next poll brings them again |
+/// | `News` | CommandCourier | the next poll brings it again |
+/// | `Reconnect` | the drain | the socket closes without a word |
+/// | `Close` | a newer session here | the next poll says the same by `News` |
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub enum ToSession {
+    /// Every heartbeat up to this `seq` is dealt with.
+    Acked(i64),
+    /// What the driver has not acknowledged.
+    Commands(Vec<Command>),
+    /// What the session does not know yet.
+    News(SessionNews),
+    /// The node goes away: come back so many milliseconds after the close, which follows after `close_in_ms`.
+    Reconnect {
+        /// For the driver.
+        after_ms: u64,
+        /// For the session.
+        close_in_ms: u64,
+    },
+    /// End at once, with this close code.
+    Close(u16),
+}
+
+/// How to reach a session.
+#[derive(Clone)]
+pub struct SessionEntry {
+    /// Which.
+    pub session_id: SessionId,
+    /// Whose, by which token.
+    pub identity: DriverIdentity,
+    /// Its number among the driver's sessions.
+    pub session_epoch: i64,
+    /// The newest epoch of the driver's state that the session knows.
+    pub known_epoch: Arc<AtomicI64>,
+    /// Its mailbox.
+    pub mailbox: Recipient<ToSession>,
+}
+
+/// The sessions on this node.
+#[derive(Default)]
+pub struct SessionDirectory {
+    by_driver: DashMap<DriverId, SessionEntry>,
+}
+
+impl SessionDirectory {
+    /// Adds a session and gives the one that must end: an older one of the same driver, or this one when a newer is here.
+    pub fn register(&self, entry: SessionEntry) -> Option<SessionEntry> {
+        match self.by_driver.entry(entry.identity.driver_id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(entry);
+                None
+            }
+            Entry::Occupied(held) if held.get().session_epoch > entry.session_epoch => Some(entry),
+            Entry::Occupied(mut held) => Some(held.insert(entry)),
+        }
+    }
+
+    /// Removes a session, unless a newer one has taken its place.
+    pub fn unregister(&self, driver: DriverId, session: SessionId) {
+        self.by_driver.remove_if(&driver, |_, entry| entry.session_id == session);
+    }
+
+    /// The driver's session on this node.
+    pub fn get(&self, driver: DriverId) -> Option<SessionEntry> {
+        self.by_driver.get(&driver).map(|entry| entry.clone())
+    }
+
+    /// Every session.
+    pub fn all(&self) -> Vec<SessionEntry> {
+        self.by_driver.iter().map(|entry| entry.clone()).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_driver.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_driver.is_empty()
+    }
+}
+
+impl SessionEntry {
+    /// As PostgreSQL is asked about it.
+    pub fn live(&self) -> LiveSession {
+        LiveSession {
+            driver_id: self.identity.driver_id,
+            session_epoch: self.session_epoch,
+            token_id: self.identity.token_id,
+            epoch: self.known_epoch.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes that the session knows the driver's state at `epoch`. `false` when it knew a newer or equal one.
+    pub fn learn(&self, epoch: i64) -> bool {
+        self.known_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch
+    }
+
+    /// Sends, unless the mailbox is full or gone; then the next poll brings it again.
+    pub fn tell(&self, message: ToSession) -> bool {
+        self.mailbox.try_send(message).is_ok()
+    }
+}

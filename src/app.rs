@@ -1,0 +1,306 @@
+//! The service, put together: PostgreSQL, Redis, actors, listeners; started, run, and drained.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Arbiter};
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use tokio::runtime::{Handle, Runtime};
+
+use crate::actors::assignment_coordinator::Coordinators;
+use crate::actors::command_courier::CourierHandle;
+use crate::actors::node::{Handles, Node, Phase};
+use crate::actors::outbox_relay::{Destination, RelayHandle};
+use crate::actors::presence_writer::PresenceWriterHandle;
+use crate::actors::reconciler::Reconciler;
+use crate::actors::session_directory::ToSession;
+use crate::actors::silence_judge::SilenceJudge;
+use crate::actors::waiting_sweep::WaitingSweep;
+use crate::config::Config;
+use crate::domain::ids::ShopName;
+use crate::http;
+use crate::presence::{Presence, PresenceError, PresenceSettings};
+use crate::store::schema::{self, MigrationError, SchemaState};
+use crate::store::{Database, StoreError, shops};
+use crate::telemetry::Metrics;
+use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
+use crate::vendure::retry::RetrySchedule;
+use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
+
+/// How long PostgreSQL is waited for at start.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries of it.
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
+/// A socket whose peer takes no bytes for so long is reset by the kernel: a session that cannot write is frozen, its timers
+/// included (actix-web#2441), so nobody else could end it.
+const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an HTTP client may take to send a request's head.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// PostgreSQL.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Migrations are missing.
+    #[error("the database's schema is behind this program: run `driver-tracker migrate`, or set MIGRATE_ON_START=true")]
+    SchemaBehind,
+    /// The schema needs a newer program.
+    #[error("the database's schema needs a newer driver-tracker than this one: deploy that version")]
+    SchemaTooNew,
+    /// A migration failed.
+    #[error(transparent)]
+    Migrate(#[from] MigrationError),
+    /// The address of Redis.
+    #[error(transparent)]
+    Presence(#[from] PresenceError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The client for events.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A listener.
+    #[error("cannot listen on {0} ({1}): choose another LISTEN_ADDR or METRICS_ADDR, or stop what listens there: {2}")]
+    Listen(SocketAddr, &'static str, std::io::Error),
+    /// Anything else of the operating system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// 2 for what no other moment mends, 1 for what may be mended by it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::SchemaBehind | Self::SchemaTooNew | Self::Presence(_) | Self::Secret(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// A runtime of its own for everything that outlives a request: connections to PostgreSQL and Redis belong to it, so that
+/// no worker's end takes them along.
+pub fn background_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("background").enable_all().build()
+}
+
+/// A running service.
+pub struct Service {
+    /// What its parts share.
+    pub node: Node,
+    /// Where the API is.
+    pub http_addr: SocketAddr,
+    /// Where the metrics are.
+    pub metrics_addr: SocketAddr,
+    servers: Vec<ServerHandle>,
+    running: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
+    arbiter: Arbiter,
+}
+
+impl Service {
+    /// Starts everything; inside an actix system. `background` must outlive the service.
+    pub async fn start(config: Config, metrics: Metrics, background: Handle) -> Result<Self, StartError> {
+        // Both listeners are taken first: a port that is not free is told before anything else is touched.
+        let http_listener = listen(config.listen_addr, "the API")?;
+        let metrics_listener = listen(config.metrics_addr, "the metrics")?;
+        let (http_addr, metrics_addr) = (http_listener.local_addr()?, metrics_listener.local_addr()?);
+        let database_url = config.database.url.expose().as_str();
+        let database = Database::new(database_url, config.database.max_connections, background.clone())?;
+        prepare_database(&config, &database).await?;
+        let presence = Presence::new(presence_settings(&config, background))?;
+        let destination = destination(&config)?;
+        let node = Node::new(config, database, presence, (http_addr, metrics_addr));
+        let arbiter = Arbiter::new();
+        start_actors(&node, destination, &arbiter);
+        let api = serve_api(&node, http_listener)?;
+        let exposition = serve_metrics(metrics, metrics_listener)?;
+        let servers = vec![api.handle(), exposition.handle()];
+        let running = vec![tokio::task::spawn_local(api), tokio::task::spawn_local(exposition)];
+        node.enter(Phase::Serving);
+        tracing::info!(
+            http.addr = %http_addr, metrics.addr = %metrics_addr, node.id = %node.config().node_id,
+            version = env!("CARGO_PKG_VERSION"), "listening"
+        );
+        Ok(Self { node, http_addr, metrics_addr, servers, running, arbiter })
+    }
+
+    /// Drains and stops: not ready, then nothing new, then `reconnect` to the sockets, then whatever is in hand.
+    pub async fn stop(self) {
+        let node = self.node;
+        let shutdown = node.config().shutdown;
+        node.enter(Phase::Leaving);
+        tracing::info!(delay_ms = shutdown.delay.as_millis() as u64, "leaving: not ready, still taking what comes");
+        tokio::time::sleep(shutdown.delay).await;
+        node.enter(Phase::Draining);
+        let deadline = Instant::now() + shutdown.grace;
+        send_away(&node, shutdown.grace / 2).await;
+        if let Some(actors) = node.actors() {
+            actors.writer.flush(remaining(deadline).min(Duration::from_secs(5))).await;
+        }
+        node.stop();
+        for server in &self.servers {
+            // Workers end their connections gracefully, but never later than the grace allows.
+            if tokio::time::timeout(remaining(deadline), server.stop(true)).await.is_err() {
+                server.stop(false).await;
+            }
+        }
+        for task in self.running {
+            let _ = task.await;
+        }
+        node.database().close(remaining(deadline).max(Duration::from_millis(200))).await;
+        self.arbiter.stop();
+        tracing::info!("stopped");
+    }
+}
+
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, StartError> {
+    let open = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        // A restart must not wait for the connections of the process before it.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|error| StartError::Listen(address, what, error))
+}
+
+/// Waits for PostgreSQL, migrates if asked to, and refuses a schema that does not fit.
+async fn prepare_database(config: &Config, database: &Database) -> Result<(), StartError> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        match check_schema(config, database).await {
+            Err(StartError::Store(error)) if error.is_unavailable() && began.elapsed() < DATABASE_PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = %error, "waiting for PostgreSQL");
+                }
+                tokio::time::sleep(DATABASE_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn check_schema(config: &Config, database: &Database) -> Result<(), StartError> {
+    let read = || database.transact(|conn| Box::pin(async move { schema::state(conn).await }));
+    let mut state = read().await?;
+    if state == SchemaState::Behind && config.migrate_on_start {
+        schema::migrate(config.database.url.expose().as_str()).await?;
+        state = read().await?;
+    }
+    match state {
+        SchemaState::Behind => Err(StartError::SchemaBehind),
+        SchemaState::TooNew => Err(StartError::SchemaTooNew),
+        SchemaState::Fits => Ok(database
+            .transact(|conn| Box::pin(async move { shops::ensure(conn, &ShopName::vendure()).await }))
+            .await?),
+    }
+}
+
+fn presence_settings(config: &Config, runtime: Handle) -> PresenceSettings {
+    PresenceSettings {
+        key_prefix: config.redis.key_prefix.clone(),
+        ttl: config.heartbeat.ttl,
+        position_max_age: config.heartbeat.position_max_age,
+        ..PresenceSettings::new(config.redis.url.expose().clone(), runtime)
+    }
+}
+
+/// Where events go, if anywhere.
+fn destination(config: &Config) -> Result<Option<Destination>, StartError> {
+    let Some(url) = &config.events.url else { return Ok(None) };
+    let allowed_networks = config.events.allowed_networks.clone();
+    let client = EventsClient::new(EventsClientSettings { allowed_networks, ..EventsClientSettings::default() })?;
+    let secrets: Result<Vec<SigningSecret>, _> = config.events.secrets.iter().map(|s| s.expose().parse()).collect();
+    Ok(Some(Destination {
+        url: url.expose().clone(),
+        secrets: secrets?,
+        shared: config.events.shared.as_ref().map(|s| s.expose().parse::<SharedSecret>()).transpose()?,
+        schedule: RetrySchedule::new(config.events.retry_schedule.clone()),
+        client,
+    }))
+}
+
+fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter) {
+    let handle = arbiter.handle();
+    node.set_actors(Handles {
+        coordinators: Coordinators::new(node.clone(), handle.clone()),
+        writer: PresenceWriterHandle::start(node.clone(), &handle),
+        relay: RelayHandle::start(node.clone(), destination, &handle),
+        courier: CourierHandle::start(node.clone(), &handle),
+    });
+    let (sweep, reconciler, judge) = (node.clone(), node.clone(), node.clone());
+    WaitingSweep::start_in_arbiter(&handle, move |_| WaitingSweep::new(sweep));
+    Reconciler::start_in_arbiter(&handle, move |_| Reconciler::new(reconciler));
+    SilenceJudge::start_in_arbiter(&handle, move |_| SilenceJudge::new(judge));
+}
+
+fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+    let gate = web::Data::new(http::Gate::new(node)?);
+    let node = node.clone();
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(node.clone())).app_data(gate.clone()).configure(http::configure)
+    })
+    .on_connect(|io, _| {
+        if let Some(socket) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+            let socket = socket2::SockRef::from(socket);
+            let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+            let _ = socket.set_tcp_nodelay(true);
+        }
+    })
+    .client_request_timeout(REQUEST_TIMEOUT)
+    .shutdown_timeout(3600)
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
+fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+    let upkeep = metrics.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            upkeep.upkeep();
+        }
+    });
+    let server = HttpServer::new(move || {
+        let metrics = metrics.clone();
+        App::new().route(
+            "/metrics",
+            web::get().to(move || {
+                let text = metrics.render();
+                async move { HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text) }
+            }),
+        )
+    })
+    .workers(1)
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
+/// Tells every socket to come back, spread over `spread`, and waits until they are gone.
+async fn send_away(node: &Node, spread: Duration) {
+    let sessions = node.sessions().all();
+    let spread_ms = spread.as_millis() as u64;
+    let count = sessions.len().max(1) as u64;
+    for (index, session) in sessions.into_iter().enumerate() {
+        let close_in_ms = spread_ms * index as u64 / count;
+        // The fleet comes back as spread out as it was sent away.
+        let after_ms = rand::random_range(0..=1000);
+        session.tell(ToSession::Reconnect { after_ms, close_in_ms });
+    }
+    let deadline = Instant::now() + spread + Duration::from_millis(500);
+    while !node.sessions().is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

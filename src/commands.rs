@@ -1,0 +1,95 @@
+//! The commands that only touch the database: `migrate` and `api-key`.
+
+use rand::Rng;
+
+use crate::cli::{ApiKeyCommand, KeyScope};
+use crate::config::MaintenanceConfig;
+use crate::domain::ids::ShopName;
+use crate::domain::secret_token::SecretToken;
+use crate::store::schema::MigrationError;
+use crate::store::{Database, StoreError, credentials, schema, shops};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// PostgreSQL.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A migration.
+    #[error(transparent)]
+    Migrate(#[from] MigrationError),
+    /// The shop is not there.
+    #[error("there is no shop {0:?}: start the service once, or name a shop that exists")]
+    NoSuchShop(String),
+    /// The key is not there.
+    #[error("there is no valid key with this id")]
+    NoSuchKey,
+}
+
+/// Brings the schema up to date.
+pub async fn migrate(config: MaintenanceConfig) -> Result<(), CommandError> {
+    schema::migrate(config.database.url.expose().as_str()).await?;
+    tracing::info!(version = schema::newest_known(), "the database is up to date");
+    Ok(())
+}
+
+/// Makes, lists or revokes API keys. The key itself is all that `create` prints on standard output.
+pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
+    let url = config.database.url.expose().as_str();
+    let database = Database::new(url, 1, tokio::runtime::Handle::current())?;
+    match command {
+        ApiKeyCommand::Create { name, scope } => println!("{}", create_api_key(&database, name, scope).await?),
+        ApiKeyCommand::List => {
+            let keys =
+                database.transact(|conn| Box::pin(async move { credentials::list_api_keys(conn).await })).await?;
+            for key in keys {
+                let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+                let shop = key.shop.unwrap_or_default();
+                println!("{}\t{}\t{}\t{}\t{}\t{}", key.id, key.name, key.scope, shop, state, key.created_at);
+            }
+        }
+        ApiKeyCommand::Revoke(id) => {
+            let done = database
+                .transact(move |conn| Box::pin(async move { credentials::revoke_api_key(conn, id).await }))
+                .await?;
+            if !done {
+                return Err(CommandError::NoSuchKey);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes an API key and gives it, once.
+pub async fn create_api_key(database: &Database, name: String, scope: KeyScope) -> Result<String, CommandError> {
+    let token = new_token("dt_key_");
+    let hash = token.hash();
+    database
+        .transact(move |conn| {
+            Box::pin(async move {
+                let shop = match &scope {
+                    KeyScope::Shop(shop) => Some(shop.clone()),
+                    _ => None,
+                };
+                if let Some(shop) = &shop {
+                    if *shop == ShopName::vendure() {
+                        shops::ensure(conn, shop).await?;
+                    } else if !shops::exists(conn, shop).await? {
+                        return Err(CommandError::NoSuchShop(shop.to_string()));
+                    }
+                }
+                let shop = shop.as_ref().map(ShopName::as_str);
+                credentials::insert_api_key(conn, &name, scope.as_str(), shop, &hash).await?;
+                Ok(())
+            })
+        })
+        .await?;
+    Ok(token.expose().to_owned())
+}
+
+/// A new secret token of 256 random bits.
+pub fn new_token(prefix: &str) -> SecretToken {
+    let mut bytes = [0u8; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    SecretToken::from_bytes(prefix, &bytes)
+}

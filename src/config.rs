@@ -1,1 +1,0 @@
-//! Typed and validated configuration.

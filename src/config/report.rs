@@ -1,0 +1,70 @@
+//! What `check-config` prints: every setting, its value and where the value came from. Secrets are `[set]` or `[not set]`.
+
+use std::fmt;
+
+use url::Url;
+
+use super::secret::SecretUrl;
+use super::settings::{SETTINGS, Setting, Shown};
+use super::sources::{Origin, Sources};
+
+/// The effective configuration, fit to be shown to anybody.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    file: Option<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Row {
+    setting: &'static str,
+    group: &'static str,
+    value: String,
+    origin: Origin,
+}
+
+impl Report {
+    /// Says what `sources` amount to, valid or not.
+    pub fn new(sources: &Sources) -> Self {
+        let rows = SETTINGS.iter().map(|setting| Row::new(setting, sources)).collect();
+        Self { file: sources.file().map(|path| path.display().to_string()), rows }
+    }
+}
+
+impl Row {
+    fn new(setting: &'static Setting, sources: &Sources) -> Self {
+        let (value, origin) = match (sources.value(setting), setting.shown) {
+            (Some((_, origin)), Shown::Nothing) => ("[set]".to_owned(), origin),
+            (Some((value, origin)), Shown::Url) => (shown_url(value), origin),
+            (Some((value, origin)), Shown::Plain) => (value.escape_debug().to_string(), origin),
+            (None, Shown::Plain) => (format!("({})", setting.otherwise), Origin::Default),
+            (None, _) => ("[not set]".to_owned(), Origin::Default),
+        };
+        Self { setting: setting.name, group: setting.group.title(), value, origin }
+    }
+}
+
+/// A URL without what may be secret in it; a text that is no URL may hold anything, and shows nothing.
+fn shown_url(value: &str) -> String {
+    match Url::parse(value) {
+        Ok(url) if url.has_host() => SecretUrl::new(url).to_string(),
+        _ => "[set]".to_owned(),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            writeln!(f, "file: {file}")?;
+        }
+        let mut group = "";
+        for row in &self.rows {
+            if row.group != group {
+                group = row.group;
+                writeln!(f, "\n{group}")?;
+            }
+            writeln!(f, "  {:<30} {:<11}  {}", row.setting, row.origin, row.value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! `dev`: everything on this machine: private servers, the service, a receiving shop and a simulated fleet.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::seed::{self, SeedError};
+use super::servers::{PrivatePostgres, PrivateRedis, ServerError, next_free_port};
+use super::shop::{ReceivingShop, ShopError};
+use super::simulate::{DriverSource, Movement, OrderSource, SimulateError, SimulateOptions, Simulation, WebhookAuth};
+use super::summary::Summary;
+use super::workspace::{Kept, Running, Workspace, WorkspaceError};
+use crate::app::{Service, StartError, background_runtime};
+use crate::cli::DevArgs;
+use crate::config::{Config, ConfigErrors, Origin, Sources};
+use crate::domain::position::Position;
+use crate::store::schema;
+use crate::telemetry::{self, LogOutput, TelemetryError};
+
+/// The database inside the private PostgreSQL.
+const DATABASE: &str = "driver_tracker";
+/// The first port that is tried for the API, and for the metrics.
+const FIRST_PORTS: (u16, u16) = (8080, 9464);
+/// Around here the simulated fleet drives, and the printed order is.
+const CENTER: (f64, f64) = (12.9716, 77.5946);
+/// How far around it, in kilometres.
+const RADIUS_KM: f64 = 1.5;
+/// Simulated time runs this much faster, so that deliveries end while one watches.
+const SPEED: f64 = 3.5;
+/// Orders a minute for each simulated driver.
+const ORDERS_PER_DRIVER: f64 = 0.6;
+
+/// Why `dev` did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// Its folder.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// A private server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The service.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The receiving shop.
+    #[error(transparent)]
+    Shop(#[from] ShopError),
+    /// Keys and drivers.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The fleet.
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
+    /// A task of ours ended early.
+    #[error("a task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    /// The operating system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl DevError {
+    /// 2 for a configuration that cannot work, 1 for what another moment may mend.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Start(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+/// The servers that this run started; they end with it.
+struct Servers {
+    _postgres: Option<PrivatePostgres>,
+    _redis: Option<PrivateRedis>,
+    database_url: String,
+    redis_url: String,
+}
+
+/// Starts everything, shows what happens, and ends with Ctrl-C.
+pub async fn run(args: DevArgs) -> Result<(), DevError> {
+    let (stop, mut stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        wait_for_signal().await;
+        stop.send_replace(true);
+        wait_for_signal().await;
+        eprintln!("ended at once by a second signal");
+        std::process::exit(130);
+    });
+    let workspace = Workspace::open(&args.dir)?;
+    let outcome = tokio::select! {
+        outcome = run_in(&workspace, args, stopped.clone()) => outcome,
+        // Before anything is up there is nothing to drain.
+        () = stopped_before_start(&mut stopped) => Ok(()),
+    };
+    workspace.forget_running();
+    outcome
+}
+
+/// Resolves on a signal only when `run_in` does not handle it itself within a moment: while it still starts.
+async fn stopped_before_start(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn run_in(workspace: &Workspace, args: DevArgs, stopped: watch::Receiver<bool>) -> Result<(), DevError> {
+    let mut kept = workspace.kept()?;
+    seed::fill_secrets(&mut kept);
+    println!("driver-tracker dev: data, keys and log are in {}", workspace.path("").display());
+    let servers = start_servers(workspace, &mut kept, &args.sources).await?;
+    schema::migrate(&servers.database_url).await.map_err(StartError::Migrate)?;
+    let shop = ReceivingShop::start(&kept.events_secret).await?;
+    let listen = choose_address(args.listen, &args.sources, &mut kept)?;
+    let config = configure(args.sources, &kept, &servers, &shop.url(), listen)?;
+    telemetry::init_logging(&config.log, LogOutput::File(workspace.log_file()?))?;
+    let metrics = telemetry::init_metrics()?;
+    let background = background_runtime()?;
+    let service = Service::start(config, metrics, background.handle().clone()).await?;
+    kept.http_port = Some(service.http_addr.port());
+    kept.metrics_port = Some(service.metrics_addr.port());
+    seed::fill(&mut kept, service.node.database(), args.drivers as usize).await?;
+    workspace.keep(&kept)?;
+    let running = describe(&service, &kept, &servers, shop.url());
+    workspace.tell(&running)?;
+    introduce(&running, args.drivers);
+    watch_until_stopped(&service, &shop, &kept, &running, args.drivers, stopped).await?;
+    println!("stopping …");
+    service.stop().await;
+    background.shutdown_background();
+    Ok(())
+}
+
+async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources) -> Result<Servers, DevError> {
+    let given = |name: &str| sources.given(name).map(str::to_owned);
+    let (database_url, redis_url) = (given("DATABASE_URL"), given("REDIS_URL"));
+    let (postgres_dir, redis_dir) = (workspace.path("postgres"), workspace.path("redis"));
+    let (postgres_port, redis_port) = (kept.postgres_port, kept.redis_port);
+    let (want_postgres, want_redis) = (database_url.is_none(), redis_url.is_none());
+    if want_postgres || want_redis {
+        println!("starting private servers …");
+    }
+    let (postgres, redis) = tokio::task::spawn_blocking(move || {
+        let postgres = want_postgres
+            .then(|| {
+                let server = PrivatePostgres::start(&postgres_dir, postgres_port)?;
+                server.create_database(DATABASE)?;
+                Ok::<_, ServerError>(server)
+            })
+            .transpose()?;
+        let redis = want_redis.then(|| PrivateRedis::start(&redis_dir, redis_port)).transpose()?;
+        Ok::<_, ServerError>((postgres, redis))
+    })
+    .await??;
+    kept.postgres_port = postgres.as_ref().map(PrivatePostgres::port).or(kept.postgres_port);
+    kept.redis_port = redis.as_ref().map(PrivateRedis::port).or(kept.redis_port);
+    let private_database = postgres.as_ref().map(|server| server.url(DATABASE));
+    let private_redis = redis.as_ref().map(PrivateRedis::url);
+    Ok(Servers {
+        database_url: database_url.or(private_database).unwrap_or_default(),
+        redis_url: redis_url.or(private_redis).unwrap_or_default(),
+        _postgres: postgres,
+        _redis: redis,
+    })
+}
+
+/// Where to listen: as told; else where it was last time, 8080 the first time, or the next free port.
+fn choose_address(
+    told: Option<SocketAddr>,
+    sources: &Sources,
+    kept: &mut Kept,
+) -> Result<(Option<String>, String), DevError> {
+    let metrics = next_free_port(kept.metrics_port.unwrap_or(FIRST_PORTS.1))?;
+    let metrics = format!("127.0.0.1:{metrics}");
+    if let Some(told) = told {
+        return Ok((Some(told.to_string()), metrics));
+    }
+    if sources.given("LISTEN_ADDR").is_some() {
+        return Ok((None, metrics));
+    }
+    let port = next_free_port(kept.http_port.unwrap_or(FIRST_PORTS.0))?;
+    Ok((Some(format!("127.0.0.1:{port}")), metrics))
+}
+
+/// What `dev` brings itself stands below whatever file, environment and flags say.
+fn configure(
+    mut sources: Sources,
+    kept: &Kept,
+    servers: &Servers,
+    shop_url: &str,
+    (listen, metrics): (Option<String>, String),
+) -> Result<Config, DevError> {
+    let mut preset = |name: &'static str, value: &str| sources.set(Origin::Preset, name, value);
+    preset("DATABASE_URL", &servers.database_url);
+    preset("REDIS_URL", &servers.redis_url);
+    preset("VENDURE_WEBHOOK_SECRET", &kept.webhook_secret);
+    preset("VENDURE_WEBHOOK_SHARED_SECRET", &kept.webhook_shared_secret);
+    preset("VENDURE_EVENTS_URL", shop_url);
+    preset("VENDURE_EVENTS_SECRET", &kept.events_secret);
+    preset("EVENTS_ALLOWED_NETWORKS", "127.0.0.0/8");
+    preset("METRICS_ADDR", &metrics);
+    preset("HEARTBEAT_INTERVAL_MS", "2000");
+    preset("SHUTDOWN_DELAY_MS", "0");
+    preset("SHUTDOWN_GRACE_MS", "4000");
+    if let Some(listen) = listen {
+        sources.set(Origin::Flag, "LISTEN_ADDR", &listen);
+    }
+    Ok(Config::load(&sources)?)
+}
+
+fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String) -> Running {
+    let config = service.node.config();
+    let shared = config.webhook.shared.as_ref().map(|s| s.expose().clone()).unwrap_or_default();
+    let signing = config.webhook.secrets.first().map(|s| s.expose().clone()).unwrap_or_default();
+    Running {
+        http_url: config.public_url(service.http_addr).to_string().trim_end_matches('/').to_owned(),
+        metrics_url: format!("http://{}/metrics", service.metrics_addr),
+        database_url: servers.database_url.clone(),
+        redis_url: servers.redis_url.clone(),
+        admin_key: kept.admin_key.clone(),
+        webhook_secret: signing,
+        webhook_shared_secret: shared,
+        events_secret: kept.events_secret.clone(),
+        shop_url,
+        driver: kept.driver.clone().unwrap_or(super::workspace::KeptDriver { id: String::new(), token: String::new() }),
+        pid: std::process::id(),
+    }
+}
+
+fn introduce(running: &Running, drivers: u32) {
+    let (lat, lon) = CENTER;
+    println!();
+    println!("  API and webhook   {}", running.http_url);
+    println!("  health            {}/health", running.http_url);
+    println!("  drivers' socket   {}/ws/driver", running.http_url.replacen("http", "ws", 1));
+    println!("  metrics           {}", running.metrics_url);
+    println!("  receiving shop    {}", running.shop_url);
+    println!("  API key (admin)   {}", running.admin_key);
+    println!("  your driver       {}", running.driver.id);
+    println!("  their token       {}", running.driver.token);
+    println!();
+    println!("Post an order:");
+    println!(
+        "  curl -sS {}/webhooks/vendure/seller-order-ready -H 'Content-Type: application/json' \\\n    \
+         -H 'X-Webhook-Secret: {}' \\\n    \
+         -d '{{\"sellerOrderId\":\"'$(date +%s%N)'\",\"channelId\":\"1\",\"pickup\":{{\"lat\":{lat},\"lon\":{lon}}},\"drop\":{{\"lat\":12.9352,\"lon\":77.6245}}}}'",
+        running.http_url, running.webhook_shared_secret
+    );
+    println!();
+    if drivers == 0 {
+        println!("No simulated fleet: orders wait until your driver connects, sends a heartbeat and goes on duty.");
+    } else {
+        println!("{drivers} simulated drivers take the orders. `make run DRIVERS=0` leaves them to your driver.");
+    }
+    println!("Ctrl-C stops everything.\n");
+}
+
+async fn watch_until_stopped(
+    service: &Service,
+    shop: &ReceivingShop,
+    kept: &Kept,
+    running: &Running,
+    drivers: u32,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), DevError> {
+    let mut summary = Summary::new(std::io::stdout().is_terminal());
+    if drivers == 0 {
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            summary.show(&service.node, shop, None).await;
+        }
+    }
+    let center = Position::new(CENTER.0, CENTER.1).map_err(|error| std::io::Error::other(error.to_string()))?;
+    let fleet = kept.fleet.iter().take(drivers as usize).map(|d| (d.id.clone(), d.token.clone())).collect();
+    let options = SimulateOptions {
+        http_url: running.http_url.clone(),
+        api_key: None,
+        webhook: WebhookAuth::Signed(running.webhook_secret.clone()),
+        drivers: DriverSource::Existing(fleet),
+        movement: Movement::Random { center, radius_km: RADIUS_KM },
+        orders: OrderSource::Rate {
+            per_minute: (f64::from(drivers) * ORDERS_PER_DRIVER).clamp(2.0, 600.0),
+            count: None,
+            center,
+            radius_km: RADIUS_KM,
+        },
+        speed: SPEED,
+        duration: None,
+        seed: rand::random(),
+    };
+    let (progress, mut seen) = watch::channel(None);
+    let simulation = Simulation::new(options)?.run(stopped, move |now| {
+        progress.send_replace(Some(now.clone()));
+    });
+    let watching = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = seen.borrow_and_update().clone();
+            summary.show(&service.node, shop, now.as_ref()).await;
+        }
+    };
+    tokio::select! {
+        report = simulation => println!("\n{}", report?),
+        () = watching => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! A small shop that receives delivery events, for `dev` and for tests: it checks the signature with its own code,
+//! remembers what came, and can be told to fail.
+//!
+//! It shares nothing with the sending side, so that a mistake there cannot hide here. Bounded: the oldest events are
+//! forgotten. What it counts: repeats of an event that was already accepted, and events accepted out of order.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::Utc;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Events remembered.
+const MAX_EVENTS: usize = 10_000;
+/// Ids and deliveries remembered for the counts.
+const MAX_IDS: usize = 1_000_000;
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Standard Webhooks: how far the sender's clock may be off, in seconds.
+const TOLERANCE_S: u64 = 300;
+/// "Never answers", for whoever waits less long.
+const HANG: Duration = Duration::from_secs(3600);
+
+/// Why a shop cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ShopError {
+    /// Not `whsec_` and base64.
+    #[error("the events' secret must be whsec_ and base64")]
+    BadSecret,
+    /// The port is taken, or the like.
+    #[error("the receiving shop cannot listen: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+/// How the shop answers an event whose signature is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Behaviour {
+    /// 200.
+    #[default]
+    Ok,
+    /// This status.
+    Status(u16),
+    /// Takes the request and never answers.
+    Hang,
+    /// 200 after so long.
+    Slow(Duration),
+    /// 500 so many times, then 200.
+    FailFirst(u32),
+    /// 503 with this `Retry-After`, in seconds.
+    RetryAfter(u64),
+}
+
+/// One request with a right signature.
+#[derive(Clone, Debug)]
+pub struct ShopEvent {
+    /// `DELIVERY_ASSIGNED_V1` …
+    pub event: String,
+    /// Also its `webhook-id`.
+    pub event_id: String,
+    /// Of the delivery's audit trail.
+    pub sequence: u64,
+    /// Which delivery.
+    pub delivery_id: String,
+    /// The shop's own id of the order.
+    pub seller_order_id: String,
+    /// The status after the change.
+    pub status: String,
+    /// The whole body, as it came.
+    pub raw: String,
+    /// The same, read.
+    pub body: Value,
+    /// What it is answered with; 0 while the shop hangs.
+    pub answered: u16,
+    /// When it came.
+    pub received_at: Instant,
+}
+
+impl ShopEvent {
+    /// Whether the sender was told that all is well.
+    pub fn accepted(&self) -> bool {
+        (200..300).contains(&self.answered)
+    }
+}
+
+/// What the shop has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShopCounts {
+    /// Requests of any kind.
+    pub requests: u64,
+    /// Events answered 2xx, repeats included.
+    pub accepted: u64,
+    /// Events that were accepted before and came again.
+    pub duplicates: u64,
+    /// Events accepted although one with a higher sequence of the same delivery had been accepted.
+    pub order_violations: u64,
+    /// Repeats whose body was not the same, byte for byte.
+    pub changed_bodies: u64,
+    /// Requests with no, a wrong or a stale signature.
+    pub bad_signatures: u64,
+    /// Signed requests that are no event.
+    pub unreadable: u64,
+}
+
+#[derive(Default)]
+struct Memory {
+    behaviour: Behaviour,
+    failures_left: u32,
+    events: VecDeque<ShopEvent>,
+    counts: ShopCounts,
+    accepted_ids: HashSet<String>,
+    /// Of events that came, accepted or not: to compare repeats.
+    body_hashes: HashMap<String, u64>,
+    last_sequence: HashMap<String, u64>,
+}
+
+struct Shared {
+    /// One or more keys: all of them are good while a secret rotates.
+    keys: Vec<Vec<u8>>,
+    memory: Mutex<Memory>,
+    changed: watch::Sender<()>,
+}
+
+impl Shared {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shop; it stops when dropped.
+pub struct ReceivingShop {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl ReceivingShop {
+    /// Starts on a free loopback port. `secret` is `whsec_…`, or several joined by commas.
+    pub async fn start(secret: &str) -> Result<Self, ShopError> {
+        Self::start_at(secret, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Starts on a given address.
+    pub async fn start_at(secret: &str, address: SocketAddr) -> Result<Self, ShopError> {
+        let keys = secret.split(',').map(parse_secret).collect::<Result<Vec<_>, _>>()?;
+        let shared = Arc::new(Shared { keys, memory: Mutex::new(Memory::default()), changed: watch::Sender::new(()) });
+        let data = web::Data::from(shared.clone());
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(data.clone())
+                .app_data(web::PayloadConfig::new(MAX_BODY_BYTES))
+                .route("/events", web::post().to(receive))
+        });
+        let server = server.workers(1).disable_signals().shutdown_timeout(1).bind(address)?;
+        let address = server.addrs().first().copied().unwrap_or(address);
+        let server = server.run();
+        let handle = server.handle();
+        tokio::spawn(server);
+        Ok(Self { shared, address, handle })
+    }
+
+    /// Where events are to be posted.
+    pub fn url(&self) -> String {
+        format!("http://{}/events", self.address)
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The events that came, oldest first; the last 10,000.
+    pub fn events(&self) -> Vec<ShopEvent> {
+        self.shared.memory().events.iter().cloned().collect()
+    }
+
+    /// What it has counted.
+    pub fn counts(&self) -> ShopCounts {
+        self.shared.memory().counts
+    }
+
+    /// How it answers from now on; also ends the hanging and the slowness of requests to come, not of those under way.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        let mut memory = self.shared.memory();
+        memory.behaviour = behaviour;
+        memory.failures_left = if let Behaviour::FailFirst(count) = behaviour { count } else { 0 };
+    }
+
+    /// Forgets all events and counts.
+    pub fn clear(&self) {
+        let mut memory = self.shared.memory();
+        let (behaviour, failures_left) = (memory.behaviour, memory.failures_left);
+        *memory = Memory { behaviour, failures_left, ..Memory::default() };
+    }
+
+    /// Waits until the events satisfy the predicate; `None` when that takes too long.
+    pub async fn wait_for(&self, predicate: impl Fn(&[ShopEvent]) -> bool, within: Duration) -> Option<Vec<ShopEvent>> {
+        let mut changes = self.shared.changed.subscribe();
+        let waiting = async {
+            loop {
+                changes.mark_unchanged();
+                let events = self.events();
+                if predicate(&events) {
+                    return Some(events);
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        timeout(within, waiting).await.ok().flatten()
+    }
+
+    /// Stops listening, and waits for that.
+    pub async fn stop(self) {
+        self.handle.stop(false).await;
+    }
+}
+
+impl Drop for ReceivingShop {
+    fn drop(&mut self) {
+        // The command is sent at once; the future would only wait for its end.
+        std::mem::drop(self.handle.stop(false));
+    }
+}
+
+async fn receive(shop: web::Data<Shared>, request: HttpRequest, body: web::Bytes) -> HttpResponse {
+    let verified = verify(&shop.keys, &request, &body, Utc::now().timestamp());
+    let behaviour = {
+        let mut memory = shop.memory();
+        memory.counts.requests += 1;
+        let Some(webhook_id) = verified else {
+            memory.counts.bad_signatures += 1;
+            return HttpResponse::Unauthorized().finish();
+        };
+        let (behaviour, answered) = memory.next_behaviour();
+        match ShopEvent::read(&webhook_id, &body, answered) {
+            Some(event) => memory.take_in(event),
+            None => {
+                memory.counts.unreadable += 1;
+                return HttpResponse::BadRequest().finish();
+            }
+        }
+        behaviour
+    };
+    shop.changed.send_replace(());
+    match behaviour {
+        Behaviour::Ok => HttpResponse::Ok().finish(),
+        Behaviour::FailFirst(_) => HttpResponse::InternalServerError().finish(),
+        Behaviour::RetryAfter(seconds) => {
+            HttpResponse::ServiceUnavailable().insert_header(("Retry-After", seconds)).finish()
+        }
+        Behaviour::Status(status) => HttpResponse::build(status_code(status)).finish(),
+        Behaviour::Slow(wait) => {
+            tokio::time::sleep(wait).await;
+            HttpResponse::Ok().finish()
+        }
+        Behaviour::Hang => {
+            tokio::time::sleep(HANG).await;
+            HttpResponse::GatewayTimeout().finish()
+        }
+    }
+}
+
+impl Memory {
+    /// How this request is answered, and the status that this means.
+    fn next_behaviour(&mut self) -> (Behaviour, u16) {
+        match self.behaviour {
+            Behaviour::FailFirst(_) => match self.failures_left.checked_sub(1) {
+                Some(left) => {
+                    self.failures_left = left;
+                    (self.behaviour, 500)
+                }
+                None => (Behaviour::Ok, 200),
+            },
+            behaviour @ (Behaviour::Ok | Behaviour::Slow(_)) => (behaviour, 200),
+            Behaviour::Status(status) => (self.behaviour, status_code(status).as_u16()),
+            Behaviour::Hang => (Behaviour::Hang, 0),
+            behaviour @ Behaviour::RetryAfter(_) => (behaviour, 503),
+        }
+    }
+
+    fn take_in(&mut self, event: ShopEvent) {
+        if self.body_hashes.len() < MAX_IDS {
+            let hash = hash_of(&event.raw);
+            if *self.body_hashes.entry(event.event_id.clone()).or_insert(hash) != hash {
+                self.counts.changed_bodies += 1;
+            }
+        }
+        if event.accepted() {
+            self.counts.accepted += 1;
+            let room = self.accepted_ids.len() < MAX_IDS;
+            if self.accepted_ids.contains(&event.event_id) {
+                self.counts.duplicates += 1;
+            } else if room {
+                self.accepted_ids.insert(event.event_id.clone());
+                let last = self.last_sequence.entry(event.delivery_id.clone()).or_default();
+                if event.sequence <= *last {
+                    self.counts.order_violations += 1;
+                }
+                *last = event.sequence.max(*last);
+            }
+        }
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+impl ShopEvent {
+    /// `None` when the body is no event, or `webhook-id` is not its `eventId`.
+    fn read(webhook_id: &str, body: &[u8], answered: u16) -> Option<Self> {
+        let raw = std::str::from_utf8(body).ok()?.to_owned();
+        let body: Value = serde_json::from_str(&raw).ok()?;
+        let text = |field: &str| body.get(field).and_then(Value::as_str).map(str::to_owned);
+        let event_id = text("eventId").filter(|event_id| event_id == webhook_id)?;
+        Some(Self {
+            event: text("event")?,
+            event_id,
+            sequence: body.get("sequence").and_then(Value::as_u64)?,
+            delivery_id: text("deliveryId")?,
+            seller_order_id: text("sellerOrderId")?,
+            status: text("status")?,
+            raw,
+            body,
+            answered,
+            received_at: Instant::now(),
+        })
+    }
+}
+
+fn parse_secret(text: &str) -> Result<Vec<u8>, ShopError> {
+    let encoded = text.trim().strip_prefix("whsec_").ok_or(ShopError::BadSecret)?;
+    let key = BASE64_STANDARD.decode(encoded).map_err(|_| ShopError::BadSecret)?;
+    if key.is_empty() { Err(ShopError::BadSecret) } else { Ok(key) }
+}
+
+/// Standard Webhooks 1.0: the `webhook-id` when one of the signatures is one of the keys' and the time is near.
+fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> Option<String> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let (id, at) = (header("webhook-id")?, header("webhook-timestamp")?);
+    if at.parse::<i64>().ok()?.abs_diff(now_s) > TOLERANCE_S {
+        return None;
+    }
+    let given = header("webhook-signature")?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
+    let given: Vec<Vec<u8>> = given.filter_map(|one| BASE64_STANDARD.decode(one).ok()).collect();
+    let is_right = |key: &Vec<u8>, signature: &[u8]| {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
+        mac.update(format!("{id}.{at}.").as_bytes());
+        mac.update(body);
+        // Compares in constant time.
+        mac.verify_slice(signature).is_ok()
+    };
+    keys.iter().any(|key| given.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())
+}
+
+fn status_code(status: u16) -> actix_web::http::StatusCode {
+    actix_web::http::StatusCode::from_u16(status).unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn hash_of(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! What one simulated driver says and does on its socket, without the socket: frames and time in, frames out.
+//!
+//! Invariants: every command is acknowledged, also when it is repeated; a stage of a delivery is done only when the
+//! service said `ok`; `welcome` is the truth after a reconnect. Must not do IO.
+
+mod heard;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::judge::Freedom;
+use super::ledger::Ledger;
+use super::movement::{Duty, Mover};
+use super::wire::{Delivery, Incoming, Stage};
+
+/// A request that got no answer for so long is sent again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// How long a driver who leaves waits to be told that it is off duty.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// Heartbeats whose ack is still to come; more than that are not remembered.
+const MAX_UNACKED: usize = 256;
+/// Deliveries in hand, beyond any capacity that makes sense.
+const MAX_JOBS: usize = 64;
+const MIN_HEARTBEAT_MS: u64 = 50;
+
+/// Where a job stands between two answers of the service.
+enum Step {
+    /// To be planned when its turn comes.
+    Unplanned,
+    /// The next stage is reached at this time.
+    Due(Duration),
+    /// Said, not answered yet.
+    Told { reference: String, stage: Stage, at: Duration },
+}
+
+struct Job {
+    delivery: Delivery,
+    step: Step,
+}
+
+impl Job {
+    fn is(&self, reference: &str) -> bool {
+        matches!(&self.step, Step::Told { reference: told, .. } if told == reference)
+    }
+
+    fn ends(&self) -> bool {
+        matches!(self.step, Step::Told { stage: Stage::Delivered, .. })
+    }
+}
+
+/// The driver's wish to be on or off duty, as last told to the service.
+#[derive(Clone, PartialEq)]
+enum Wish {
+    /// To be told at this time.
+    Untold(Duration),
+    Told {
+        reference: String,
+        on: bool,
+        at: Duration,
+    },
+    Agreed(bool),
+}
+
+/// See the module.
+pub(super) struct Agent {
+    index: usize,
+    mover: Mover,
+    ledger: Arc<Ledger>,
+    in_session: bool,
+    seq: u64,
+    references: u64,
+    heartbeat_every: Duration,
+    next_heartbeat: Duration,
+    unacked: VecDeque<u64>,
+    capacity: usize,
+    on_duty: bool,
+    wish: Wish,
+    jobs: VecDeque<Job>,
+    leaving_since: Option<Duration>,
+    /// What `reconnect` asked for.
+    come_back_after: Option<Duration>,
+    outgoing: Vec<String>,
+}
+
+impl Agent {
+    pub(super) fn new(index: usize, mover: Mover, ledger: Arc<Ledger>) -> Self {
+        Self {
+            index,
+            mover,
+            ledger,
+            in_session: false,
+            seq: 0,
+            references: 0,
+            heartbeat_every: Duration::from_secs(5),
+            next_heartbeat: Duration::ZERO,
+            unacked: VecDeque::new(),
+            capacity: 1,
+            on_duty: false,
+            wish: Wish::Untold(Duration::ZERO),
+            jobs: VecDeque::new(),
+            leaving_since: None,
+            come_back_after: None,
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// When this driver first connects.
+    pub(super) fn starts_at(&self) -> Duration {
+        self.mover.starts_at()
+    }
+
+    /// Whether `welcome` has been read in this session.
+    pub(super) fn in_session(&self) -> bool {
+        self.in_session
+    }
+
+    /// The frames to send, in order.
+    pub(super) fn take_outgoing(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// The wait that the service asked for before it closed.
+    pub(super) fn take_come_back_after(&mut self) -> Option<Duration> {
+        self.come_back_after.take()
+    }
+
+    /// From now on: go off duty, then be done.
+    pub(super) fn leave(&mut self, now: Duration) {
+        self.leaving_since.get_or_insert(now);
+        self.on_time(now);
+    }
+
+    /// Whether there is nothing more to say.
+    pub(super) fn is_done(&self, now: Duration) -> bool {
+        let off = self.wish == Wish::Agreed(false);
+        match self.leaving_since {
+            Some(since) => off || now >= since + LEAVE_WITHIN,
+            None => off && self.jobs.is_empty() && self.mover.duty(now).0 == Duty::Over,
+        }
+    }
+
+    /// The socket is gone.
+    pub(super) fn session_lost(&mut self, now: Duration) {
+        self.in_session = false;
+        self.outgoing.clear();
+        self.unacked.clear();
+        self.ledger.disconnected(self.index);
+        self.publish_freedom(now);
+    }
+
+    /// When `on_time` wants to be called next.
+    pub(super) fn deadline(&self, now: Duration) -> Duration {
+        if !self.in_session {
+            return Duration::MAX;
+        }
+        let job = self.jobs.front().map(|job| match &job.step {
+            Step::Unplanned => now,
+            Step::Due(at) => *at,
+            Step::Told { at, .. } => *at + ANSWER_WITHIN,
+        });
+        let wish = match &self.wish {
+            Wish::Untold(at) => Some(*at),
+            Wish::Told { at, .. } => Some(*at + ANSWER_WITHIN),
+            Wish::Agreed(_) => self.mover.duty(now).1,
+        };
+        let leave = self.leaving_since.map(|since| since + LEAVE_WITHIN);
+        [job, wish, leave].into_iter().flatten().fold(self.next_heartbeat, Duration::min)
+    }
+
+    /// Says and does what is due.
+    pub(super) fn on_time(&mut self, now: Duration) {
+        if !self.in_session {
+            return;
+        }
+        if now >= self.next_heartbeat {
+            self.heartbeat(now);
+        }
+        self.say_wish(now);
+        self.work(now);
+        self.publish_freedom(now);
+    }
+
+    /// Takes in a frame.
+    pub(super) fn on_text(&mut self, now: Duration, text: &str) {
+        let frame = match serde_json::from_str::<Incoming>(text) {
+            Ok(frame) => frame,
+            Err(_) => return self.ledger.error("frame: unreadable"),
+        };
+        if !self.in_session && !matches!(frame, Incoming::Welcome { .. }) {
+            return self.ledger.error("frame: before welcome");
+        }
+        self.on_frame(now, frame);
+        self.on_time(now);
+    }
+
+    // --- what the driver says ---
+
+    fn say(&mut self, frame: &Value) {
+        self.outgoing.push(frame.to_string());
+    }
+
+    fn next_reference(&mut self, kind: char) -> String {
+        self.references += 1;
+        format!("{kind}-{}", self.references)
+    }
+
+    fn acknowledge(&mut self, message_id: &str) {
+        self.say(&json!({"type": "ack", "messageId": message_id}));
+    }
+
+    fn heartbeat(&mut self, now: Duration) {
+        self.next_heartbeat = now + self.heartbeat_every;
+        self.seq += 1;
+        let place = self.mover.position(now);
+        let mut frame = json!({"type": "heartbeat", "seq": self.seq, "fixTime": wall_clock()});
+        if let Some(place) = place {
+            frame["lat"] = json!(place.lat());
+            frame["lon"] = json!(place.lon());
+            frame["accuracyM"] = json!(8);
+            if let Some(speed_mps) = self.mover.speed_mps() {
+                frame["speedMps"] = json!((speed_mps * 10.0).round() / 10.0);
+            }
+        }
+        self.ledger.heartbeat_sent(self.index, now, self.seq, place);
+        if self.unacked.len() >= MAX_UNACKED {
+            self.unacked.pop_front();
+        }
+        self.unacked.push_back(self.seq);
+        self.say(&frame);
+    }
+
+    /// On duty while the movement says so; a driver with something in hand does not go off duty for a break.
+    fn wants_duty(&self, now: Duration) -> bool {
+        self.leaving_since.is_none() && (self.mover.duty(now).0 == Duty::On || !self.jobs.is_empty())
+    }
+
+    fn say_wish(&mut self, now: Duration) {
+        let on = self.wants_duty(now);
+        let due = match &self.wish {
+            Wish::Untold(at) => now >= *at,
+            Wish::Told { on: told, at, .. } => *told != on || now >= *at + ANSWER_WITHIN,
+            Wish::Agreed(agreed) => *agreed != on,
+        };
+        if due {
+            let reference = self.next_reference('s');
+            let status = if on { "AVAILABLE" } else { "OFFLINE" };
+            self.say(&json!({"type": "status", "status": status, "ref": reference}));
+            self.wish = Wish::Told { reference, on, at: now };
+        }
+    }
+
+    /// Plans the first job's next stage, or reports it when it is reached.
+    fn work(&mut self, now: Duration) {
+        let Some(job) = self.jobs.front_mut() else { return };
+        let next = match job.delivery.status {
+            Stage::Assigned => Stage::PickedUp,
+            // IN_TRANSIT may be skipped: those who follow a recording do.
+            Stage::PickedUp if !self.mover.is_traced() => Stage::InTransit,
+            _ => Stage::Delivered,
+        };
+        let told = match &job.step {
+            Step::Unplanned => {
+                let done_at = match next {
+                    Stage::PickedUp => self.mover.head_for(now, job.delivery.pickup),
+                    Stage::InTransit => now,
+                    _ => self.mover.head_for(now, job.delivery.drop),
+                };
+                job.step = Step::Due(done_at);
+                None
+            }
+            Step::Told { reference, at, .. } if now >= *at + ANSWER_WITHIN => Some(reference.clone()),
+            Step::Due(_) | Step::Told { .. } => None,
+        };
+        let due = matches!(job.step, Step::Due(at) if now >= at);
+        if due || told.is_some() {
+            let reference = told.unwrap_or_else(|| self.next_reference('u'));
+            self.report_stage(now, next, reference);
+        }
+    }
+
+    fn report_stage(&mut self, now: Duration, stage: Stage, reference: String) {
+        let place = self.mover.position(now);
+        let Some(job) = self.jobs.front_mut() else { return };
+        let mut frame = json!({
+            "type": "delivery.update", "ref": reference, "deliveryId": job.delivery.id,
+            "assignmentId": job.delivery.assignment_id, "status": stage.as_str(), "occurredAt": wall_clock(),
+        });
+        if let Some(place) = place {
+            frame["lat"] = json!(place.lat());
+            frame["lon"] = json!(place.lon());
+        }
+        job.step = Step::Told { reference, stage, at: now };
+        self.say(&frame);
+    }
+
+    // --- what the judge may know ---
+
+    fn freedom(&self) -> Freedom {
+        let ending = self.jobs.iter().filter(|job| job.ends()).count();
+        let told_duty = match self.wish {
+            Wish::Told { on, .. } => Some(on),
+            Wish::Untold(_) | Wish::Agreed(_) => None,
+        };
+        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && told_duty != Some(true)) {
+            Freedom::Taken
+        } else if !self.in_session || told_duty.is_some() || self.jobs.len() >= self.capacity {
+            Freedom::Unsure
+        } else {
+            Freedom::Free
+        }
+    }
+
+    fn publish_freedom(&self, now: Duration) {
+        self.ledger.freedom(self.index, now, self.freedom());
+    }
+}
+
+fn wall_clock() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests;

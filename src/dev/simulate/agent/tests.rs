@@ -1,0 +1,214 @@
+use super::super::recorded::Trace;
+use super::*;
+use crate::domain::position::Position;
+
+const ZERO: Duration = Duration::ZERO;
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn at(lat: f64, lon: f64) -> Position {
+    Position::new(lat, lon).unwrap()
+}
+
+fn agent(speed: f64) -> (Agent, Arc<Ledger>) {
+    let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
+    (Agent::new(0, Mover::roaming(at(12.97, 77.59), 1.0, speed, 1), ledger.clone()), ledger)
+}
+
+fn welcome(on_duty: bool, deliveries: &Value) -> String {
+    json!({"type": "welcome", "sessionId": "s", "driver": {"id": "d", "onDuty": on_duty, "capacity": 1},
+        "deliveries": deliveries, "offers": [], "heartbeatIntervalMs": 2000, "ttlMs": 30000})
+    .to_string()
+}
+
+fn delivery(assignment: &str, status: &str) -> Value {
+    json!({"id": "x", "assignmentId": assignment, "status": status, "sellerOrderId": "o-1",
+        "pickup": {"lat": 12.971, "lon": 77.591}, "drop": {"lat": 12.975, "lon": 77.595}})
+}
+
+fn assignment(message: &str) -> String {
+    json!({"type": "assignment", "messageId": message, "delivery": delivery("a", "ASSIGNED")}).to_string()
+}
+
+/// What the agent says, and the last frame of each type.
+fn said(agent: &mut Agent) -> Vec<Value> {
+    agent.take_outgoing().iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+}
+
+fn types(frames: &[Value]) -> Vec<&str> {
+    frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect()
+}
+
+fn ok(frame: &Value) -> String {
+    json!({"type": "ok", "ref": frame["ref"], "status": frame["status"]}).to_string()
+}
+
+/// Lets time pass until the agent says something of this type.
+fn wait_for(agent: &mut Agent, now: &mut Duration, kind: &str) -> Value {
+    for _ in 0..10_000 {
+        if let Some(frame) = said(agent).into_iter().find(|frame| frame["type"] == kind) {
+            return frame;
+        }
+        *now = agent.deadline(*now).max(*now);
+        agent.on_time(*now);
+    }
+    panic!("never said {kind}");
+}
+
+#[test]
+fn a_day_at_work() {
+    let (mut agent, ledger) = agent(1.0);
+    agent.on_time(ZERO);
+    assert!(said(&mut agent).is_empty(), "nothing before welcome");
+    agent.on_text(ZERO, &welcome(false, &json!([])));
+    let frames = said(&mut agent);
+    assert_eq!(types(&frames), ["heartbeat", "status"], "a place first, then on duty");
+    assert!(frames[0]["lat"].is_number() && frames[1]["status"] == "AVAILABLE");
+    agent.on_text(
+        ZERO,
+        &json!({"type": "ok", "ref": frames[1]["ref"], "status": "AVAILABLE", "onDuty": true}).to_string(),
+    );
+    assert_eq!(agent.deadline(ZERO), s(2), "the interval is the one that welcome says");
+    agent.on_text(ZERO, r#"{"type":"config","heartbeatIntervalMs":1000,"ttlMs":9000}"#);
+    assert_eq!(agent.deadline(ZERO), s(1));
+
+    assert!(ledger.order_posted("o-1", ZERO, at(12.971, 77.591)));
+    agent.on_text(s(1), &assignment("m-1"));
+    let frames = said(&mut agent);
+    assert!(types(&frames).contains(&"ack"), "{frames:?}");
+    agent.on_text(s(1), &assignment("m-1"));
+    assert_eq!(types(&said(&mut agent)), ["ack"], "a repeated command is acked again and not done twice");
+
+    let mut now = s(1);
+    for expected in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
+        let update = wait_for(&mut agent, &mut now, "delivery.update");
+        assert_eq!(update["status"], expected);
+        assert_eq!((&update["deliveryId"], &update["assignmentId"]), (&json!("x"), &json!("a")));
+        agent.on_text(now, &ok(&update));
+    }
+    assert!(now > s(60), "two ways and two stops take their time: {now:?}");
+    let progress = ledger.tick(now, false);
+    assert_eq!((progress.orders_assigned, progress.orders_delivered, progress.errors), (1, 1, 0));
+
+    agent.leave(now);
+    let status = wait_for(&mut agent, &mut now, "status");
+    assert_eq!(status["status"], "OFFLINE");
+    assert!(!agent.is_done(now));
+    agent.on_text(now, &ok(&status));
+    assert!(agent.is_done(now));
+}
+
+#[test]
+fn errors_are_answered_as_the_contract_says() {
+    let (mut agent, ledger) = agent(1000.0);
+    agent.on_text(ZERO, &welcome(true, &json!([delivery("a", "PICKED_UP")])));
+    let mut now = ZERO;
+    let update = wait_for(&mut agent, &mut now, "delivery.update");
+    assert_eq!(update["status"], "IN_TRANSIT", "goes on from where the delivery is");
+    let unavailable = json!({"type": "error", "ref": update["ref"], "code": "unavailable", "message": "", "retryable": true,
+        "retryAfterMs": 3000});
+    agent.on_text(now, &unavailable.to_string());
+    let asked_at = now;
+    let again = wait_for(&mut agent, &mut now, "delivery.update");
+    assert_eq!((&again["status"], now - asked_at), (&json!("IN_TRANSIT"), s(3)));
+    let closed =
+        json!({"type": "error", "ref": again["ref"], "code": "assignment_closed", "message": "", "retryable": false});
+    agent.on_text(now, &closed.to_string());
+    assert!(agent.jobs.is_empty());
+
+    agent.on_text(now, r#"{"type":"error","seq":1,"code":"fix_too_fast","message":"","retryable":false}"#);
+    agent.on_text(now, "not json");
+    agent.on_text(now, r#"{"type":"fanfare"}"#);
+    let report = {
+        ledger.tick(now, true);
+        ledger.report(1, 1.0)
+    };
+    assert_eq!(report.fixes_refused["fix_too_fast"], 1);
+    assert_eq!(
+        report.errors.keys().collect::<Vec<_>>(),
+        ["frame: assignment_closed", "frame: unavailable", "frame: unreadable"]
+    );
+}
+
+#[test]
+fn an_answer_lost_with_the_socket_is_found_in_welcome() {
+    let (mut agent, ledger) = agent(1000.0);
+    assert!(ledger.order_posted("o-1", ZERO, at(12.971, 77.591)));
+    agent.on_text(ZERO, &welcome(true, &json!([delivery("a", "IN_TRANSIT")])));
+    let mut now = ZERO;
+    assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED");
+    agent.session_lost(now);
+    agent.on_text(now, &welcome(true, &json!([delivery("a", "IN_TRANSIT")])));
+    assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED", "it was not taken in");
+    agent.session_lost(now);
+    agent.on_text(now, &welcome(true, &json!([])));
+    assert_eq!(ledger.tick(now, false).orders_delivered, 1, "it was");
+}
+
+#[test]
+fn commands_of_operators_are_followed() {
+    let (mut agent, _) = agent(1.0);
+    agent.on_text(ZERO, &welcome(true, &json!([])));
+    agent.on_text(ZERO, &assignment("m-1"));
+    let cancelled = |assignment| {
+        json!({"type": "assignment.cancelled", "messageId": "m-2", "deliveryId": "x", "assignmentId": assignment,
+            "reason": "…"})
+        .to_string()
+    };
+    agent.on_text(ZERO, &cancelled("an older one"));
+    assert_eq!(agent.jobs.len(), 1);
+    agent.on_text(
+        ZERO,
+        &json!({"type": "delivery", "messageId": "m-3", "delivery": delivery("a", "PICKED_UP")}).to_string(),
+    );
+    assert_eq!(agent.jobs[0].delivery.status, Stage::PickedUp);
+    agent.on_text(ZERO, &cancelled("a"));
+    assert!(agent.jobs.is_empty());
+    said(&mut agent);
+    agent.on_text(ZERO, r#"{"type":"status","status":"OFFLINE","onDuty":false,"reason":"operator"}"#);
+    agent.on_time(s(1));
+    assert!(!types(&said(&mut agent)).contains(&"status"), "an operator's word is not argued with");
+    agent.on_text(s(1), r#"{"type":"reconnect","afterMs":1500}"#);
+    assert_eq!(agent.take_come_back_after(), Some(Duration::from_millis(1500)));
+}
+
+#[test]
+fn one_who_follows_a_recording_goes_off_duty_in_breaks_and_at_its_end() {
+    let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
+    let fixes = vec![
+        (0.0, at(12.970, 77.590)),
+        (100.0, at(12.971, 77.590)),
+        (1000.0, at(12.972, 77.590)),
+        (1100.0, at(12.973, 77.590)),
+    ];
+    let mut agent = Agent::new(0, Mover::traced(Trace::new("t", fixes).unwrap(), 10.0, 1), ledger);
+    agent.on_text(ZERO, &welcome(false, &json!([])));
+    let mut now = ZERO;
+    let mut heard = Vec::new();
+    for expected in ["AVAILABLE", "OFFLINE", "AVAILABLE", "OFFLINE"] {
+        let status = wait_for(&mut agent, &mut now, "status");
+        assert_eq!(status["status"], expected);
+        heard.push(now.as_secs());
+        agent.on_text(now, &ok(&status));
+    }
+    assert_eq!(heard, [0, 10, 100, 110]);
+    assert!(agent.is_done(now));
+}
+
+#[test]
+fn one_who_follows_a_recording_skips_in_transit() {
+    let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
+    let fixes = (0..1000).map(|i| (f64::from(i) * 100.0, at(12.97, 77.59))).collect();
+    let mut agent = Agent::new(0, Mover::traced(Trace::new("t", fixes).unwrap(), 10.0, 1), ledger);
+    agent.on_text(ZERO, &welcome(true, &json!([])));
+    agent.on_text(ZERO, &assignment("m-1"));
+    let mut now = ZERO;
+    for expected in ["PICKED_UP", "DELIVERED"] {
+        let update = wait_for(&mut agent, &mut now, "delivery.update");
+        assert_eq!(update["status"], expected);
+        agent.on_text(now, &ok(&update));
+    }
+    assert!(agent.jobs.is_empty() && now > s(8), "{now:?}");
+}

@@ -1,0 +1,240 @@
+//! One driver's WebSocket: connects, carries frames between the socket and its [`Agent`], and comes back as the contract
+//! says: after 1 s to 60 s with full jitter, never after 4001, 4002 or 1008, nor when the upgrade is refused for good.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::agent::Agent;
+use super::ledger::Ledger;
+use super::stopped;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+const SUBPROTOCOL: &str = "driver-tracker.v1";
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const WELCOME_WITHIN: Duration = Duration::from_secs(10);
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// The service pings every 20 s: a socket from which nothing came for so long is dead.
+const SILENCE: Duration = Duration::from_secs(60);
+const LEAST_WAIT_S: f64 = 1.0;
+const LONGEST_WAIT_S: f64 = 60.0;
+
+/// The wall time since the run began.
+#[derive(Clone, Copy)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The instant of that time, or one far off.
+    pub(super) fn instant(&self, at: Duration) -> Instant {
+        let far = Duration::from_secs(3600);
+        self.0.checked_add(at).map_or_else(|| Instant::now() + far, |instant| instant.min(Instant::now() + far))
+    }
+}
+
+/// How a session ended.
+enum End {
+    /// The driver went by itself.
+    Left,
+    /// Not to come back.
+    Banned,
+    /// To come back, after the wait that the service asked for or by the rule.
+    Lost { welcomed: bool },
+}
+
+/// See the module.
+pub(super) struct Client {
+    pub(super) agent: Agent,
+    pub(super) ws_url: String,
+    pub(super) token: String,
+    pub(super) clock: Clock,
+    pub(super) ledger: Arc<Ledger>,
+    /// True: go off duty and leave.
+    pub(super) stop: watch::Receiver<bool>,
+    /// Spreads the first connects.
+    pub(super) first_wait: Duration,
+    pub(super) seed: u64,
+}
+
+impl Client {
+    /// Lives until the driver has left, is not wanted any more, or its recording is over.
+    pub(super) async fn run(mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut attempt = 0;
+        let begin = self.clock.instant(self.agent.starts_at().max(self.first_wait));
+        if begin > Instant::now() && self.stopped_while(sleep_until(begin)).await {
+            return;
+        }
+        loop {
+            let end = self.session().await;
+            self.agent.session_lost(self.clock.now());
+            let End::Lost { welcomed } = end else { return };
+            attempt = if welcomed { 0 } else { attempt + 1 };
+            let asked = self.agent.take_come_back_after();
+            let wait = asked.unwrap_or_else(|| backoff(attempt, &mut rng)).min(Duration::from_secs(600));
+            if self.stopped_while(sleep(wait)).await {
+                return;
+            }
+        }
+    }
+
+    /// True as soon as the run stops, false when the future is done before.
+    async fn stopped_while(&mut self, future: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            () = future => false,
+            () = stopped(&mut self.stop) => true,
+        }
+    }
+
+    async fn session(&mut self) -> End {
+        let mut socket = match timeout(CONNECT_WITHIN, self.connect()).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return self.not_connected(&error),
+            Err(_) => {
+                self.ledger.error("connect: timed out");
+                return End::Lost { welcomed: false };
+            }
+        };
+        let end = self.converse(&mut socket).await;
+        if !matches!(end, End::Lost { .. }) {
+            let _ = timeout(CLOSE_WITHIN, socket.close(None)).await;
+        }
+        end
+    }
+
+    async fn connect(&self) -> Result<Socket, Error> {
+        let mut request = self.ws_url.as_str().into_client_request()?;
+        let headers = request.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.token))?;
+        bearer.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, bearer);
+        Ok(tokio_tungstenite::connect_async_with_config(request, None, true).await?.0)
+    }
+
+    fn not_connected(&self, error: &Error) -> End {
+        let (kind, banned) = match error {
+            Error::Http(response) => {
+                let status = response.status();
+                let refused =
+                    matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+                (format!("connect: {}", status.as_u16()), refused)
+            }
+            Error::Io(error) => (format!("connect: {}", error.kind()), false),
+            Error::Protocol(error) => (format!("connect: {error}"), true),
+            _ => ("connect: failed".to_owned(), false),
+        };
+        self.ledger.error(&kind);
+        if banned { End::Banned } else { End::Lost { welcomed: false } }
+    }
+
+    async fn converse(&mut self, socket: &mut Socket) -> End {
+        let opened = self.clock.now();
+        let mut heard = opened;
+        let mut leaving = false;
+        loop {
+            let now = self.clock.now();
+            if self.agent.is_done(now) {
+                return End::Left;
+            }
+            if self.send_all(socket).await.is_err() {
+                return self.lost("socket: cannot send");
+            }
+            let deaf_at = if self.agent.in_session() { heard + SILENCE } else { opened + WELCOME_WITHIN };
+            let wake = self.clock.instant(self.agent.deadline(now).min(deaf_at));
+            tokio::select! {
+                () = stopped(&mut self.stop), if !leaving => {
+                    leaving = true;
+                    self.agent.leave(self.clock.now());
+                }
+                message = socket.next() => {
+                    heard = self.clock.now();
+                    match message {
+                        Some(Ok(Message::Text(text))) => self.agent.on_text(heard, &text),
+                        Some(Ok(Message::Close(frame))) => return self.closed(frame.map(|frame| frame.code)),
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) | None => return self.lost("socket: lost"),
+                    }
+                }
+                () = sleep_until(wake) => {
+                    let now = self.clock.now();
+                    if now >= deaf_at {
+                        return self.lost(if self.agent.in_session() { "socket: silent" } else { "socket: no welcome" });
+                    }
+                    self.agent.on_time(now);
+                }
+            }
+        }
+    }
+
+    async fn send_all(&mut self, socket: &mut Socket) -> Result<(), ()> {
+        let frames = self.agent.take_outgoing();
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let sending = async {
+            for frame in frames {
+                socket.feed(Message::text(frame)).await?;
+            }
+            socket.flush().await
+        };
+        match timeout(SEND_WITHIN, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(()),
+        }
+    }
+
+    fn closed(&self, code: Option<CloseCode>) -> End {
+        let code = code.map_or(1005, u16::from);
+        self.ledger.error(&format!("closed: {code}"));
+        match code {
+            1008 | 4001 | 4002 => End::Banned,
+            _ => End::Lost { welcomed: self.agent.in_session() },
+        }
+    }
+
+    fn lost(&self, kind: &str) -> End {
+        self.ledger.error(kind);
+        End::Lost { welcomed: self.agent.in_session() }
+    }
+}
+
+/// 1 s to 60 s: the least wait, and a random part of a span that doubles with every attempt in vain.
+fn backoff(attempt: u32, rng: &mut impl Rng) -> Duration {
+    let span_s = (LEAST_WAIT_S * 2f64.powi(attempt.min(16) as i32)).min(LONGEST_WAIT_S - LEAST_WAIT_S);
+    Duration::from_secs_f64(LEAST_WAIT_S + span_s * rng.random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_between_one_second_and_a_minute_and_differently_each_time() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let waits: Vec<f64> = (0..40).map(|attempt| backoff(attempt, &mut rng).as_secs_f64()).collect();
+        assert!(waits.iter().all(|wait| (1.0..=60.0).contains(wait)), "{waits:?}");
+        assert!(waits[0] <= 2.0 && waits[10..].iter().any(|wait| *wait > 30.0), "{waits:?}");
+        assert!(waits[10..].windows(2).any(|pair| (pair[0] - pair[1]).abs() > 5.0), "{waits:?}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Was the chosen driver the nearest one? Judged from what the simulator itself knows.
+//!
+//! Pure. The service decides somewhere between the moment an order is posted and the moment it is answered; in that
+//! window drivers move and become free or taken. So a driver has every place that the service may have believed in then,
+//! and is free, taken or unsure; only what holds for all of them is called nearest or not nearest.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::domain::position::Position;
+
+/// Differences in distance that do not count.
+const TIE_M: f64 = 30.0;
+/// After a commit the service may need so long until its searches see it.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+/// How far a history reaches back.
+const KEEP: Duration = Duration::from_secs(25);
+/// A window longer than this is not judged.
+pub(super) const MAX_WINDOW: Duration = Duration::from_secs(10);
+/// Fixes and changes kept per driver at most.
+const MAX_ENTRIES: usize = 512;
+
+/// What the service could think of a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freedom {
+    /// On duty, with a free slot, and the service has had time to know it.
+    Free,
+    /// Just changing.
+    Unsure,
+    /// Busy or off duty.
+    Taken,
+}
+
+/// The answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Nearest,
+    /// Somebody who was surely free was surely nearer, by more than 30 m.
+    NotNearest,
+    /// It depends on moves or changes that were under way.
+    Undecidable,
+}
+
+/// The time between posting an order and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) from: Duration,
+    pub(super) to: Duration,
+}
+
+struct SentFix {
+    seq: u64,
+    place: Position,
+    sent_at: Duration,
+    acked_at: Option<Duration>,
+}
+
+/// What is known of one driver over the last seconds.
+#[derive(Default)]
+pub(super) struct History {
+    /// How long after an ack the driver counts as alive for sure.
+    pub(super) fresh_for: Duration,
+    fixes: VecDeque<SentFix>,
+    last_ack: Option<Duration>,
+    /// (from when on, what), rising in time.
+    freedom: VecDeque<(Duration, Freedom)>,
+}
+
+impl History {
+    pub(super) fn fix_sent(&mut self, now: Duration, seq: u64, place: Position) {
+        if self.fixes.len() >= MAX_ENTRIES {
+            self.fixes.pop_front();
+        }
+        self.fixes.push_back(SentFix { seq, place, sent_at: now, acked_at: None });
+    }
+
+    /// Everything up to `seq` is dealt with.
+    pub(super) fn acked(&mut self, now: Duration, seq: u64) {
+        self.last_ack = Some(now);
+        for fix in self.fixes.iter_mut().filter(|fix| fix.seq <= seq) {
+            fix.acked_at.get_or_insert(now);
+        }
+    }
+
+    /// The service did not take this fix.
+    pub(super) fn refused(&mut self, seq: u64) {
+        self.fixes.retain(|fix| fix.seq != seq);
+    }
+
+    /// From `at` on the driver is this; what was said of later times is forgotten.
+    pub(super) fn set_freedom(&mut self, at: Duration, freedom: Freedom) {
+        if self.freedom_at(Duration::MAX) == freedom && !self.freedom.is_empty() {
+            return;
+        }
+        self.forget_from(at);
+        if freedom == Freedom::Free {
+            self.freedom.push_back((at, Freedom::Unsure));
+            self.freedom.push_back((at + SETTLE, Freedom::Free));
+        } else {
+            self.freedom.push_back((at, freedom));
+        }
+    }
+
+    /// An assignment became known at `now` and was made at some time since `since`.
+    pub(super) fn taken(&mut self, since: Duration, now: Duration, freedom_after: Freedom) {
+        // Only what was free becomes doubtful: before it came free it cannot have been taken.
+        let came_free = self.freedom.iter().rev().find(|(at, what)| *what != Freedom::Free && *at <= now);
+        let since = came_free.map_or(since, |(at, _)| since.max(*at));
+        self.forget_from(since);
+        self.freedom.push_back((since, Freedom::Unsure));
+        self.freedom.push_back((now.max(since), freedom_after));
+    }
+
+    /// Forgets what no window can reach any more.
+    pub(super) fn prune(&mut self, now: Duration) {
+        let horizon = now.saturating_sub(KEEP);
+        while self.fixes.get(1).is_some_and(|next| next.acked_at.is_some_and(|at| at < horizon)) {
+            self.fixes.pop_front();
+        }
+        while self.freedom.len() > MAX_ENTRIES || self.freedom.get(1).is_some_and(|(at, _)| *at < horizon) {
+            self.freedom.pop_front();
+        }
+    }
+
+    fn forget_from(&mut self, at: Duration) {
+        while self.freedom.back().is_some_and(|(from, _)| *from >= at) {
+            self.freedom.pop_back();
+        }
+    }
+
+    pub(super) fn freedom_at(&self, at: Duration) -> Freedom {
+        self.freedom.iter().rev().find(|(from, _)| *from <= at).map_or(Freedom::Taken, |(_, what)| *what)
+    }
+
+    /// Free if free all the time, taken if taken all the time.
+    fn freedom_in(&self, window: Window) -> Freedom {
+        let first = self.freedom_at(window.from);
+        let changes = self.freedom.iter().any(|(at, what)| *at > window.from && *at <= window.to && *what != first);
+        if changes { Freedom::Unsure } else { first }
+    }
+
+    /// The least and greatest distance to `pickup` of the places that the service may have believed in.
+    fn distances_m(&self, window: Window, pickup: Position) -> Option<(f64, f64)> {
+        let stored = self.fixes.iter().rposition(|fix| fix.acked_at.is_some_and(|at| at <= window.from));
+        let believable = self.fixes.iter().skip(stored.unwrap_or(0)).filter(|fix| fix.sent_at <= window.to);
+        believable.map(|fix| fix.place.distance_m(&pickup)).fold(None, |range, distance_m| {
+            let (least, most) = range.unwrap_or((distance_m, distance_m));
+            Some((f64::min(least, distance_m), f64::max(most, distance_m)))
+        })
+    }
+}
+
+/// Judges one order that was given to `chosen`.
+pub(super) fn judge<'a>(
+    drivers: impl Iterator<Item = &'a History>,
+    chosen: usize,
+    pickup: Position,
+    window: Window,
+) -> Verdict {
+    if window.to.saturating_sub(window.from) > MAX_WINDOW {
+        return Verdict::Undecidable;
+    }
+    let mut chosen_m = None;
+    // The nearest by the surest reading, and by the loosest.
+    let (mut surely_m, mut perhaps_m) = (f64::INFINITY, f64::INFINITY);
+    for (index, driver) in drivers.enumerate() {
+        let Some((least_m, most_m)) = driver.distances_m(window, pickup) else { continue };
+        if index == chosen {
+            chosen_m = Some((least_m, most_m));
+            continue;
+        }
+        let freedom = driver.freedom_in(window);
+        let fresh = driver.last_ack.is_some_and(|at| window.from.saturating_sub(at) <= driver.fresh_for);
+        if freedom == Freedom::Free && fresh {
+            surely_m = surely_m.min(most_m);
+        }
+        if freedom != Freedom::Taken {
+            perhaps_m = perhaps_m.min(least_m);
+        }
+    }
+    match chosen_m {
+        Some((least_m, _)) if surely_m + TIE_M < least_m => Verdict::NotNearest,
+        Some((_, most_m)) if most_m <= perhaps_m + TIE_M => Verdict::Nearest,
+        _ => Verdict::Undecidable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geo::offset;
+    use super::*;
+
+    fn s(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn pickup() -> Position {
+        Position::new(12.97, 77.59).unwrap()
+    }
+
+    /// A driver that is free since 0 s and whose place so far away was acked at 9 s.
+    fn free_at(distance_m: f64) -> History {
+        let mut history = History { fresh_for: s(15.0), ..History::default() };
+        history.set_freedom(s(0.0), Freedom::Free);
+        history.fix_sent(s(8.9), 1, offset(pickup(), distance_m, 0.0));
+        history.acked(s(9.0), 1);
+        history
+    }
+
+    fn verdict(drivers: &[History], chosen: usize) -> Verdict {
+        judge(drivers.iter(), chosen, pickup(), Window { from: s(10.0), to: s(10.1) })
+    }
+
+    #[test]
+    fn plain_cases_and_ties() {
+        let drivers = [free_at(500.0), free_at(520.0), free_at(900.0)];
+        assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
+        assert_eq!(verdict(&drivers, 1), Verdict::Nearest, "20 m is a tie");
+        assert_eq!(verdict(&drivers, 2), Verdict::NotNearest);
+        assert_eq!(verdict(&drivers, 7), Verdict::Undecidable, "somebody else's driver");
+        let long = Window { from: s(10.0), to: s(30.0) };
+        assert_eq!(judge(drivers.iter(), 0, pickup(), long), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn the_nearer_who_is_busy_does_not_count_and_the_changing_one_decides_nothing() {
+        let mut drivers = [free_at(100.0), free_at(500.0)];
+        drivers[0].taken(s(2.0), s(2.1), Freedom::Taken);
+        assert_eq!(verdict(&drivers, 1), Verdict::Nearest);
+        drivers[0].set_freedom(s(9.5), Freedom::Free);
+        assert_eq!(verdict(&drivers, 1), Verdict::Undecidable, "free, but perhaps not yet for the searches");
+        assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
+    }
+
+    #[test]
+    fn an_assignment_heard_later_makes_the_time_since_its_order_doubtful() {
+        let mut drivers = [free_at(100.0), free_at(500.0)];
+        drivers[0].taken(s(9.9), s(12.0), Freedom::Taken);
+        assert_eq!(verdict(&drivers, 1), Verdict::Undecidable);
+        let mut drivers = [free_at(100.0), free_at(500.0)];
+        drivers[0].taken(s(11.0), s(12.0), Freedom::Taken);
+        assert_eq!(verdict(&drivers, 1), Verdict::NotNearest, "taken by an order that came later");
+    }
+
+    #[test]
+    fn moves_under_way_count_with_both_places() {
+        let mut drivers = [free_at(400.0), free_at(500.0)];
+        drivers[0].fix_sent(s(9.99), 2, offset(pickup(), 700.0, 0.0));
+        assert_eq!(verdict(&drivers, 0), Verdict::Undecidable);
+        assert_eq!(verdict(&drivers, 1), Verdict::Undecidable);
+        drivers[0].refused(2);
+        assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
+        drivers[0].fix_sent(s(11.0), 3, offset(pickup(), 9000.0, 0.0));
+        drivers[0].acked(s(11.1), 3);
+        assert_eq!(verdict(&drivers, 0), Verdict::Nearest, "what came after the answer does not count");
+    }
+
+    #[test]
+    fn the_silent_one_is_not_surely_free() {
+        let drivers = [free_at(100.0), free_at(500.0)];
+        let late = Window { from: s(60.0), to: s(60.1) };
+        assert_eq!(judge(drivers.iter(), 1, pickup(), late), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn pruning_keeps_what_holds() {
+        let mut driver = free_at(100.0);
+        driver.fix_sent(s(50.0), 2, offset(pickup(), 200.0, 0.0));
+        driver.acked(s(50.1), 2);
+        driver.prune(s(60.0));
+        assert_eq!(driver.fixes.len(), 2, "the old place was believed until 50.1 s, which a window may still reach");
+        driver.prune(s(100.0));
+        assert_eq!((driver.fixes.len(), driver.freedom_at(s(100.0))), (1, Freedom::Free));
+    }
+}

@@ -1,0 +1,395 @@
+//! The one memory of a run: every driver's recent history, every open order, latencies and errors.
+//!
+//! Drivers and the poster write into it, the run reads it once a second. Its lock is held for a moment at a time and
+//! never across an await. Bounded: orders leave when they have ended and are judged, histories are pruned.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::judge::{self, Freedom, History, Verdict, Window};
+use super::report::{Latency, NearestCounts, Progress, Report};
+use crate::domain::position::Position;
+
+/// An order is judged so long after its answer: by then every assignment that was made meanwhile has been heard of
+/// (an unacknowledged one is repeated every 5 s).
+const JUDGE_AFTER: Duration = Duration::from_secs(6);
+/// An assignment that is heard of was made at most so long ago.
+const HEARD_WITHIN: Duration = Duration::from_secs(6);
+/// Orders under way at once, beyond which none are posted.
+const MAX_OPEN_ORDERS: usize = 100_000;
+/// The greatest latency that is told: an hour.
+const MAX_LATENCY_US: u64 = 3_600_000_000;
+/// Kinds of errors told apart.
+const MAX_KINDS: usize = 64;
+
+/// How the webhook answered an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// 201 on the first try.
+    AtOnce,
+    /// 202, or whatever a repeated post was told.
+    Later,
+}
+
+#[derive(Default)]
+struct Order {
+    pickup: Option<Position>,
+    posted_at: Duration,
+    answer: Option<Answer>,
+    on_socket_after: Option<Duration>,
+    ended: bool,
+    /// Its driver lost it, and no other of this run has it yet.
+    taken_back: bool,
+}
+
+struct ToJudge {
+    due: Duration,
+    pickup: Position,
+    chosen: Option<usize>,
+    window: Window,
+}
+
+struct DriverEntry {
+    id: String,
+    connected: bool,
+    history: History,
+}
+
+struct Inner {
+    drivers: Vec<DriverEntry>,
+    by_id: HashMap<String, usize>,
+    orders: HashMap<String, Order>,
+    to_judge: VecDeque<ToJudge>,
+    webhook: Histogram<u64>,
+    to_socket: Histogram<u64>,
+    waited: Histogram<u64>,
+    progress: Progress,
+    acked_before: (Duration, u64),
+    report: Report,
+    last_change: Duration,
+}
+
+/// See the module.
+pub(super) struct Ledger(Mutex<Inner>);
+
+impl Ledger {
+    pub(super) fn new(driver_ids: Vec<String>) -> Self {
+        // What takes longer than the greatest value is recorded as that.
+        let histogram = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("bounds that are allowed");
+        let by_id = driver_ids.iter().cloned().enumerate().map(|(index, id)| (id, index)).collect();
+        let entry = |id| DriverEntry { id, connected: false, history: History::default() };
+        let drivers: Vec<_> = driver_ids.into_iter().map(entry).collect();
+        let progress = Progress { drivers: drivers.len(), ..Progress::default() };
+        Self(Mutex::new(Inner {
+            drivers,
+            by_id,
+            orders: HashMap::new(),
+            to_judge: VecDeque::new(),
+            webhook: histogram(),
+            to_socket: histogram(),
+            waited: histogram(),
+            progress,
+            acked_before: (Duration::ZERO, 0),
+            report: Report::default(),
+            last_change: Duration::ZERO,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- drivers ---
+
+    pub(super) fn connected(&self, driver: usize, ttl: Duration) {
+        let mut inner = self.lock();
+        inner.drivers[driver].history.fresh_for = ttl / 2;
+        if !std::mem::replace(&mut inner.drivers[driver].connected, true) {
+            inner.progress.connected += 1;
+            inner.report.connected_peak = inner.report.connected_peak.max(inner.progress.connected);
+        }
+    }
+
+    pub(super) fn ttl_changed(&self, driver: usize, ttl: Duration) {
+        self.lock().drivers[driver].history.fresh_for = ttl / 2;
+    }
+
+    pub(super) fn disconnected(&self, driver: usize) {
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.drivers[driver].connected, false) {
+            inner.progress.connected -= 1;
+        }
+    }
+
+    pub(super) fn heartbeat_sent(&self, driver: usize, now: Duration, seq: u64, place: Option<Position>) {
+        let mut inner = self.lock();
+        inner.progress.heartbeats_sent += 1;
+        if let Some(place) = place {
+            inner.drivers[driver].history.fix_sent(now, seq, place);
+        }
+    }
+
+    pub(super) fn heartbeats_acked(&self, driver: usize, now: Duration, seq: u64, count: u64) {
+        let mut inner = self.lock();
+        inner.progress.heartbeats_acked += count;
+        inner.drivers[driver].history.acked(now, seq);
+    }
+
+    pub(super) fn fix_refused(&self, driver: usize, seq: u64, code: &str) {
+        let mut inner = self.lock();
+        inner.drivers[driver].history.refused(seq);
+        inner.progress.fixes_refused += 1;
+        count(&mut inner.report.fixes_refused, code);
+    }
+
+    pub(super) fn freedom(&self, driver: usize, now: Duration, freedom: Freedom) {
+        self.lock().drivers[driver].history.set_freedom(now, freedom);
+    }
+
+    /// The driver has read of a delivery for the first time.
+    pub(super) fn assigned(&self, driver: usize, now: Duration, seller_order_id: &str, freedom_after: Freedom) {
+        let mut inner = self.lock();
+        let earliest = now.saturating_sub(HEARD_WITHIN);
+        let posted_at = inner.orders.get(seller_order_id).map_or(earliest, |order| order.posted_at);
+        inner.drivers[driver].history.taken(posted_at.max(earliest), now, freedom_after);
+        if let Some(order) = inner.orders.get_mut(seller_order_id) {
+            order.taken_back = false;
+            if order.on_socket_after.is_none() {
+                order.on_socket_after = Some(now.saturating_sub(order.posted_at));
+                inner.progress.orders_assigned += 1;
+                inner.record_way(seller_order_id);
+            }
+        }
+        inner.last_change = now;
+    }
+
+    pub(super) fn delivered(&self, now: Duration, seller_order_id: &str) {
+        let mut inner = self.lock();
+        match inner.orders.get(seller_order_id) {
+            Some(order) if !order.ended => inner.progress.orders_delivered += 1,
+            Some(_) => {}
+            None => inner.progress.others_delivered += 1,
+        }
+        inner.ended(now, seller_order_id);
+    }
+
+    /// The driver no longer has the delivery and did not hand it over; another may still get it.
+    pub(super) fn taken_back(&self, now: Duration, seller_order_id: &str) {
+        let mut inner = self.lock();
+        if let Some(order) = inner.orders.get_mut(seller_order_id) {
+            order.taken_back = true;
+        }
+        inner.last_change = now;
+    }
+
+    pub(super) fn error(&self, kind: &str) {
+        let mut inner = self.lock();
+        inner.progress.errors += 1;
+        count(&mut inner.report.errors, kind);
+    }
+
+    /// Whether every driver is connected and either surely free or surely not.
+    pub(super) fn is_settled(&self, now: Duration) -> bool {
+        let inner = self.lock();
+        inner.drivers.iter().all(|driver| driver.connected && driver.history.freedom_at(now) != Freedom::Unsure)
+    }
+
+    // --- orders ---
+
+    /// Notes an order that is about to be posted; false when too many are under way.
+    pub(super) fn order_posted(&self, seller_order_id: &str, now: Duration, pickup: Position) -> bool {
+        let mut inner = self.lock();
+        if inner.orders.len() >= MAX_OPEN_ORDERS {
+            return false;
+        }
+        let order = Order { pickup: Some(pickup), posted_at: now, ..Order::default() };
+        inner.orders.insert(seller_order_id.to_owned(), order);
+        inner.progress.orders_posted += 1;
+        inner.last_change = now;
+        true
+    }
+
+    /// The webhook took the order.
+    pub(super) fn order_answered(&self, seller_order_id: &str, now: Duration, answer: Answer, driver_id: Option<&str>) {
+        let mut inner = self.lock();
+        let chosen = driver_id.and_then(|id| inner.by_id.get(id).copied());
+        let Some(order) = inner.orders.get_mut(seller_order_id) else { return };
+        order.answer = Some(answer);
+        let window = Window { from: order.posted_at, to: now };
+        if let Some(pickup) = order.pickup
+            && answer == Answer::AtOnce
+        {
+            inner.to_judge.push_back(ToJudge { due: now + JUDGE_AFTER, pickup, chosen, window });
+        }
+        inner.record_way(seller_order_id);
+        inner.last_change = now;
+    }
+
+    /// The time of one answer of the webhook, whatever it said.
+    pub(super) fn webhook_answered(&self, took: Duration) {
+        self.lock().webhook.saturating_record(micros(took));
+    }
+
+    /// The order never got a 2xx.
+    pub(super) fn order_refused(&self, seller_order_id: &str) {
+        let mut inner = self.lock();
+        if inner.orders.remove(seller_order_id).is_some() {
+            inner.report.orders_refused += 1;
+        }
+    }
+
+    /// Orders that were posted and have not ended.
+    pub(super) fn open_orders(&self) -> usize {
+        self.lock().orders.values().filter(|order| !order.ended).count()
+    }
+
+    /// When anything last happened to an order.
+    pub(super) fn last_change(&self) -> Duration {
+        self.lock().last_change
+    }
+
+    // --- the run ---
+
+    /// Once a second: judges what is due (everything when `all`), prunes, and takes a snapshot.
+    pub(super) fn tick(&self, now: Duration, all: bool) -> Progress {
+        let mut inner = self.lock();
+        inner.judge(now, all);
+        inner.drivers.iter_mut().for_each(|driver| driver.history.prune(now));
+        let (since, acked) = inner.acked_before;
+        let passed_s = now.saturating_sub(since).as_secs_f64();
+        if passed_s > 0.5 {
+            inner.progress.heartbeats_acked_per_s = (inner.progress.heartbeats_acked - acked) as f64 / passed_s;
+            inner.acked_before = (now, inner.progress.heartbeats_acked);
+        }
+        let waiting = |order: &&Order| order.answer.is_some() && order.on_socket_after.is_none() && !order.ended;
+        inner.progress.orders_waiting = inner.orders.values().filter(waiting).count() as u64;
+        inner.progress.elapsed = now;
+        inner.progress.webhook = Latency::of(&inner.webhook);
+        inner.progress.webhook_to_socket = Latency::of(&inner.to_socket);
+        inner.progress.clone()
+    }
+
+    pub(super) fn report(&self, seed: u64, speed: f64) -> Report {
+        let inner = self.lock();
+        let waited_to_socket = Latency::of(&inner.waited);
+        let assigned_at_once = inner.to_socket.len();
+        let assigned_later = inner.waited.len();
+        let last = inner.progress.clone();
+        let orders_taken_back = inner.orders.values().filter(|order| order.taken_back && !order.ended).count() as u64;
+        Report {
+            last,
+            seed,
+            speed,
+            assigned_at_once,
+            assigned_later,
+            orders_taken_back,
+            waited_to_socket,
+            ..inner.report.clone()
+        }
+    }
+}
+
+impl Inner {
+    /// Records the time to the socket once both the answer and the frame are known; they come in either order.
+    fn record_way(&mut self, seller_order_id: &str) {
+        let Some(order) = self.orders.get(seller_order_id) else { return };
+        let ended = order.ended && order.answer.is_some();
+        match (order.answer, order.on_socket_after) {
+            (Some(Answer::AtOnce), Some(took)) => self.to_socket.saturating_record(micros(took)),
+            (Some(Answer::Later), Some(took)) => self.waited.saturating_record(micros(took)),
+            _ => {}
+        }
+        if ended {
+            self.orders.remove(seller_order_id);
+        }
+    }
+
+    fn ended(&mut self, now: Duration, seller_order_id: &str) {
+        self.last_change = now;
+        if let Some(order) = self.orders.get_mut(seller_order_id) {
+            order.ended = true;
+            if order.answer.is_some() {
+                self.orders.remove(seller_order_id);
+            }
+        }
+    }
+
+    fn judge(&mut self, now: Duration, all: bool) {
+        while let Some(next) = self.to_judge.pop_front_if(|next| all || next.due <= now) {
+            let histories = self.drivers.iter().map(|driver| &driver.history);
+            let verdict = next
+                .chosen
+                .map_or(Verdict::Undecidable, |chosen| judge::judge(histories, chosen, next.pickup, next.window));
+            if verdict == Verdict::NotNearest {
+                // No positions in logs: who was chosen is enough to look the decision up.
+                let driver = next.chosen.map(|chosen| self.drivers[chosen].id.as_str());
+                tracing::debug!(driver.id = driver, "an order went to a driver who was not the nearest");
+            }
+            let NearestCounts { nearest, not_nearest, undecidable } = &mut self.report.nearest;
+            match verdict {
+                Verdict::Nearest => *nearest += 1,
+                Verdict::NotNearest => *not_nearest += 1,
+                Verdict::Undecidable => *undecidable += 1,
+            }
+        }
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, kind: &str) {
+    let kind = if counts.len() < MAX_KINDS || counts.contains_key(kind) { kind } else { "others" };
+    *counts.entry(kind.to_owned()).or_default() += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_the_socket_is_measured_whichever_comes_first() {
+        let ledger = Ledger::new(vec!["d".to_owned()]);
+        let place = Position::new(1.0, 1.0).unwrap();
+        let ms = Duration::from_millis;
+        for (order, answer) in [("a", Answer::AtOnce), ("b", Answer::Later)] {
+            assert!(ledger.order_posted(order, ms(1000), place));
+            ledger.assigned(0, ms(1010), order, Freedom::Taken);
+            ledger.order_answered(order, ms(1020), answer, Some("d"));
+            ledger.assigned(0, ms(6000), order, Freedom::Taken);
+        }
+        assert!(ledger.order_posted("c", ms(1000), place));
+        ledger.order_answered("c", ms(1020), Answer::Later, None);
+        assert_eq!(ledger.tick(ms(3000), false).orders_waiting, 1);
+        ledger.assigned(0, ms(9000), "c", Freedom::Taken);
+        ledger.delivered(ms(9500), "c");
+        ledger.delivered(ms(9500), "somebody else's");
+        ledger.order_refused("never posted");
+
+        let last = ledger.tick(ms(10_000), true);
+        assert_eq!((last.orders_posted, last.orders_assigned, last.orders_delivered), (3, 3, 1));
+        assert_eq!((last.orders_waiting, last.others_delivered), (0, 1));
+        assert!((last.webhook_to_socket.max_ms - 10.0).abs() < 0.1, "{:?}", last.webhook_to_socket);
+        let report = ledger.report(1, 1.0);
+        assert_eq!((report.assigned_at_once, report.assigned_later), (1, 2));
+        assert!((report.waited_to_socket.max_ms - 8000.0).abs() < 10.0);
+        assert_eq!(ledger.open_orders(), 2);
+        let text = report.to_string();
+        assert!(text.contains("3 posted, 3 assigned (1 at once, 2 after waiting)"), "{text}");
+    }
+
+    #[test]
+    fn kinds_of_errors_are_bounded() {
+        let ledger = Ledger::new(Vec::new());
+        for kind in 0..1000 {
+            ledger.error(&format!("kind {kind}"));
+        }
+        let report = ledger.report(1, 1.0);
+        assert_eq!(report.errors.len(), MAX_KINDS + 1);
+        assert_eq!(report.errors["others"], 1000 - MAX_KINDS as u64);
+    }
+}

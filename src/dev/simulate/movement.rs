@@ -1,0 +1,286 @@
+//! How one simulated driver moves: roaming along streets, or along a recorded trace.
+//!
+//! Pure but for its seeded generator. Times are what the wall clock shows since the run began; `speed` times that is
+//! the driver's own time. A roaming driver turns to a goal when given one; a traced driver keeps to the trace and only
+//! estimates when it could have been there.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::geo;
+use super::recorded::{Sighting, Trace};
+use crate::domain::position::Position;
+
+/// Road-like speeds, in m/s.
+const ROAD_SPEED_MPS: std::ops::Range<f64> = 5.0..14.0;
+/// What a traced driver is taken to do in a city, in m/s.
+const CITY_SPEED_MPS: f64 = 8.0;
+/// A way through streets is that much longer than the straight line.
+const DETOUR: f64 = 1.3;
+/// Seconds of the driver's own time at a counter or a door.
+const DWELL_S: std::ops::Range<f64> = 20.0..60.0;
+/// Waypoints taken in one step at most: a bound, met only by absurd speeds.
+const MAX_LEGS_PER_STEP: usize = 1000;
+
+/// Whether a driver wants orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    On,
+    /// For now.
+    Off,
+    /// For good: the trace has ended.
+    Over,
+}
+
+/// One driver's movement.
+pub(super) enum Mover {
+    Roaming(Roaming),
+    Traced(Traced),
+}
+
+impl Mover {
+    pub(super) fn roaming(center: Position, radius_km: f64, speed: f64, seed: u64) -> Self {
+        Self::Roaming(Roaming::new(center, radius_km, speed, seed))
+    }
+
+    pub(super) fn traced(trace: Trace, speed: f64, seed: u64) -> Self {
+        Self::Traced(Traced { trace, speed, rng: StdRng::seed_from_u64(seed) })
+    }
+
+    /// When the driver first appears.
+    pub(super) fn starts_at(&self) -> Duration {
+        match self {
+            Self::Roaming(_) => Duration::ZERO,
+            Self::Traced(traced) => traced.wall(traced.trace.fixes()[0].0),
+        }
+    }
+
+    /// Whether the driver wants orders now, and for how long that holds at least.
+    pub(super) fn duty(&self, now: Duration) -> (Duty, Option<Duration>) {
+        match self {
+            Self::Roaming(_) => (Duty::On, None),
+            Self::Traced(traced) => traced.duty(now),
+        }
+    }
+
+    /// Where the driver is; `None` while nobody knows.
+    pub(super) fn position(&mut self, now: Duration) -> Option<Position> {
+        match self {
+            Self::Roaming(roaming) => Some(roaming.advance(now)),
+            Self::Traced(traced) => match traced.trace.at(traced.own_s(now)) {
+                Sighting::At(place) | Sighting::Over(place) => Some(place),
+                Sighting::Before(_) | Sighting::Gap(..) => None,
+            },
+        }
+    }
+
+    /// Metres per second as a bystander would measure them, for the heartbeat.
+    pub(super) fn speed_mps(&self) -> Option<f64> {
+        match self {
+            Self::Roaming(roaming) if roaming.path.is_empty() => Some(0.0),
+            Self::Roaming(roaming) => Some(roaming.leg_mps * roaming.speed),
+            Self::Traced(_) => None,
+        }
+    }
+
+    /// Goes to `goal` and stays there; the answer is when the business there is done.
+    pub(super) fn head_for(&mut self, now: Duration, goal: Position) -> Duration {
+        match self {
+            Self::Roaming(roaming) => roaming.head_for(now, goal),
+            Self::Traced(traced) => traced.time_to(now, traced.last_seen(now), goal),
+        }
+    }
+
+    /// No goal any more: back to roaming.
+    pub(super) fn release(&mut self) {
+        if let Self::Roaming(roaming) = self {
+            roaming.bound = false;
+        }
+    }
+
+    /// Whether the driver keeps to a recording whatever the orders are.
+    pub(super) fn is_traced(&self) -> bool {
+        matches!(self, Self::Traced(_))
+    }
+}
+
+/// Random waypoints within a circle, joined by an east-west and a north-south street.
+pub(super) struct Roaming {
+    center: Position,
+    radius_km: f64,
+    speed: f64,
+    rng: StdRng,
+    here: Position,
+    /// The wall time at which the driver was `here`.
+    at: Duration,
+    path: VecDeque<Position>,
+    leg_mps: f64,
+    /// Has a goal, and waits there when it is reached.
+    bound: bool,
+}
+
+impl Roaming {
+    fn new(center: Position, radius_km: f64, speed: f64, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let here = geo::random_within(&mut rng, center, radius_km);
+        let leg_mps = rng.random_range(ROAD_SPEED_MPS);
+        let path = VecDeque::new();
+        Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, bound: false }
+    }
+
+    fn advance(&mut self, now: Duration) -> Position {
+        let mut left_s = now.saturating_sub(self.at).as_secs_f64() * self.speed;
+        self.at = self.at.max(now);
+        for _ in 0..MAX_LEGS_PER_STEP {
+            let Some(&next) = self.path.front() else {
+                if self.bound {
+                    break;
+                }
+                let waypoint = geo::random_within(&mut self.rng, self.center, self.radius_km);
+                self.set_out(waypoint);
+                continue;
+            };
+            let leg_m = self.here.distance_m(&next);
+            let step_m = left_s * self.leg_mps;
+            if step_m < leg_m {
+                self.here = geo::between(self.here, next, step_m / leg_m);
+                break;
+            }
+            self.here = next;
+            self.path.pop_front();
+            left_s -= leg_m / self.leg_mps;
+        }
+        self.here
+    }
+
+    fn set_out(&mut self, goal: Position) {
+        let corner = Position::new(self.here.lat(), goal.lon()).unwrap_or(goal);
+        self.path = VecDeque::from([corner, goal]);
+        self.leg_mps = self.rng.random_range(ROAD_SPEED_MPS);
+    }
+
+    fn head_for(&mut self, now: Duration, goal: Position) -> Duration {
+        self.advance(now);
+        self.set_out(goal);
+        self.bound = true;
+        let mut way_m = 0.0;
+        let mut from = self.here;
+        for &to in &self.path {
+            way_m += from.distance_m(&to);
+            from = to;
+        }
+        now + wall(way_m / self.leg_mps + self.rng.random_range(DWELL_S), self.speed)
+    }
+}
+
+/// A recorded day.
+pub(super) struct Traced {
+    trace: Trace,
+    speed: f64,
+    rng: StdRng,
+}
+
+impl Traced {
+    fn own_s(&self, now: Duration) -> f64 {
+        now.as_secs_f64() * self.speed
+    }
+
+    fn wall(&self, own_s: f64) -> Duration {
+        wall(own_s, self.speed)
+    }
+
+    fn last_seen(&self, now: Duration) -> Position {
+        match self.trace.at(self.own_s(now)) {
+            Sighting::At(place) | Sighting::Gap(place, _) | Sighting::Over(place) => place,
+            Sighting::Before(_) => self.trace.fixes()[0].1,
+        }
+    }
+
+    fn duty(&self, now: Duration) -> (Duty, Option<Duration>) {
+        let own_s = self.own_s(now);
+        match self.trace.at(own_s) {
+            Sighting::Before(wait_s) | Sighting::Gap(_, wait_s) => (Duty::Off, Some(now + self.wall(wait_s))),
+            Sighting::At(_) => (Duty::On, Some(now + self.wall(self.trace.on_the_way_for(own_s)))),
+            Sighting::Over(_) => (Duty::Over, None),
+        }
+    }
+
+    fn time_to(&mut self, now: Duration, from: Position, goal: Position) -> Duration {
+        let drive_s = from.distance_m(&goal) * DETOUR / CITY_SPEED_MPS;
+        let dwell_s = self.rng.random_range(DWELL_S);
+        now + self.wall(drive_s + dwell_s)
+    }
+}
+
+/// The wall time that so many seconds of the driver's own time take.
+fn wall(own_s: f64, speed: f64) -> Duration {
+    Duration::try_from_secs_f64((own_s / speed).max(0.0)).unwrap_or(Duration::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn center() -> Position {
+        Position::new(12.97, 77.59).unwrap()
+    }
+
+    fn s(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn roaming_keeps_to_road_speeds_and_near_its_centre() {
+        let mut mover = Mover::roaming(center(), 3.0, 1.0, 7);
+        let mut here = mover.position(Duration::ZERO).unwrap();
+        let mut moved_m = 0.0;
+        for second in 1..2000 {
+            let next = mover.position(s(f64::from(second))).unwrap();
+            let step_m = here.distance_m(&next);
+            assert!(step_m < 14.1, "{step_m} m in a second");
+            assert!(center().distance_m(&next) < 3.0 * 1000.0 * 1.5);
+            moved_m += step_m;
+            here = next;
+        }
+        assert!(moved_m > 2000.0 * 4.0, "{moved_m}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_way() {
+        let mut ways = [7, 7, 8].map(|seed| Mover::roaming(center(), 3.0, 2.0, seed));
+        let places = ways.each_mut().map(|way| way.position(s(100.0)).unwrap());
+        assert_eq!(places[0], places[1]);
+        assert_ne!(places[0], places[2]);
+    }
+
+    #[test]
+    fn a_goal_is_reached_by_the_time_told_and_kept_until_released() {
+        let mut mover = Mover::roaming(center(), 3.0, 10.0, 7);
+        let goal = geo::offset(center(), 5000.0, 2000.0);
+        let done_at = mover.head_for(s(3.0), goal);
+        assert!(done_at > s(3.0 + 5000.0 / 140.0), "{done_at:?}");
+        assert!(mover.position(s(10.0)).unwrap().distance_m(&goal) > 100.0);
+        assert!(mover.position(done_at).unwrap().distance_m(&goal) < 1.0);
+        assert!(mover.position(done_at + s(60.0)).unwrap().distance_m(&goal) < 1.0);
+        mover.release();
+        assert!(mover.position(done_at + s(70.0)).unwrap().distance_m(&goal) > 100.0);
+    }
+
+    #[test]
+    fn a_traced_driver_keeps_its_trace_and_is_off_duty_in_breaks() {
+        let at = |lat| Position::new(lat, 0.0).unwrap();
+        let trace = Trace::new("a", vec![(100.0, at(0.0)), (200.0, at(0.01)), (900.0, at(0.02)), (950.0, at(0.03))]);
+        let mut mover = Mover::traced(trace.unwrap(), 10.0, 1);
+        assert_eq!(mover.starts_at(), s(10.0));
+        assert_eq!(mover.duty(s(15.0)), (Duty::On, Some(s(20.0))));
+        let goal = at(0.1);
+        let done_at = mover.head_for(s(15.0), goal);
+        assert!(done_at > s(15.0 + 10_500.0 * DETOUR / CITY_SPEED_MPS / 10.0), "{done_at:?}");
+        assert!((mover.position(s(15.0)).unwrap().lat() - 0.005).abs() < 1e-9, "the goal does not move it");
+        assert_eq!(mover.duty(s(30.0)), (Duty::Off, Some(s(90.0))));
+        assert_eq!(mover.position(s(30.0)), None);
+        assert_eq!(mover.duty(s(95.0)), (Duty::Over, None));
+    }
+}

@@ -1,0 +1,318 @@
+//! Recorded movement and demand: CSV files (plain or gzip), cut to a start time, demand moved to where the drivers are.
+//!
+//! Movement has the header `driver,t_s,lat,lon`, demand `t_s,lat,lon`; more columns and any order of them are fine.
+//! `t_s` is seconds since midnight. What comes out counts from the start time, so that the run begins at 0 s.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::geo;
+use crate::domain::position::{BoundingBox, Position};
+
+/// A longer silence than this in a trace is a break: nobody knows the way between its ends.
+const GAP_S: f64 = 300.0;
+/// Rows beyond this are refused: a file of that size is a mistake.
+const MAX_ROWS: usize = 5_000_000;
+/// Bytes, after unpacking, beyond which a file is not read on.
+const MAX_BYTES: u64 = 1 << 30;
+/// A drop nearer than this to its pickup is no delivery.
+const MIN_TRIP_M: f64 = 200.0;
+
+/// Why a recording cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// Not there, or not readable.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not CSV.
+    #[error("cannot read {}: {source}", path.display())]
+    Csv {
+        /// Which file.
+        path: PathBuf,
+        /// What the reader said.
+        source: csv::Error,
+    },
+    /// The header lacks a column.
+    #[error("{} has no column \"{column}\" in its header", path.display())]
+    Column {
+        /// Which file.
+        path: PathBuf,
+        /// The missing column.
+        column: &'static str,
+    },
+    /// More rows than anybody replays.
+    #[error("{} has more than {MAX_ROWS} rows", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Nothing in it that can be used at or after the start time.
+    #[error("{} has no usable row at or after {}", path.display(), clock_text(*start_s))]
+    Empty {
+        /// Which file.
+        path: PathBuf,
+        /// The start time, in seconds since midnight.
+        start_s: f64,
+    },
+}
+
+/// One driver's recorded way; times in seconds from the start of the replay, rising; may begin before 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// The name in the recording.
+    pub name: String,
+    /// (seconds, place), at least one.
+    fixes: Vec<(f64, Position)>,
+}
+
+/// What a trace says about a moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sighting {
+    /// Not begun; begins in so many seconds.
+    Before(f64),
+    /// Here.
+    At(Position),
+    /// A break in the recording, which ends in so many seconds; last seen here.
+    Gap(Position, f64),
+    /// It has ended here.
+    Over(Position),
+}
+
+impl Trace {
+    /// Sorts the fixes by time; `None` without any.
+    pub fn new(name: impl Into<String>, mut fixes: Vec<(f64, Position)>) -> Option<Self> {
+        fixes.retain(|(t_s, _)| t_s.is_finite());
+        fixes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        fixes.dedup_by(|later, earlier| later.0 == earlier.0);
+        (!fixes.is_empty()).then(|| Self { name: name.into(), fixes })
+    }
+
+    /// The fixes, oldest first.
+    pub fn fixes(&self) -> &[(f64, Position)] {
+        &self.fixes
+    }
+
+    /// Where the driver was at `t_s`: between two fixes the point on the straight line, unless they are 5 minutes apart.
+    pub(super) fn at(&self, t_s: f64) -> Sighting {
+        let next = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s);
+        let Some(previous) = next.checked_sub(1) else { return Sighting::Before(self.fixes[0].0 - t_s) };
+        let (from_s, from) = self.fixes[previous];
+        let Some(&(to_s, to)) = self.fixes.get(next) else { return Sighting::Over(from) };
+        if to_s - from_s >= GAP_S {
+            Sighting::Gap(from, to_s - t_s)
+        } else {
+            Sighting::At(geo::between(from, to, (t_s - from_s) / (to_s - from_s)))
+        }
+    }
+
+    /// Seconds from `t_s` to the next break or the end, when it is on its way now.
+    pub(super) fn on_the_way_for(&self, t_s: f64) -> f64 {
+        let first = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s).saturating_sub(1);
+        let run = self.fixes[first..].windows(2).take_while(|pair| pair[1].0 - pair[0].0 < GAP_S).count();
+        (self.fixes[first + run].0 - t_s).max(0.0)
+    }
+}
+
+/// One recorded order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecordedOrder {
+    /// Seconds from the start of the replay.
+    pub t_s: f64,
+    /// Where it is fetched.
+    pub pickup: Position,
+    /// Where it goes.
+    pub drop: Position,
+}
+
+/// Whether demand is moved to where the drivers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FitOrders {
+    /// When the two places do not overlap.
+    #[default]
+    Auto,
+    /// In any case.
+    Always,
+    /// Left where it is.
+    Never,
+}
+
+/// What to load.
+#[derive(Clone, Debug, Default)]
+pub struct RecordingOptions {
+    /// Movement.
+    pub drivers_csv: Option<PathBuf>,
+    /// Demand.
+    pub orders_csv: Option<PathBuf>,
+    /// Seconds since midnight; without it the earliest time at which every given file has begun.
+    pub start_s: Option<f64>,
+    /// Whether demand is moved to where the drivers are.
+    pub fit: FitOrders,
+    /// For the drops that are drawn.
+    pub seed: u64,
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// Drivers that are still seen at or after the start, in the order of the file; empty without a file.
+    pub traces: Vec<Trace>,
+    /// Orders at or after the start, oldest first; empty without a file.
+    pub orders: Vec<RecordedOrder>,
+    /// The time of day at which the replay begins, in seconds since midnight.
+    pub start_s: f64,
+    /// Where most of it happens; `None` when nothing was loaded.
+    pub area: Option<BoundingBox>,
+    /// Sentences for the reader: what was skipped, what was moved.
+    pub notes: Vec<String>,
+}
+
+impl Recording {
+    /// Reads the files and cuts them to the start time.
+    pub fn load(options: &RecordingOptions) -> Result<Self, RecordingError> {
+        let mut notes = Vec::new();
+        let traces = options.drivers_csv.as_deref().map(|path| read_traces(path, &mut notes)).transpose()?;
+        let demand = options.orders_csv.as_deref().map(|path| read_demand(path, &mut notes)).transpose()?;
+        let first_fix = traces.iter().flatten().map(|trace| trace.fixes[0].0).min_by(f64::total_cmp);
+        let first_order = demand.iter().flatten().map(|(t_s, _)| *t_s).next();
+        let start_s = options.start_s.unwrap_or_else(|| first_fix.unwrap_or(0.0).max(first_order.unwrap_or(0.0)));
+        let traces = begin_at(traces.unwrap_or_default(), start_s);
+        if let Some(path) = options.drivers_csv.as_ref().filter(|_| traces.is_empty()) {
+            return Err(RecordingError::Empty { path: path.clone(), start_s });
+        }
+        let mut demand = demand.unwrap_or_default();
+        demand.retain(|(t_s, _)| *t_s >= start_s);
+        demand.iter_mut().for_each(|(t_s, _)| *t_s -= start_s);
+        if let Some(path) = options.orders_csv.as_ref().filter(|_| demand.is_empty()) {
+            return Err(RecordingError::Empty { path: path.clone(), start_s });
+        }
+        let roads = geo::central_box(traces.iter().flat_map(|trace| trace.fixes.iter().map(|(_, place)| *place)));
+        if let Some(note) = fit_demand(&mut demand, roads.as_ref(), options.fit) {
+            notes.push(note);
+        }
+        let area = roads.or_else(|| geo::central_box(demand.iter().map(|(_, place)| *place)));
+        let orders = area.as_ref().map(|area| with_drops(&demand, area, options.seed)).unwrap_or_default();
+        notes.push(format!("the clock of the recording starts at {}", clock_text(start_s)));
+        Ok(Self { traces, orders, start_s, area, notes })
+    }
+}
+
+/// `HH:MM:SS` of seconds since midnight.
+pub(super) fn clock_text(t_s: f64) -> String {
+    let whole = t_s.max(0.0) as u64;
+    format!("{:02}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
+}
+
+fn begin_at(traces: Vec<Trace>, start_s: f64) -> Vec<Trace> {
+    let shifted = traces.into_iter().map(|mut trace| {
+        trace.fixes.iter_mut().for_each(|(t_s, _)| *t_s -= start_s);
+        trace
+    });
+    shifted.filter(|trace| trace.fixes.last().is_some_and(|(t_s, _)| *t_s > 0.0)).collect()
+}
+
+/// Moves demand into the box of the roads when asked to or when they lie apart, and says so.
+fn fit_demand(demand: &mut [(f64, Position)], roads: Option<&BoundingBox>, fit: FitOrders) -> Option<String> {
+    let roads = roads?;
+    let from = geo::central_box(demand.iter().map(|(_, place)| *place))?;
+    let apart = !geo::overlap(&from, roads);
+    if fit == FitOrders::Never || (fit == FitOrders::Auto && !apart) {
+        return apart.then(|| "orders lie where no driver drives, and are left there".to_owned());
+    }
+    demand.iter_mut().for_each(|(_, place)| *place = geo::fit(*place, &from, roads));
+    let (old, new) = (geo::circle_in(&from).0, geo::circle_in(roads).0);
+    Some(format!(
+        "orders are moved from around {:.2},{:.2} into the box where 90 % of the movement is, around {:.2},{:.2}",
+        old.lat(),
+        old.lon(),
+        new.lat(),
+        new.lon()
+    ))
+}
+
+/// An order goes to where the next one is fetched, or, if that is next door, to a random point.
+fn with_drops(demand: &[(f64, Position)], area: &BoundingBox, seed: u64) -> Vec<RecordedOrder> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let next_pickups = demand.iter().skip(1).map(|(_, place)| Some(*place)).chain([None]);
+    let orders = demand.iter().zip(next_pickups).map(|(&(t_s, pickup), next)| {
+        let far_enough = next.filter(|next| next.distance_m(&pickup) >= MIN_TRIP_M);
+        RecordedOrder { t_s, pickup, drop: far_enough.unwrap_or_else(|| geo::random_in_box(&mut rng, area)) }
+    });
+    orders.collect()
+}
+
+fn read_traces(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Trace>, RecordingError> {
+    let mut names: Vec<String> = Vec::new();
+    let mut fixes: HashMap<String, Vec<(f64, Position)>> = HashMap::new();
+    read_rows(path, Some("driver"), notes, |name, t_s, place| {
+        if !fixes.contains_key(name) {
+            names.push(name.to_owned());
+        }
+        fixes.entry(name.to_owned()).or_default().push((t_s, place));
+    })?;
+    Ok(names.into_iter().filter_map(|name| fixes.remove(&name).and_then(|own| Trace::new(name, own))).collect())
+}
+
+fn read_demand(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(f64, Position)>, RecordingError> {
+    let mut demand = Vec::new();
+    read_rows(path, None, notes, |_, t_s, place| demand.push((t_s, place)))?;
+    demand.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(demand)
+}
+
+/// Gives every good row to `keep`; the bad ones are counted in a note.
+fn read_rows(
+    path: &Path,
+    name_column: Option<&'static str>,
+    notes: &mut Vec<String>,
+    mut keep: impl FnMut(&str, f64, Position),
+) -> Result<(), RecordingError> {
+    let csv_error = |source| RecordingError::Csv { path: path.to_owned(), source };
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(open(path)?.take(MAX_BYTES));
+    let header = reader.headers().map_err(csv_error)?.clone();
+    let column = |column: &'static str| {
+        let found = header.iter().position(|name| name.trim_start_matches('\u{feff}').eq_ignore_ascii_case(column));
+        found.ok_or_else(|| RecordingError::Column { path: path.to_owned(), column })
+    };
+    let name_at = name_column.map(column).transpose()?;
+    let (t_at, lat_at, lon_at) = (column("t_s")?, column("lat")?, column("lon")?);
+    let (mut rows, mut skipped) = (0usize, 0usize);
+    let mut row = csv::StringRecord::new();
+    while reader.read_record(&mut row).map_err(csv_error)? {
+        rows += 1;
+        if rows > MAX_ROWS {
+            return Err(RecordingError::TooLong { path: path.to_owned() });
+        }
+        let number = |at: usize| row.get(at).and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite());
+        let name = name_at.map_or(Some(""), |at| row.get(at).filter(|name| !name.is_empty()));
+        let place = number(lat_at).zip(number(lon_at)).and_then(|(lat, lon)| Position::new(lat, lon).ok());
+        match (name, number(t_at), place) {
+            (Some(name), Some(t_s), Some(place)) => keep(name, t_s, place),
+            _ => skipped += 1,
+        }
+    }
+    if skipped > 0 {
+        notes.push(format!("{}: {skipped} of {rows} rows are unreadable and left out", path.display()));
+    }
+    Ok(())
+}
+
+/// Opens a file and unpacks it if it begins as gzip does.
+fn open(path: &Path) -> Result<Box<dyn Read>, RecordingError> {
+    let io_error = |source| RecordingError::Io { path: path.to_owned(), source };
+    let mut file = BufReader::new(File::open(path).map_err(io_error)?);
+    let gzip = file.fill_buf().map_err(io_error)?.starts_with(&[0x1f, 0x8b]);
+    Ok(if gzip { Box::new(flate2::bufread::MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+#[cfg(test)]
+mod tests;

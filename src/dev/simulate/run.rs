@@ -1,0 +1,144 @@
+//! A run under way: its drivers' and its shop's tasks, the second's tick, and when it is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::agent::Agent;
+use super::api::Api;
+use super::client::{Client, Clock};
+use super::ledger::Ledger;
+use super::movement::Mover;
+use super::{Movement, OrderSource, Progress, Report, SimulateError, orders, stopped};
+
+/// First connects are spread so that no more than these come in a second.
+const CONNECTS_PER_SECOND: u32 = 200;
+/// Orders wait so long for the fleet, beyond the time that its connects are spread over.
+const FLEET_READY_WITHIN: Duration = Duration::from_secs(10);
+/// With every order posted, the run ends when nothing has happened to any of them for so long.
+const QUIET: Duration = Duration::from_secs(60);
+/// How long drivers have to leave at the end.
+const LEAVE_WITHIN: Duration = Duration::from_secs(8);
+
+/// What lives while a run is under way; dropping it ends every task.
+pub(super) struct Run {
+    ledger: Arc<Ledger>,
+    clock: Clock,
+    stop: watch::Sender<bool>,
+    drivers: JoinSet<()>,
+    shop: JoinSet<()>,
+    /// Without a shop of its own a run does not end with its orders.
+    has_orders: bool,
+}
+
+impl Run {
+    pub(super) fn start(
+        api: Arc<Api>,
+        fleet: Vec<(String, String)>,
+        movement: Movement,
+        source: OrderSource,
+        speed: f64,
+        seed: u64,
+    ) -> Result<Self, SimulateError> {
+        let ws_url = api.ws_url()?;
+        let (stop, stopped) = watch::channel(false);
+        let (ids, tokens): (Vec<_>, Vec<_>) = fleet.into_iter().unzip();
+        let ledger = Arc::new(Ledger::new(ids));
+        let clock = Clock::start();
+        let mut drivers = JoinSet::new();
+        let spread = Duration::from_secs(1) / CONNECTS_PER_SECOND;
+        for (index, (token, mover)) in tokens.into_iter().zip(movers(movement, speed, seed)).enumerate() {
+            let first_wait = spread * u32::try_from(index).unwrap_or(u32::MAX);
+            let agent = Agent::new(index, mover, ledger.clone());
+            let (ws_url, ledger, stop) = (ws_url.clone(), ledger.clone(), stopped.clone());
+            let seed = seed.wrapping_add(index as u64);
+            drivers.spawn(Client { agent, ws_url, token, clock, ledger, stop, first_wait, seed }.run());
+        }
+        let ready_within = spread * u32::try_from(drivers.len()).unwrap_or(u32::MAX) + FLEET_READY_WITHIN;
+        let has_orders = !matches!(source, OrderSource::None);
+        let mut shop = JoinSet::new();
+        let (own_ledger, own_shop) = (ledger.clone(), orders::Shop::new(api, ledger.clone(), clock));
+        shop.spawn(async move {
+            if matches!(source, OrderSource::Rate { .. }) {
+                orders::fleet_ready(|| own_ledger.is_settled(clock.now()), ready_within).await;
+            }
+            own_shop.run(source, speed, seed, stopped).await;
+        });
+        Ok(Self { ledger, clock, stop, drivers, shop, has_orders })
+    }
+
+    pub(super) async fn watch(
+        &mut self,
+        duration: Option<Duration>,
+        shutdown: &mut watch::Receiver<bool>,
+        on_progress: &mut impl FnMut(&Progress),
+    ) {
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let end = self.clock.instant(duration.unwrap_or(Duration::MAX));
+            tokio::select! {
+                () = stopped(shutdown) => return,
+                () = sleep_until(end), if duration.is_some() => {}
+                _ = ticks.tick() => {
+                    let now = self.clock.now();
+                    on_progress(&self.ledger.tick(now, false));
+                    if self.is_over(now) {
+                        return;
+                    }
+                }
+            }
+            if duration.is_some_and(|duration| self.clock.now() >= duration) {
+                return;
+            }
+        }
+    }
+
+    /// No driver is left, or every order is posted and has ended, or nothing happens to those that are left.
+    fn is_over(&mut self, now: Duration) -> bool {
+        self.reap();
+        let posted = self.has_orders && self.shop.is_empty();
+        let quiet = now > self.ledger.last_change() + QUIET;
+        self.drivers.is_empty() || (posted && (quiet || self.ledger.open_orders() == 0))
+    }
+
+    /// Forgets tasks that have ended; none may end by a panic.
+    fn reap(&mut self) {
+        for tasks in [&mut self.drivers, &mut self.shop] {
+            while let Some(ended) = tasks.try_join_next() {
+                if ended.is_err() {
+                    self.ledger.error("simulator: a task panicked");
+                }
+            }
+        }
+    }
+
+    pub(super) async fn stop(mut self, seed: u64, speed: f64, on_progress: &mut impl FnMut(&Progress)) -> Report {
+        let _ = self.stop.send(true);
+        let leaving = async {
+            while self.shop.join_next().await.is_some() {}
+            while self.drivers.join_next().await.is_some() {}
+        };
+        if timeout(LEAVE_WITHIN, leaving).await.is_err() {
+            self.ledger.error("simulator: drivers or posts did not end in time");
+        }
+        on_progress(&self.ledger.tick(self.clock.now(), true));
+        self.ledger.report(seed, speed)
+    }
+}
+
+/// One mover a driver; with recordings as many as there are traces.
+fn movers(movement: Movement, speed: f64, seed: u64) -> Box<dyn Iterator<Item = Mover>> {
+    let seeds = (0u64..).map(move |index| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index));
+    match movement {
+        Movement::Random { center, radius_km } => {
+            Box::new(seeds.map(move |seed| Mover::roaming(center, radius_km, speed, seed)))
+        }
+        Movement::Recorded(traces) => {
+            Box::new(traces.into_iter().zip(seeds).map(move |(trace, seed)| Mover::traced(trace, speed, seed)))
+        }
+    }
+}

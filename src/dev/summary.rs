@@ -1,0 +1,80 @@
+//! What `dev` sees happening: one live screen on a terminal, plain lines elsewhere.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::shop::ReceivingShop;
+use super::simulate::Progress;
+use crate::actors::Node;
+use crate::store::{StoreError, outbox, overview};
+
+/// Between two plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows the state of things, again and again.
+pub struct Summary {
+    terminal: bool,
+    shown_lines: usize,
+    last_plain: Option<Instant>,
+}
+
+impl Summary {
+    /// On a terminal the lines are written over, elsewhere one follows the other.
+    pub fn new(terminal: bool) -> Self {
+        Self { terminal, shown_lines: 0, last_plain: None }
+    }
+
+    /// Reads and shows.
+    pub async fn show(&mut self, node: &Node, shop: &ReceivingShop, progress: Option<&Progress>) {
+        if !self.terminal && self.last_plain.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
+            return;
+        }
+        self.last_plain = Some(Instant::now());
+        let facts = match facts(node).await {
+            Ok(facts) => facts,
+            Err(error) => return self.print(&[format!("PostgreSQL does not answer: {error}")]),
+        };
+        let redis = if node.finder().is_degraded() { "out: searching in PostgreSQL" } else { "ok" };
+        let mut lines = vec![
+            format!("drivers   online {}  on duty {}  busy {}", node.sessions().len(), facts.0.on_duty, facts.0.busy),
+            format!(
+                "orders    waiting {}  under way {}  delivered {}",
+                facts.0.waiting, facts.0.under_way, facts.0.delivered
+            ),
+            format!("events    posted {}  pending {}  dead {}", shop.counts().accepted, facts.1.pending, facts.1.dead),
+        ];
+        if let Some(progress) = progress {
+            lines.push(format!(
+                "fleet     {:.0} heartbeats/s  webhook → driver p50 {:.1} ms  p99 {:.1} ms",
+                progress.heartbeats_acked_per_s, progress.webhook_to_socket.p50_ms, progress.webhook_to_socket.p99_ms
+            ));
+        }
+        lines.push(format!("redis     {redis}"));
+        self.print(&lines);
+    }
+
+    fn print(&mut self, lines: &[String]) {
+        let mut out = std::io::stdout().lock();
+        if !self.terminal {
+            let joined: Vec<String> =
+                lines.iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            let _ = writeln!(out, "{}", joined.join(" | "));
+            return;
+        }
+        if self.shown_lines > 0 {
+            // Up to where the last screen began, and clear from there.
+            let _ = write!(out, "\x1b[{}A\x1b[J", self.shown_lines);
+        }
+        for line in lines {
+            let _ = writeln!(out, "  {line}");
+        }
+        let _ = out.flush();
+        self.shown_lines = lines.len();
+    }
+}
+
+async fn facts(node: &Node) -> Result<(overview::Overview, outbox::OutboxStats), StoreError> {
+    node.database()
+        .transact(|conn| Box::pin(async move { Ok((overview::read(conn).await?, outbox::stats(conn).await?)) }))
+        .await
+}

@@ -1,0 +1,252 @@
+//! Who calls: operators and shops by API key, drivers by token. Checked before anything else of a request is looked at.
+//!
+//! A middleware looks the bearer up by its SHA-256 and leaves whom it found with the request; handlers take [`Caller`],
+//! [`Staff`] or [`DriverAuth`], which also hold the scopes.
+
+use std::future::{Ready, ready};
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::Next;
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::gate::{Gate, header_text};
+use super::problem::Problem;
+use super::tokens;
+use crate::actors::Node;
+use crate::domain::event::Actor;
+use crate::domain::ids::ApiKeyId;
+use crate::store::StoreError;
+use crate::store::credentials::{self, ApiKey, DriverIdentity};
+
+/// No key or token of ours is longer.
+const MAX_BEARER_BYTES: usize = 256;
+
+/// What an API key may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Read everything.
+    Read,
+    /// The deliveries and events of one shop.
+    Shop(String),
+}
+
+impl Scope {
+    fn of(key: &ApiKey) -> Option<Self> {
+        match (key.scope.as_str(), &key.shop) {
+            ("admin", _) => Some(Self::Admin),
+            ("read", _) => Some(Self::Read),
+            ("shop", Some(shop)) => Some(Self::Shop(shop.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Who calls by API key. A `read` key got here only to read.
+#[derive(Clone)]
+pub struct Caller {
+    /// The key's row.
+    pub key_id: ApiKeyId,
+    /// What it may do.
+    pub scope: Scope,
+    sealing_key: Vec<u8>,
+}
+
+impl Caller {
+    /// As the audit trail names them.
+    pub fn actor(&self) -> Actor {
+        Actor::Operator(self.key_id.0)
+    }
+
+    /// The shop that a `shop` key is bound to.
+    pub fn own_shop(&self) -> Option<&str> {
+        match &self.scope {
+            Scope::Shop(shop) => Some(shop),
+            Scope::Admin | Scope::Read => None,
+        }
+    }
+
+    /// Whether what belongs to `shop` is the caller's to see.
+    pub fn sees(&self, shop: &str) -> bool {
+        self.own_shop().is_none_or(|own| own == shop)
+    }
+
+    /// 32 bytes that only the holder of this API key's text can have again, different for every `id`.
+    pub fn mask(&self, id: Uuid) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.sealing_key) else { return [0; 32] };
+        mac.update(id.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(of_request::<Self>(request).and_then(|caller| {
+            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+            if caller.scope == Scope::Read && !reads { Err(forbidden()) } else { Ok(caller) }
+        }))
+    }
+}
+
+/// Who calls for the fleet: an `admin` key, or a `read` key that reads.
+#[derive(Clone)]
+pub struct Staff(pub Caller);
+
+impl FromRequest for Staff {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let caller = Caller::from_request(request, payload).into_inner();
+        ready(caller.and_then(|caller| if caller.own_shop().is_some() { Err(forbidden()) } else { Ok(Self(caller)) }))
+    }
+}
+
+/// A driver who calls by token.
+#[derive(Debug, Clone, Copy)]
+pub struct DriverAuth(pub DriverIdentity);
+
+impl FromRequest for DriverAuth {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(of_request(request))
+    }
+}
+
+fn of_request<T: Clone + 'static>(request: &HttpRequest) -> Result<T, Problem> {
+    request.extensions().get::<T>().cloned().ok_or_else(Problem::unauthorized)
+}
+
+fn forbidden() -> Problem {
+    Problem::forbidden("forbidden", "this key's scope does not allow it")
+}
+
+/// The bearer of a request, if it can be one of ours.
+pub fn bearer(request: &HttpRequest) -> Option<&str> {
+    let text = header_text(request.headers(), AUTHORIZATION.as_str())?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && (1..=MAX_BEARER_BYTES).contains(&token.len())).then_some(token)
+}
+
+/// Lets in who has an API key.
+pub async fn require_key(
+    gate: web::Data<Gate>,
+    node: web::Data<Node>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match find_caller(&gate, &node, request.request()).await {
+        Ok(caller) => admit(caller, request, next).await,
+        Err(problem) => Ok(request.into_response(HttpResponse::from_error(problem))),
+    }
+}
+
+/// Lets in who has a driver's token.
+pub async fn require_driver(
+    gate: web::Data<Gate>,
+    node: web::Data<Node>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match find_driver(&gate, &node, request.request()).await {
+        Ok(identity) => admit(DriverAuth(identity), request, next).await,
+        Err(problem) => Ok(request.into_response(HttpResponse::from_error(problem))),
+    }
+}
+
+async fn admit<T: 'static>(
+    who: T,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    request.extensions_mut().insert(who);
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<Caller, Problem> {
+    let Some(text) = bearer(request) else { return Err(gate.refuse(request)) };
+    let hash = tokens::hash(text);
+    let sealing_key = tokens::hash(&format!("sealing {text}"));
+    let found = node
+        .database()
+        .transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await }))
+        .await
+        .map_err(|error: StoreError| Problem::from(error))?;
+    let admitted = found.and_then(|key| Scope::of(&key).map(|scope| (ApiKeyId(key.id), scope)));
+    match admitted {
+        Some((key_id, scope)) => Ok(Caller { key_id, scope, sealing_key }),
+        None => Err(gate.refuse(request)),
+    }
+}
+
+/// The driver whose token the request bears.
+pub async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
+    let Some(hash) = bearer(request).map(tokens::hash) else { return Err(gate.refuse(request)) };
+    let found = node
+        .database()
+        .transact(move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await }))
+        .await
+        .map_err(|error: StoreError| Problem::from(error))?;
+    found.ok_or_else(|| gate.refuse(request))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    /// A caller of a scope, whose key is made of one byte.
+    pub(in crate::http) fn caller(scope: Scope, byte: u8) -> Caller {
+        Caller { key_id: ApiKeyId::new(), scope, sealing_key: vec![byte; 32] }
+    }
+
+    fn taken<T: FromRequest<Error = Problem, Future = Ready<Result<T, Problem>>>>(
+        method: Method,
+        scope: Scope,
+    ) -> Result<T, &'static str> {
+        let request = TestRequest::default().method(method).to_http_request();
+        request.extensions_mut().insert(caller(scope, 7));
+        T::from_request(&request, &mut Payload::None).into_inner().map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn scopes_hold() {
+        let shop = || Scope::Shop("a".to_owned());
+        assert!(taken::<Staff>(Method::POST, Scope::Admin).is_ok());
+        assert!(taken::<Staff>(Method::GET, Scope::Read).is_ok());
+        assert_eq!(taken::<Staff>(Method::POST, Scope::Read).err(), Some("forbidden"));
+        assert_eq!(taken::<Staff>(Method::GET, shop()).err(), Some("forbidden"));
+        assert!(taken::<Caller>(Method::POST, shop()).is_ok());
+        assert!(caller(shop(), 7).sees("a") && !caller(shop(), 7).sees("b") && caller(Scope::Read, 7).sees("b"));
+    }
+
+    #[test]
+    fn a_bearer_is_read_whatever_the_case_of_its_scheme() {
+        let with = |value: &str| TestRequest::default().insert_header((AUTHORIZATION, value)).to_http_request();
+        assert_eq!(bearer(&with("bearer dt_key_x")), Some("dt_key_x"));
+        for bad in ["Basic x", "Bearer", "Bearer ", &format!("Bearer {}", "x".repeat(300))] {
+            assert_eq!(bearer(&with(bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mask_is_the_keys_and_the_ids_own() {
+        let (one, id) = (caller(Scope::Admin, 7), Uuid::now_v7());
+        assert_eq!(one.mask(id), one.mask(id));
+        assert_ne!(one.mask(id), one.mask(Uuid::now_v7()));
+        assert_ne!(one.mask(id), caller(Scope::Admin, 8).mask(id));
+    }
+}

@@ -1,0 +1,53 @@
+//! Pages of `ALLOWED_ORIGINS` may call `/api/v1`. Keys travel in `Authorization`, never in cookies.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue,
+    ORIGIN, VARY,
+};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpResponse, web};
+
+use super::gate::Gate;
+
+const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
+const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
+const RESPONSE_HEADERS: &str = "location, retry-after, x-request-id";
+
+/// Answers preflights of allowed origins, and marks what they may read.
+pub async fn allow(
+    gate: web::Data<Gate>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let origin = request.headers().get(ORIGIN).cloned();
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|text| gate.allows_origin(text)));
+    let is_preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if is_preflight && allowed.is_some() {
+        request.into_response(preflight())
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
+    mark(response.headers_mut(), allowed);
+    Ok(response)
+}
+
+fn preflight() -> HttpResponse {
+    HttpResponse::NoContent()
+        .insert_header((ACCESS_CONTROL_ALLOW_METHODS, METHODS))
+        .insert_header((ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS))
+        .insert_header((ACCESS_CONTROL_MAX_AGE, "600"))
+        .finish()
+}
+
+fn mark(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = allowed {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
+    }
+}

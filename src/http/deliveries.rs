@@ -1,0 +1,146 @@
+//! Deliveries, for operators and for shops (their own): create, list, read, audit trail.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, Utc};
+
+use super::auth::Caller;
+use super::body::{self, RawBody, path_id};
+use super::fields::Query;
+use super::gate::Gate;
+use super::idempotency::{Answer, Keyed};
+use super::orders::{self, Order};
+use super::pagination::{Page, list as page_of};
+use super::problem::Problem;
+use super::routes::{get, post, resource};
+use super::shapes;
+use crate::actors::Node;
+use crate::dispatch::DispatchError;
+use crate::domain::ids::{DeliveryId, ShopName};
+use crate::store::deliveries::{self, Delivery, DeliveryFilter};
+use crate::store::{StoreError, audit};
+use crate::vendure::order::parse_order_with_shop;
+
+/// Registers the routes.
+pub fn configure(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/deliveries", "GET, POST").route(get().to(list)).route(post().to(create)))
+        .service(resource("/deliveries/{id}", "GET").route(get().to(read)))
+        .service(resource("/deliveries/{id}/events", "GET").route(get().to(trail)));
+}
+
+async fn create(
+    caller: Caller,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    gate: web::Data<Gate>,
+    raw: RawBody,
+) -> Result<HttpResponse, Problem> {
+    body::check_type(request.headers())?;
+    let (named, order) = parse_order_with_shop(&raw.0).map_err(orders::refusal)?;
+    let shop = shop_of(&caller, named)?;
+    if node.is_draining() {
+        return Err(Problem::draining());
+    }
+    gate.admit_order(&shop)?;
+    let body_hash = body::hash(&raw.0);
+    let keyed = Keyed::of(&request, &caller, body_hash)?;
+    let order = Order { shop, order, body_hash, actor: caller.actor() };
+    Ok(orders::take(&node, order, keyed).await?.into_response())
+}
+
+/// A `shop` key's own shop; an admin names one.
+fn shop_of(caller: &Caller, named: Option<ShopName>) -> Result<ShopName, Problem> {
+    match (caller.own_shop(), named) {
+        (None, Some(named)) => Ok(named),
+        (None, None) => Err(Problem::field("shop", "required", "is required")),
+        (Some(own), Some(named)) if named.as_str() != own => Err(Problem::not_found()),
+        (Some(own), _) => ShopName::parse(own).ok_or_else(|| Problem::internal("a key's shop has no shop's name")),
+    }
+}
+
+async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    let mut query = Query::of(&request);
+    let page = Page::<(DateTime<Utc>, DeliveryId)>::read(&mut query);
+    let shop = query.parse("shop", "form", "must be a shop's name", ShopName::parse);
+    let shop = shop.map(|shop| shop.as_str().to_owned());
+    let foreign = shop.as_deref().is_some_and(|shop| !caller.sees(shop));
+    let filter = DeliveryFilter {
+        status: query.state("status"),
+        driver_id: query.id("driverId"),
+        shop: caller.own_shop().map(str::to_owned).or(shop),
+        seller_order_id: query.external_id("sellerOrderId"),
+        external_id: query.external_id("externalId"),
+        from: query.moment("from"),
+        to: query.moment("to"),
+        updated_since: query.moment("updatedSince"),
+        before: page.after,
+        limit: page.fetch(),
+    };
+    query.finish()?;
+    if foreign {
+        return Err(Problem::not_found());
+    }
+    let found = node
+        .database()
+        .transact(move |conn| Box::pin(async move { deliveries::list(conn, &filter).await }))
+        .await
+        .map_err(|error: StoreError| Problem::from(error))?;
+    let mut found = found;
+    let next = page.cut(&mut found, |delivery| (delivery.created_at, delivery.id));
+    Ok(Answer::ok(page_of(found.iter().map(shapes::delivery).collect(), next)).into_response())
+}
+
+/// What the caller does not see is not there.
+pub(super) fn visible(caller: &Caller, found: Option<Delivery>) -> Result<Delivery, DispatchError> {
+    found.filter(|delivery| caller.sees(&delivery.shop)).ok_or(DispatchError::NotFound)
+}
+
+async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    let id: DeliveryId = path_id(&path)?;
+    let delivery = node
+        .database()
+        .transact(move |conn| Box::pin(async move { visible(&caller, deliveries::get(conn, id).await?) }))
+        .await?;
+    Ok(Answer::ok(shapes::delivery(&delivery)).into_response())
+}
+
+async fn trail(
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Problem> {
+    let id: DeliveryId = path_id(&path)?;
+    let mut query = Query::of(&request);
+    let page = Page::<i32>::read(&mut query);
+    query.finish()?;
+    let (after, fetch) = (page.after, page.fetch());
+    let mut rows = node
+        .database()
+        .transact(move |conn| {
+            Box::pin(async move {
+                visible(&caller, deliveries::get(&mut *conn, id).await?)?;
+                Ok::<_, DispatchError>(audit::list(conn, id, after, fetch).await?)
+            })
+        })
+        .await?;
+    let next = page.cut(&mut rows, |row| row.sequence);
+    Ok(Answer::ok(page_of(rows.iter().map(shapes::event).collect(), next)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::auth::Scope;
+    use crate::http::auth::tests::caller;
+
+    #[test]
+    fn a_shops_key_posts_for_its_own_shop() {
+        let shop = |name: &str| ShopName::parse(name);
+        let own = caller(Scope::Shop("a".to_owned()), 7);
+        assert_eq!(shop_of(&own, None).unwrap().as_str(), "a");
+        assert_eq!(shop_of(&own, shop("b")).unwrap_err().code(), "not_found");
+        let admin = caller(Scope::Admin, 7);
+        assert_eq!(shop_of(&admin, shop("b")).unwrap().as_str(), "b");
+        assert_eq!(shop_of(&admin, None).unwrap_err().code(), "invalid_fields");
+    }
+}

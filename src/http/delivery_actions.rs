@@ -1,0 +1,205 @@
+//! Acting on one delivery, for operators and for shops (their own): assign, cancel, set its status, retry.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value};
+
+use super::auth::Caller;
+use super::body::{JsonBody, path_id};
+use super::deliveries::visible;
+use super::fields::Fields;
+use super::idempotency::{self, Answer, Keyed};
+use super::problem::Problem;
+use super::routes::{post, resource};
+use super::shapes;
+use crate::actors::Node;
+use crate::dispatch::lifecycle::{self, Ending};
+use crate::dispatch::progress::{self, Particulars, Step};
+use crate::dispatch::{DispatchError, Unit};
+use crate::domain::delivery::FailureCode;
+use crate::domain::event::Actor;
+use crate::domain::fields::FieldError;
+use crate::domain::ids::{DeliveryId, DriverId};
+use crate::store::deliveries::{self, Delivery};
+use crate::store::drivers;
+
+/// Registers the routes.
+pub fn configure(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/deliveries/{id}/assign", "POST").route(post().to(assign)))
+        .service(resource("/deliveries/{id}/cancel", "POST").route(post().to(cancel)))
+        .service(resource("/deliveries/{id}/status", "POST").route(post().to(set_status)))
+        .service(resource("/deliveries/{id}/retry", "POST").route(post().to(retry)));
+}
+
+/// What is done to one delivery.
+enum Action {
+    Assign(DriverId),
+    Cancel(Ending),
+    Update(Step, Particulars),
+    Retry(Ending),
+}
+
+/// A request to act on one delivery, before its own fields are read.
+struct Acting {
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body_hash: [u8; 32],
+}
+
+impl Acting {
+    async fn perform(self, action: Action) -> Result<HttpResponse, Problem> {
+        let id: DeliveryId = path_id(&self.path)?;
+        let keyed = Keyed::of(&self.request, &self.caller, self.body_hash)?;
+        let caller = self.caller;
+        let answer = idempotency::perform(&self.node, keyed, move |unit| {
+            Box::pin(async move {
+                let mut delivery = visible(&caller, deliveries::lock(unit.conn, id).await?)?;
+                act(unit, &mut delivery, &action, &caller.actor()).await?;
+                let after = deliveries::get(unit.conn, id).await?.ok_or(DispatchError::NotFound)?;
+                Ok(Answer::ok(shapes::delivery(&after)))
+            })
+        });
+        Ok(answer.await?.into_response())
+    }
+}
+
+async fn act(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    action: &Action,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    match action {
+        Action::Assign(driver) => give(unit, delivery, *driver, actor).await,
+        Action::Cancel(ending) => lifecycle::cancel(unit, delivery, ending, actor).await,
+        Action::Update(step, particulars) => {
+            progress::update_by_operator(unit, delivery, *step, particulars, actor).await
+        }
+        Action::Retry(ending) => lifecycle::retry(unit, delivery, ending, actor).await,
+    }
+}
+
+/// Gives a waiting delivery to a driver whom an operator chose, online or not.
+async fn give(
+    unit: &mut Unit<'_>,
+    delivery: &mut Delivery,
+    driver: DriverId,
+    actor: &Actor,
+) -> Result<(), DispatchError> {
+    let unknown = || DispatchError::Fields(vec![FieldError::new("driverId", "unknown", "there is no such driver")]);
+    let driver = drivers::lock(unit.conn, driver).await?.ok_or_else(unknown)?;
+    lifecycle::give(unit, delivery, &driver, None, actor).await
+}
+
+async fn assign(
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let mut fields = Fields::of(&body.object);
+    let driver = fields.required("driverId", Fields::id);
+    fields.required("reason", Fields::reason);
+    fields.finish()?;
+    let driver = driver.ok_or_else(Problem::not_found)?;
+    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Assign(driver)).await
+}
+
+async fn cancel(
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let ending = parse_reason(&body.object)?;
+    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Cancel(ending)).await
+}
+
+async fn retry(
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let ending = parse_reason(&body.object)?;
+    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Retry(ending)).await
+}
+
+async fn set_status(
+    caller: Caller,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let (step, particulars) = parse_status(&body.object)?;
+    let action = Action::Update(step, particulars);
+    Acting { caller, path, request, node, body_hash: body.hash }.perform(action).await
+}
+
+fn parse_reason(object: &Map<String, Value>) -> Result<Ending, Problem> {
+    let mut fields = Fields::of(object);
+    let reason = fields.required("reason", Fields::reason).unwrap_or_default();
+    fields.finish()?;
+    Ok(Ending::of(&reason))
+}
+
+/// `{status, failure?: {code, reason?}, reason}`. A failure without a code is the operator's: MANUAL_CANCEL.
+fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Problem> {
+    let mut fields = Fields::of(object);
+    let step = fields.required("status", |fields, name| {
+        fields.choice(name, "PICKED_UP, IN_TRANSIT, DELIVERED, FAILED", |text| match text {
+            "PICKED_UP" => Some(Step::PickedUp),
+            "IN_TRANSIT" => Some(Step::InTransit),
+            "DELIVERED" => Some(Step::Delivered),
+            "FAILED" => Some(Step::Failed),
+            _ => None,
+        })
+    });
+    let reason = fields.required("reason", Fields::reason);
+    let failure = fields.object("failure", |inner| {
+        let code = inner.required("code", |inner, name| {
+            inner.choice(name, "the failure codes", |text| serde_json::from_value(Value::from(text)).ok())
+        });
+        let words = inner.reason("reason");
+        code.map(|code: FailureCode| (code, words))
+    });
+    fields.finish()?;
+    let step = step.ok_or_else(Problem::not_found)?;
+    let failure = (step == Step::Failed).then(|| match failure {
+        Some((code, words)) => (code, words.or(reason)),
+        None => (FailureCode::ManualCancel, reason),
+    });
+    Ok((step, Particulars { failure, ..Particulars::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status(value: Value) -> Result<(Step, Particulars), Problem> {
+        parse_status(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_failure_has_a_code_and_words() {
+        let (step, with) = status(json!({"status": "FAILED", "reason": "lost"})).unwrap();
+        assert_eq!((step, with.failure), (Step::Failed, Some((FailureCode::ManualCancel, Some("lost".to_owned())))));
+        let named = json!({"status": "FAILED", "reason": "x", "failure": {"code": "TIMEOUT", "reason": "too late"}});
+        assert_eq!(status(named).unwrap().1.failure, Some((FailureCode::Timeout, Some("too late".to_owned()))));
+        let none = status(json!({"status": "DELIVERED", "reason": "told by phone"})).unwrap();
+        assert_eq!((none.0, none.1.failure), (Step::Delivered, None));
+        for bad in [
+            json!({"status": "ASSIGNED", "reason": "x"}),
+            json!({"status": "FAILED"}),
+            json!({"status": "FAILED", "reason": "x", "failure": {"code": "RAIN"}}),
+        ] {
+            assert!(status(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

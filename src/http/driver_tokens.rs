@@ -1,0 +1,128 @@
+//! Drivers' tokens, for operators: made (shown once), listed (never shown), revoked.
+//!
+//! An answer kept for an `Idempotency-Key` must not hold a token that is stored as a hash alone: it is kept masked, and
+//! only the API key that asked for it can take the mask off.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::auth::{Caller, Staff};
+use super::body::{JsonBody, path_id};
+use super::fields::Query;
+use super::idempotency::{self, Answer, Keyed};
+use super::pagination::{Page, list as page_of};
+use super::problem::Problem;
+use super::routes::{get, post, resource};
+use super::shapes;
+use super::tokens::{self, TokenKind};
+use crate::actors::Node;
+use crate::dispatch::{DispatchError, roster};
+use crate::domain::ids::{DriverId, TokenId};
+use crate::store::{credentials, drivers};
+
+/// Registers the routes.
+pub fn configure(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/drivers/{id}/tokens", "GET, POST").route(get().to(list)).route(post().to(create)))
+        .service(resource("/drivers/{id}/tokens/{token_id}", "DELETE").route(web::delete().to(revoke)));
+}
+
+async fn create(
+    staff: Staff,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let driver: DriverId = path_id(&path)?;
+    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let caller = staff.0.clone();
+    let answer = idempotency::perform(&node, keyed, move |unit| {
+        Box::pin(async move {
+            drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
+            let new = tokens::make(TokenKind::Driver);
+            let id = credentials::insert_token(unit.conn, driver, &new.hash()).await?;
+            let masked = URL_SAFE_NO_PAD.encode(mask(&caller, id.0, new.expose().as_bytes()));
+            let location = format!("/api/v1/drivers/{driver}/tokens/{id}");
+            Ok(Answer::created(location, json!({"tokenId": id, "masked": masked})))
+        })
+    });
+    let mut answer = answer.await?;
+    answer.body = unmask(&staff.0, &answer.body)?;
+    Ok(answer.into_response())
+}
+
+/// Puts the mask on, or takes it off: it is as long as needed, of blocks that differ.
+fn mask(caller: &Caller, id: Uuid, text: &[u8]) -> Vec<u8> {
+    let blocks = text.chunks(32).enumerate().flat_map(|(index, chunk)| {
+        let mask = caller.mask(Uuid::from_u128(id.as_u128() ^ index as u128));
+        chunk.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect::<Vec<u8>>()
+    });
+    blocks.collect()
+}
+
+fn unmask(caller: &Caller, kept: &Value) -> Result<Value, Problem> {
+    let unreadable = || Problem::internal("a kept token cannot be read");
+    let id: TokenId = kept["tokenId"].as_str().and_then(|id| id.parse().ok()).ok_or_else(unreadable)?;
+    let masked = kept["masked"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).ok_or_else(unreadable)?;
+    let token = String::from_utf8(mask(caller, id.0, &masked)).map_err(|_| unreadable())?;
+    Ok(json!({"tokenId": id, "token": token}))
+}
+
+async fn list(
+    _staff: Staff,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Problem> {
+    let driver: DriverId = path_id(&path)?;
+    let mut query = Query::of(&request);
+    let page = Page::<TokenId>::read(&mut query);
+    query.finish()?;
+    let (after, fetch) = (page.after, page.fetch());
+    let mut rows = node
+        .database()
+        .transact(move |conn| {
+            Box::pin(async move {
+                drivers::get(&mut *conn, driver).await?.ok_or(DispatchError::NotFound)?;
+                Ok::<_, DispatchError>(credentials::list_tokens(conn, driver, after, fetch).await?)
+            })
+        })
+        .await?;
+    let next = page.cut(&mut rows, |row| TokenId(row.id));
+    Ok(Answer::ok(page_of(rows.iter().map(shapes::token).collect(), next)).into_response())
+}
+
+async fn revoke(
+    _staff: Staff,
+    path: web::Path<(String, String)>,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Problem> {
+    let (driver, token) = path.into_inner();
+    let driver: DriverId = driver.parse().map_err(|_| Problem::not_found())?;
+    let token: TokenId = token.parse().map_err(|_| Problem::not_found())?;
+    node.perform(move |unit| Box::pin(async move { roster::revoke_token(unit, driver, token).await })).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::auth::Scope;
+    use crate::http::auth::tests::caller;
+
+    #[test]
+    fn a_kept_token_is_read_by_its_own_key_alone() {
+        let (own, other) = (caller(Scope::Admin, 1), caller(Scope::Admin, 2));
+        let token = tokens::make(TokenKind::Driver);
+        let token = token.expose();
+        let id = TokenId::new();
+        let masked = mask(&own, id.0, token.as_bytes());
+        let kept = json!({"tokenId": id, "masked": URL_SAFE_NO_PAD.encode(&masked)});
+        assert!(!kept.to_string().contains(token));
+        assert_eq!(unmask(&own, &kept).unwrap()["token"], token);
+        assert_ne!(unmask(&other, &kept).ok().map(|value| value["token"].clone()), Some(token.into()));
+    }
+}

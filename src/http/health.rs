@@ -1,0 +1,118 @@
+//! How the node is: for people and balancers. `/health` answers within two seconds, whatever hangs.
+
+use std::time::{Duration, Instant};
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, web};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::idempotency::Answer;
+use super::problem::Problem;
+use super::routes::{get, resource};
+use crate::actors::Node;
+use crate::presence::{RedisHealth, RedisState};
+use crate::protocol::outbound::put;
+use crate::store::StoreError;
+use crate::store::outbox::{self, OutboxStats};
+
+/// How long each probe may take; both run at once.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Registers the routes.
+pub fn configure(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/health", "GET").route(get().to(health)))
+        .service(resource("/health/live", "GET").route(get().to(live)))
+        .service(resource("/health/ready", "GET").route(get().to(ready)));
+}
+
+/// The process runs.
+async fn live() -> HttpResponse {
+    Answer::ok(json!({"status": "ok"})).into_response()
+}
+
+/// 503 only while starting and draining: an outage of PostgreSQL must drop no socket.
+async fn ready(node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    if node.is_ready() { Ok(Answer::ok(json!({"status": "ok"})).into_response()) } else { Err(Problem::not_ready()) }
+}
+
+async fn health(node: web::Data<Node>) -> HttpResponse {
+    let (database, redis) = tokio::join!(probe_database(&node), probe_redis(&node));
+    let (status, mut body) = report(database, redis);
+    body["version"] = json!(env!("CARGO_PKG_VERSION"));
+    body["node"] = json!(node.config().node_id);
+    body["listen"] = json!(node.http_addr().to_string());
+    body["metricsListen"] = json!(node.metrics_addr().to_string());
+    Answer { status, location: None, body }.into_response()
+}
+
+/// The outbox and how long it took to count; `None` when PostgreSQL is out.
+async fn probe_database(node: &Node) -> Option<(OutboxStats, f64)> {
+    let started = Instant::now();
+    let counting = node.database().transact(|conn| Box::pin(async move { outbox::stats(conn).await }));
+    let counted: Result<OutboxStats, StoreError> = timeout(PROBE_TIMEOUT, counting).await.ok()?;
+    match counted {
+        Ok(stats) => Some((stats, started.elapsed().as_secs_f64() * 1000.0)),
+        Err(error) => {
+            tracing::debug!(error = %error, "PostgreSQL did not answer a health probe");
+            None
+        }
+    }
+}
+
+async fn probe_redis(node: &Node) -> Option<RedisHealth> {
+    timeout(PROBE_TIMEOUT, node.presence().health()).await.ok()
+}
+
+/// `down` without PostgreSQL, `degraded` without a Redis that can be believed. Dead letters degrade nothing.
+fn report(database: Option<(OutboxStats, f64)>, redis: Option<RedisHealth>) -> (StatusCode, Value) {
+    let redis_up = redis.as_ref().is_some_and(|redis| redis.state == RedisState::Up);
+    let warm = redis.as_ref().is_some_and(|redis| redis.warm);
+    let (code, status) = match (&database, redis_up && warm) {
+        (None, _) => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+        (Some(_), false) => (StatusCode::OK, "degraded"),
+        (Some(_), true) => (StatusCode::OK, "ok"),
+    };
+    let word = |up: bool| if up { "up" } else { "down" };
+    let mut body = json!({
+        "status": status,
+        "database": {"status": word(database.is_some())},
+        "redis": {"status": word(redis_up), "warm": warm},
+    });
+    put(&mut body["redis"], "latencyMs", redis.and_then(|redis| redis.latency_ms).map(in_tenths));
+    if let Some((outbox, latency_ms)) = database {
+        body["database"]["latencyMs"] = json!(in_tenths(latency_ms));
+        body["outbox"] = json!({"pending": outbox.pending, "dead": outbox.dead});
+        put(&mut body["outbox"], "oldestPendingMs", outbox.oldest_pending_ms.map(|ms| ms.max(0)));
+    }
+    (code, body)
+}
+
+fn in_tenths(ms: f64) -> f64 {
+    (ms * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redis(state: RedisState, warm: bool) -> Option<RedisHealth> {
+        Some(RedisHealth { state, warm, error: Some("redis://secret".to_owned()), latency_ms: Some(0.25) })
+    }
+
+    #[test]
+    fn postgresql_decides_and_redis_degrades() {
+        let full = Some((OutboxStats { pending: 3, dead: 7, oldest_pending_ms: Some(12) }, 1.0));
+        let (code, body) = report(full, redis(RedisState::Up, true));
+        assert_eq!((code, &body["status"]), (StatusCode::OK, &json!("ok")));
+        assert_eq!(body["outbox"], json!({"pending": 3, "dead": 7, "oldestPendingMs": 12}));
+        for out in [None, redis(RedisState::Down, false), redis(RedisState::Up, false)] {
+            let (code, body) = report(full, out);
+            assert_eq!((code, &body["status"]), (StatusCode::OK, &json!("degraded")));
+            assert!(!body.to_string().contains("secret"));
+        }
+        let (code, body) = report(None, redis(RedisState::Up, true));
+        assert_eq!((code, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("down")));
+        assert!(body.get("outbox").is_none());
+    }
+}

@@ -1,0 +1,148 @@
+//! `Idempotency-Key`: a POST of an operator's that is repeated within a day is answered as it was the first time.
+//!
+//! The answer is kept in the transaction of the work itself, so that there is never one without the other. Only a 2xx is
+//! kept: an error rolls the transaction back.
+
+use actix_web::HttpRequest;
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use serde_json::Value;
+
+use super::auth::Caller;
+use super::problem::Problem;
+use crate::actors::Node;
+use crate::dispatch::{DispatchError, Unit};
+use crate::store::Work;
+use crate::store::idempotency::{self, RequestKey, SavedAnswer};
+
+const HEADER: &str = "idempotency-key";
+const MAX_KEY_BYTES: usize = 255;
+
+/// A success, as it is sent and kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// 2xx.
+    pub status: StatusCode,
+    /// Where what was created is.
+    pub location: Option<String>,
+    /// The body.
+    pub body: Value,
+}
+
+impl Answer {
+    /// 200 with an object.
+    pub fn ok(body: Value) -> Self {
+        Self { status: StatusCode::OK, location: None, body }
+    }
+
+    /// 201 with what was created, and where it is.
+    pub fn created(location: String, body: Value) -> Self {
+        Self { status: StatusCode::CREATED, location: Some(location), body }
+    }
+
+    /// 202 with what is under way.
+    pub fn accepted(body: Value) -> Self {
+        Self { status: StatusCode::ACCEPTED, location: None, body }
+    }
+
+    /// As a response. Nothing of the API may be kept by a cache.
+    pub fn into_response(self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        response.insert_header((CONTENT_TYPE, "application/json"));
+        response.insert_header((CACHE_CONTROL, "no-store"));
+        if let Some(location) = self.location {
+            response.insert_header((LOCATION, location));
+        }
+        response.body(self.body.to_string())
+    }
+}
+
+/// A request that carries a key.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    request: RequestKey,
+    body_hash: [u8; 32],
+}
+
+impl Keyed {
+    /// The key of a request, if it carries one; `body_hash` is SHA-256 of its body.
+    pub fn of(request: &HttpRequest, caller: &Caller, body_hash: [u8; 32]) -> Result<Option<Self>, Problem> {
+        let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
+        let key = value.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
+        let Some(key) = key else {
+            return Err(Problem::field("Idempotency-Key", "length", "must have 1 to 255 visible ASCII characters"));
+        };
+        let route = format!("{} {}", request.method(), request.path());
+        let request = RequestKey { owner: caller.key_id.to_string(), route, key: key.to_owned() };
+        Ok(Some(Self { request, body_hash }))
+    }
+
+    /// Takes the key's turn in the unit's transaction, and gives the answer that was given before.
+    pub async fn begin(&self, unit: &mut Unit<'_>) -> Result<Option<Answer>, DispatchError> {
+        if !idempotency::try_turn(unit.conn, &self.request).await? {
+            return Err(DispatchError::UnderWay);
+        }
+        let Some(saved) = idempotency::find(unit.conn, &self.request).await? else { return Ok(None) };
+        if saved.body_hash != self.body_hash {
+            return Err(DispatchError::KeyReused);
+        }
+        Ok(Some(restore(saved)))
+    }
+
+    /// Keeps an answer in the unit's transaction.
+    pub async fn keep(&self, unit: &mut Unit<'_>, answer: &Answer) -> Result<(), DispatchError> {
+        let saved = SavedAnswer {
+            body_hash: self.body_hash.to_vec(),
+            status: answer.status.as_u16().into(),
+            location: answer.location.clone(),
+            response: answer.body.to_string().into_bytes(),
+        };
+        Ok(idempotency::save(unit.conn, &self.request, &saved).await?)
+    }
+}
+
+fn restore(saved: SavedAnswer) -> Answer {
+    let status = u16::try_from(saved.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    Answer {
+        status: status.unwrap_or(StatusCode::OK),
+        location: saved.location,
+        body: serde_json::from_slice(&saved.response).unwrap_or(Value::Null),
+    }
+}
+
+/// Does `work` in one transaction with the keeping of its answer, or gives the answer that was given before.
+pub async fn perform<F>(node: &Node, keyed: Option<Keyed>, work: F) -> Result<Answer, Problem>
+where
+    F: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> Work<'u, Answer, DispatchError> + Send + 'static,
+{
+    let outcome = node.perform(move |unit| {
+        Box::pin(async move {
+            let Some(keyed) = keyed else { return work(unit).await };
+            if let Some(before) = keyed.begin(unit).await? {
+                return Ok(before);
+            }
+            let answer = work(unit).await?;
+            keyed.keep(unit, &answer).await?;
+            Ok(answer)
+        })
+    });
+    Ok(outcome.await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_kept_answer_is_given_again_as_it_was() {
+        let saved = SavedAnswer {
+            body_hash: vec![1],
+            status: 201,
+            location: Some("/api/v1/drivers/1".to_owned()),
+            response: br#"{"a":1}"#.to_vec(),
+        };
+        assert_eq!(restore(saved), Answer::created("/api/v1/drivers/1".to_owned(), json!({"a": 1})));
+    }
+}

@@ -1,0 +1,139 @@
+//! How often, and how many at once: rates by key, and open connections by address. Zero means no limit.
+
+use std::any::Any;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+/// Above so many keys, those that are back at rest are forgotten before another comes in.
+const MANY_KEYS: usize = 10_000;
+
+/// A rate for each key.
+pub struct KeyedRate<K: Hash + Eq + Clone> {
+    limiter: Option<DefaultKeyedRateLimiter<K>>,
+    clock: DefaultClock,
+}
+
+impl<K: Hash + Eq + Clone> KeyedRate<K> {
+    /// So many a second.
+    pub fn per_second(count: u32) -> Self {
+        Self::new(NonZeroU32::new(count).map(Quota::per_second))
+    }
+
+    /// So many a minute.
+    pub fn per_minute(count: u32) -> Self {
+        Self::new(NonZeroU32::new(count).map(Quota::per_minute))
+    }
+
+    fn new(quota: Option<Quota>) -> Self {
+        Self { limiter: quota.map(RateLimiter::keyed), clock: DefaultClock::default() }
+    }
+
+    /// Counts one for `key`; over the rate: how long to wait, in whole seconds.
+    pub fn count(&self, key: &K) -> Result<(), u64> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        if limiter.len() > MANY_KEYS {
+            limiter.retain_recent();
+        }
+        limiter.check_key(key).map_err(|until| whole_seconds(until.wait_time_from(self.clock.now())))
+    }
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).max(1) as u64
+}
+
+/// What stands for an address in a limit: an IPv6 one for its whole /64, which one customer has.
+pub fn address_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+/// Open connections by address.
+#[derive(Clone)]
+pub struct Connections {
+    max: u32,
+    open: Arc<DashMap<IpAddr, u32>>,
+}
+
+/// One open connection; counted until dropped.
+pub struct Permit {
+    address: IpAddr,
+    open: Arc<DashMap<IpAddr, u32>>,
+}
+
+impl Connections {
+    /// At most `max` an address; 0: no limit.
+    pub fn new(max: u32) -> Self {
+        Self { max, open: Arc::default() }
+    }
+
+    /// Counts one connection for as long as what is given lives; `None` when the address has too many.
+    pub fn open(&self, address: IpAddr) -> Option<Box<dyn Any>> {
+        if self.max == 0 {
+            return Some(Box::new(()));
+        }
+        let address = address_key(address);
+        let mut count = self.open.entry(address).or_insert(0);
+        if *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        drop(count);
+        Some(Box::new(Permit { address, open: self.open.clone() }))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.open.get_mut(&self.address) {
+            *count = count.saturating_sub(1);
+        }
+        self.open.remove_if(&self.address, |_, count| *count == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_for_each_key_and_zero_is_none() {
+        let rate = KeyedRate::per_minute(2);
+        assert!(rate.count(&1).is_ok() && rate.count(&1).is_ok());
+        assert!(rate.count(&1).is_err_and(|seconds| (1..=60).contains(&seconds)));
+        assert!(rate.count(&2).is_ok());
+        let none = KeyedRate::per_second(0);
+        assert!((0..10_000).all(|_| none.count(&1).is_ok()));
+    }
+
+    #[test]
+    fn connections_are_counted_while_they_live() {
+        let connections = Connections::new(2);
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
+        let first = connections.open(address).unwrap();
+        let _second = connections.open(neighbour).unwrap();
+        assert!(connections.open(address).is_none());
+        drop(first);
+        assert!(connections.open(address).is_some());
+        assert!(connections.open.len() == 1);
+        assert!(Connections::new(0).open(address).is_some());
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address_itself() {
+        assert_eq!(address_key("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1".parse::<IpAddr>().unwrap());
+    }
+}

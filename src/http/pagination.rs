@@ -1,0 +1,111 @@
+//! Lists in pages: `?limit=&cursor=` in, `{items, nextCursor?}` out, newest first.
+//!
+//! A cursor names the last item shown, so that what arrives meanwhile neither repeats nor hides anything. It is opaque to
+//! callers: base64url around JSON.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::fields::Query;
+
+const DEFAULT_LIMIT: i64 = 50;
+const MAX_LIMIT: i64 = 200;
+/// No cursor of ours is longer.
+const MAX_CURSOR_BYTES: usize = 256;
+
+/// Which part of a list is wanted; `K` tells one item from those after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<K> {
+    /// At most so many items.
+    pub limit: usize,
+    /// Only those after this one.
+    pub after: Option<K>,
+}
+
+impl<K: Serialize + DeserializeOwned> Page<K> {
+    /// Reads `limit` and `cursor`; what is wrong with them is noted in the query.
+    pub fn read(query: &mut Query) -> Self {
+        let limit = read_limit(query);
+        let after = query.parse("cursor", "form", "must be a nextCursor of this list", decode);
+        Self { limit, after }
+    }
+
+    /// How many rows to ask for: one more than wanted tells whether there are more.
+    pub fn fetch(&self) -> i64 {
+        self.limit as i64 + 1
+    }
+
+    /// Cuts the extra row off and gives the cursor of the next page, if there is one.
+    pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl Fn(&T) -> K) -> Option<String> {
+        let more = rows.len() > self.limit;
+        rows.truncate(self.limit);
+        rows.last().filter(|_| more).map(|last| encode(&key(last)))
+    }
+}
+
+/// Reads `limit` alone, for a list without pages.
+pub fn read_limit(query: &mut Query) -> usize {
+    let limit = query.parse("limit", "range", "must be a whole number from 1 to 200", |text| {
+        text.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n))
+    });
+    limit.unwrap_or(DEFAULT_LIMIT) as usize
+}
+
+/// The body of a list.
+pub fn list(items: Vec<Value>, next_cursor: Option<String>) -> Value {
+    let mut body = json!({"items": items});
+    if let Some(cursor) = next_cursor {
+        body["nextCursor"] = Value::String(cursor);
+    }
+    body
+}
+
+fn encode<K: Serialize>(key: &K) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default())
+}
+
+fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {
+    if text.len() > MAX_CURSOR_BYTES {
+        return None;
+    }
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{DateTime, Utc};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_does() {
+        let moment: DateTime<Utc> = "2026-01-27T10:00:00.123456Z".parse().unwrap();
+        let key = (moment, Uuid::now_v7());
+        assert_eq!(decode(&encode(&key)), Some(key));
+        for bad in ["", "x", "!!!", &encode(&7), &"A".repeat(300)] {
+            assert_eq!(decode::<(DateTime<Utc>, Uuid)>(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_extra_row_tells_that_there_are_more() {
+        let page = Page::<i32> { limit: 2, after: None };
+        let mut rows = vec![9, 8, 7];
+        assert_eq!(page.cut(&mut rows, |n| *n), Some(encode(&8)));
+        assert_eq!(rows, [9, 8]);
+        assert_eq!(page.cut(&mut rows, |n| *n), None);
+    }
+
+    #[test]
+    fn limits_and_cursors_that_are_wrong_are_told_together() {
+        let mut query = Query::parse_text("limit=201&cursor=%21");
+        let _ = Page::<i32>::read(&mut query);
+        assert_eq!(query.finish().unwrap_err().to_string(), "422 invalid_fields");
+        let mut query = Query::parse_text("unknown=1");
+        assert_eq!(Page::<i32>::read(&mut query), Page { limit: 50, after: None });
+        assert!(query.finish().is_ok());
+    }
+}

@@ -1,0 +1,82 @@
+//! Around every request: its id, its span, its metrics, and the one log line of a failure of ours.
+//!
+//! Nothing of a request but its method, route and status is logged: paths may hold ids of the outside, queries tickets.
+
+use std::time::Instant;
+
+use actix_web::Error;
+use actix_web::body::BoxBody;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::problem::Problem;
+
+const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+/// A longer id is not taken over.
+const MAX_ID_BYTES: usize = 128;
+
+/// What goes around the whole application.
+pub fn layers<S>()
+-> impl Transform<S, ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error> + 'static,
+{
+    from_fn(trace)
+}
+
+/// Gives a request its id and its span, and counts it.
+async fn trace(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
+    let started = Instant::now();
+    let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
+    let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+    let span = tracing::info_span!("request", request.id = %id, http.method = %request.method());
+    async move {
+        let mut response = next.call(request).await?;
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(HEADER, value);
+        }
+        record(&response, started);
+        Ok(response)
+    }
+    .instrument(span)
+    .await
+}
+
+fn record<B>(response: &ServiceResponse<B>, started: Instant) {
+    let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let status = response.status();
+    let elapsed_s = started.elapsed().as_secs_f64();
+    if status.is_server_error() {
+        let problem = response.response().error().and_then(|error| error.as_error::<Problem>());
+        let cause = problem.and_then(Problem::cause).unwrap_or("none told");
+        tracing::error!(http.route = %route, http.status = status.as_u16(), error = cause, "a request failed");
+    } else {
+        let elapsed_ms = elapsed_s * 1000.0;
+        tracing::debug!(http.route = %route, http.status = status.as_u16(), elapsed_ms, "a request was answered");
+    }
+    let code = status.as_str().to_owned();
+    metrics::counter!("driver_tracker_http_requests_total", "route" => route.clone(), "status" => code).increment(1);
+    metrics::histogram!("driver_tracker_http_request_duration_seconds", "route" => route).record(elapsed_s);
+}
+
+/// Whether a caller's id may stand in our logs: short, and of letters, digits and `-_.:` alone.
+fn is_sane(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_ids_are_taken_over() {
+        assert!(is_sane("018f3c5e-1d2a.4:x_Y"));
+        for bad in ["", "a b", "a\"b", "é", &"a".repeat(129)] {
+            assert!(!is_sane(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Small parts that every route is made of.
+
+use actix_web::guard::{self, Guard};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::{HttpResponse, Resource, ResponseError, Route, web};
+
+use super::problem::Problem;
+
+/// A resource that answers other methods than `allow` with a 405 that names them.
+pub fn resource(path: &str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move { method_not_allowed(allow) }))
+}
+
+fn method_not_allowed(allow: &'static str) -> HttpResponse {
+    let detail = format!("this takes {allow}");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+    let mut response = problem.error_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// What nothing else took.
+pub async fn not_found() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found())
+}
+
+/// GET, and HEAD with it.
+pub fn get() -> Route {
+    web::route().guard(guard::fn_guard(|context| guard::Get().check(context) || guard::Head().check(context)))
+}
+
+/// POST.
+pub fn post() -> Route {
+    web::post()
+}

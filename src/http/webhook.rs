@@ -1,0 +1,105 @@
+//! Orders and cancellations from shops. Checked in the order size, content type, credentials, JSON, fields.
+//!
+//! `POST /webhooks/{shop}/…`; `/events/…` is the path of an older service and means the shop `vendure`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::Utc;
+
+use super::body::{self, RawBody};
+use super::gate::Gate;
+use super::idempotency::Answer;
+use super::orders::{self, Order};
+use super::problem::Problem;
+use super::routes::{post, resource};
+use crate::actors::Node;
+use crate::domain::event::Actor;
+use crate::domain::ids::ShopName;
+use crate::vendure::order::{body_hash, parse_cancellation, parse_order};
+
+/// Registers the webhooks.
+pub fn configure(cfg: &mut web::ServiceConfig) {
+    let ready = |path: &str| resource(path, "POST").route(post().to(order_ready));
+    let cancelled = |path: &str| resource(path, "POST").route(post().to(order_cancelled));
+    cfg.service(ready("/webhooks/{shop}/seller-order-ready"))
+        .service(ready("/events/seller-order-ready"))
+        .service(cancelled("/webhooks/{shop}/seller-order-cancelled"))
+        .service(cancelled("/events/seller-order-cancelled"));
+}
+
+/// A request that passed everything but its own fields.
+struct Admitted {
+    shop: ShopName,
+    body: bytes::Bytes,
+}
+
+/// The size was looked at when the body was read.
+fn admit(node: &Node, gate: &Gate, request: &HttpRequest, body: RawBody) -> Result<Admitted, Problem> {
+    body::check_type(request.headers())?;
+    let shop = request.match_info().get("shop").unwrap_or("vendure");
+    let shop = gate.admit_shop(request, shop, &body.0, Utc::now())?;
+    if node.is_draining() {
+        return Err(Problem::draining());
+    }
+    gate.admit_order(&shop)?;
+    Ok(Admitted { shop, body: body.0 })
+}
+
+async fn order_ready(
+    request: HttpRequest,
+    node: web::Data<Node>,
+    gate: web::Data<Gate>,
+    body: Result<RawBody, Problem>,
+) -> Result<HttpResponse, Problem> {
+    let outcome = take_order(&request, &node, &gate, body).await;
+    count("ready", &outcome);
+    outcome.map(Answer::into_response)
+}
+
+async fn take_order(
+    request: &HttpRequest,
+    node: &Node,
+    gate: &Gate,
+    body: Result<RawBody, Problem>,
+) -> Result<Answer, Problem> {
+    let Admitted { shop, body } = admit(node, gate, request, body?)?;
+    let order = parse_order(&body).map_err(orders::refusal)?;
+    let actor = Actor::Shop(shop.as_str().to_owned());
+    let order = Order { shop, order, body_hash: body_hash(&body), actor };
+    let mut answer = orders::take(node, order, None).await?;
+    // A shop has no key to read what stands there.
+    answer.location = None;
+    Ok(answer)
+}
+
+async fn order_cancelled(
+    request: HttpRequest,
+    node: web::Data<Node>,
+    gate: web::Data<Gate>,
+    body: Result<RawBody, Problem>,
+) -> Result<HttpResponse, Problem> {
+    let outcome = take_cancellation(&request, &node, &gate, body).await;
+    count("cancelled", &outcome);
+    outcome.map(Answer::into_response)
+}
+
+async fn take_cancellation(
+    request: &HttpRequest,
+    node: &Node,
+    gate: &Gate,
+    body: Result<RawBody, Problem>,
+) -> Result<Answer, Problem> {
+    let Admitted { shop, body } = admit(node, gate, request, body?)?;
+    let cancellation = parse_cancellation(&body).map_err(orders::refusal)?;
+    orders::cancel(node, shop, cancellation).await
+}
+
+/// Counts by what came of it: a state, `duplicate`, `conflict`, or a problem's code.
+fn count(event: &'static str, outcome: &Result<Answer, Problem>) {
+    let label = match outcome {
+        Err(problem) => problem.code().to_owned(),
+        Ok(answer) if answer.body.get("conflict").is_some() => "conflict".to_owned(),
+        Ok(answer) if answer.body["duplicate"] == true => "duplicate".to_owned(),
+        Ok(answer) => answer.body["status"].as_str().unwrap_or("unknown").to_ascii_lowercase(),
+    };
+    metrics::counter!("driver_tracker_webhooks_total", "event" => event, "outcome" => label).increment(1);
+}

@@ -1,0 +1,110 @@
+//! Where drivers are and whether they are online: what Redis says, and what PostgreSQL last heard, whichever knows more.
+//!
+//! PostgreSQL hears of a driver later than Redis, never earlier: when it calls somebody fresh they are, and a Redis that
+//! is out, cold or empty takes nobody away.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::actors::Node;
+use crate::domain::ids::DriverId;
+use crate::domain::position::Fix;
+use crate::presence::OnlineValue;
+use crate::store::positions::StoredPosition;
+
+/// What is known of one driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Whereabouts {
+    /// Heard of within the heartbeat's time to live.
+    pub online: bool,
+    /// Where they last were.
+    pub fix: Option<Fix>,
+}
+
+/// What is known of some drivers.
+#[derive(Debug, Clone, Default)]
+pub struct WhereaboutsOf {
+    found: HashMap<DriverId, Whereabouts>,
+}
+
+impl WhereaboutsOf {
+    /// What Redis says of `drivers`; nothing when it does not answer.
+    pub async fn ask(node: &Node, drivers: &[DriverId]) -> Self {
+        let mut this = Self::default();
+        match node.presence().online(drivers).await {
+            Ok(values) => this.note_online(drivers, &values),
+            Err(error) => tracing::debug!(error = %error, "who is online was read from PostgreSQL alone"),
+        }
+        this
+    }
+
+    fn note_online(&mut self, drivers: &[DriverId], values: &[Option<OnlineValue>]) {
+        for (driver, value) in drivers.iter().zip(values) {
+            if let Some(value) = value {
+                self.found.insert(*driver, Whereabouts { online: true, fix: value.fix });
+            }
+        }
+    }
+
+    /// Adds what PostgreSQL heard; `ttl` is how long a heartbeat keeps a driver online.
+    pub fn note_stored(&mut self, stored: &[StoredPosition], ttl: Duration) {
+        for row in stored {
+            let known = self.found.entry(row.driver_id).or_default();
+            known.online |= u128::try_from(row.silent_ms).unwrap_or(0) < ttl.as_millis();
+            let is_newer = match (&known.fix, &row.fix) {
+                (Some(known), Some(stored)) => stored.time > known.time,
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if is_newer {
+                known.fix = row.fix;
+            }
+        }
+    }
+
+    /// What is known of one of them.
+    pub fn of(&self, driver: DriverId) -> Whereabouts {
+        self.found.get(&driver).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::position::Position;
+    use chrono::{DateTime, Utc};
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    fn fix(second: i64) -> Fix {
+        let time = DateTime::from_timestamp(second, 0).unwrap();
+        Fix { position: Position::new(1.0, second as f64 / 1000.0).unwrap(), time }
+    }
+
+    fn stored(driver: DriverId, fix: Option<Fix>, silent_ms: i64) -> StoredPosition {
+        StoredPosition { driver_id: driver, fix, last_seen_at: Utc::now(), silent_ms, session_epoch: 1 }
+    }
+
+    #[test]
+    fn whoever_knows_more_is_believed() {
+        let driver = DriverId::new();
+        let online = OnlineValue { fix: Some(fix(100)), received_at: Utc::now(), session_epoch: 1 };
+        let mut known = WhereaboutsOf::default();
+        known.note_online(&[driver], &[Some(online)]);
+        known.note_stored(&[stored(driver, Some(fix(90)), 60_000)], TTL);
+        assert_eq!(known.of(driver), Whereabouts { online: true, fix: Some(fix(100)) });
+        known.note_stored(&[stored(driver, Some(fix(110)), 60_000)], TTL);
+        assert_eq!(known.of(driver).fix, Some(fix(110)));
+    }
+
+    #[test]
+    fn without_redis_postgresql_says_who_is_online() {
+        let (fresh, silent) = (DriverId::new(), DriverId::new());
+        let mut known = WhereaboutsOf::default();
+        known.note_online(&[fresh, silent], &[None, None]);
+        known.note_stored(&[stored(fresh, None, 29_999), stored(silent, Some(fix(1)), 30_000)], TTL);
+        assert_eq!(known.of(fresh), Whereabouts { online: true, fix: None });
+        assert_eq!(known.of(silent), Whereabouts { online: false, fix: Some(fix(1)) });
+        assert_eq!(known.of(DriverId::new()), Whereabouts::default());
+    }
+}

@@ -1,0 +1,222 @@
+//! When Redis may be believed: the generation, and the rebuild from PostgreSQL that sets it.
+//!
+//! `drivers:generation` is `<database identity>@<run id of Redis>` and lives 30 s unless renewed. Missing, or of another
+//! database or another run, it means cold: what a flush, a restart from an old file or a promotion left is no answer.
+//! The rebuild holds a token in Redis from before its first read of PostgreSQL to its end; a flush takes the token along,
+//! and a restart is seen by the run id, so neither can leave a generation over missing data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::Utc;
+use redis::{Cmd, FromRedisValue, Value};
+use uuid::Uuid;
+
+use super::heartbeat::Heartbeat;
+use super::link::Session;
+use super::membership::StatusChange;
+use super::online::OnlineValue;
+use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
+
+/// How long a generation is believed without being renewed.
+const GENERATION_TTL_MS: &str = "30000";
+
+/// How long a rebuild may pause between two loads before another node may begin its own.
+const REBUILD_TTL_MS: &str = "10000";
+
+/// Whether Redis may be believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warmth {
+    /// It holds what PostgreSQL says.
+    Warm,
+    /// It has to be rebuilt first.
+    Cold,
+}
+
+/// The right to call the data in Redis whole, once it is.
+#[derive(Clone)]
+pub struct RebuildToken {
+    token: String,
+    run_id: Arc<str>,
+}
+
+impl fmt::Debug for RebuildToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RebuildToken").finish_non_exhaustive()
+    }
+}
+
+/// One driver as PostgreSQL knows them.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RebuildDriver {
+    /// Status and epoch.
+    pub change: StatusChange,
+    /// Their last sign of life; stored with what is left of its TTL, unless Redis has a newer one.
+    pub online: Option<Heartbeat>,
+}
+
+impl Presence {
+    /// Names the database whose epochs these are; it changes at a restore or a promotion. Until it is set all is cold.
+    pub fn set_database_identity(&self, identity: String) {
+        self.inner.database.store(Some(Arc::new(identity)));
+    }
+
+    /// Whether Redis may be believed right now.
+    pub async fn warmth(&self) -> Result<Warmth, PresenceError> {
+        match self.inner.check_warm("warmth").await {
+            Ok(()) => Ok(Warmth::Warm),
+            Err(PresenceError::Cold) => Ok(Warmth::Cold),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps Redis warm for another while; `false` when it is cold.
+    pub async fn renew_generation(&self) -> Result<bool, PresenceError> {
+        let renewed = self.inner.on_session("renew_generation", |inner, session| {
+            let generation = inner.generation(session).ok_or(PresenceError::Cold)?;
+            Ok(scripts::RENEW.call(&[&inner.keys.generation], &[&generation, GENERATION_TTL_MS]))
+        });
+        match renewed.await {
+            Ok((answer, _)) => Ok(is_one(&answer)),
+            Err(PresenceError::Cold) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the rebuild, before anything is read from PostgreSQL. `None`: somebody else is at it, or it is done.
+    ///
+    /// Data of another database is thrown away. [`PresenceError::Cold`] while no database identity is set.
+    pub async fn begin_rebuild(&self) -> Result<Option<RebuildToken>, PresenceError> {
+        let process = self.inner.process.to_string();
+        let token = format!("{process}:{}", Uuid::new_v4());
+        let begun = self.inner.on_session("begin_rebuild", |inner, session| {
+            let database = inner.database.load_full().ok_or(PresenceError::Cold)?;
+            let generation = inner.generation(session).ok_or(PresenceError::Cold)?;
+            let keys = &inner.keys;
+            Ok(scripts::BEGIN_REBUILD.call(
+                &[&keys.rebuild, &keys.generation, &keys.database, &keys.status, &keys.geo, &keys.expiry],
+                &[&process, &token, REBUILD_TTL_MS, &generation, &database],
+            ))
+        });
+        let (answer, session) = begun.await?;
+        if !is_one(&answer) {
+            return Ok(None);
+        }
+        let token = RebuildToken { token, run_id: session.run_id.clone() };
+        self.inner.rebuild.store(Some(Arc::new(token.clone())));
+        Ok(Some(token))
+    }
+
+    /// Writes drivers as PostgreSQL knows them, and keeps the rebuild's token alive.
+    ///
+    /// [`PresenceError::Cold`] when the token of this process's rebuild was lost: begin again.
+    pub async fn load(&self, drivers: &[RebuildDriver]) -> Result<(), PresenceError> {
+        let inner = &self.inner;
+        for chunk in drivers.chunks(BATCH) {
+            let mut commands: Vec<Cmd> = chunk.iter().flat_map(|driver| inner.load_one(driver)).collect();
+            let token = inner.rebuild.load_full();
+            if let Some(token) = &token {
+                commands.push(scripts::RENEW.call(&[&inner.keys.rebuild], &[&token.token, REBUILD_TTL_MS]));
+            }
+            let renewed = inner.link.batch("load", commands).await?.pop();
+            if token.is_some() && !renewed.as_ref().is_some_and(is_one) {
+                return Err(PresenceError::Cold);
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares Redis warm; `false` when the token, or Redis itself, did not survive from the beginning.
+    pub async fn finish_rebuild(&self, token: RebuildToken) -> Result<bool, PresenceError> {
+        let finished = self.inner.on_session("finish_rebuild", |inner, session| {
+            let generation = inner.generation(session).ok_or(PresenceError::Cold)?;
+            if session.run_id != token.run_id {
+                return Err(PresenceError::Cold);
+            }
+            let keys = [&*inner.keys.rebuild, &inner.keys.generation];
+            Ok(scripts::FINISH_REBUILD.call(&keys, &[&token.token, &generation, GENERATION_TTL_MS]))
+        });
+        match finished.await {
+            Ok((answer, _)) => {
+                self.inner.rebuild.store(None);
+                Ok(is_one(&answer))
+            }
+            Err(PresenceError::Cold) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Inner {
+    /// The generation that alone is believed over this connection.
+    fn generation(&self, session: &Session) -> Option<String> {
+        self.database.load().as_ref().map(|database| format!("{database}@{}", session.run_id))
+    }
+
+    /// Runs one script whose arguments hang on the connection.
+    async fn on_session(
+        self: &Arc<Self>,
+        op: &'static str,
+        command: impl FnOnce(&Self, &Session) -> Result<Cmd, PresenceError>,
+    ) -> Result<(Value, Arc<Session>), PresenceError> {
+        let inner = self.clone();
+        let work = |session: Arc<Session>| async move {
+            let command = command(&inner, &session)?;
+            let answer = scripts::run(&session, &[command]).await?.pop().ok_or(Outage::Unexpected("EVALSHA"))?;
+            Ok((answer, session))
+        };
+        self.link.run(op, work).await
+    }
+
+    /// Cold, unavailable, or nothing wrong.
+    pub(super) async fn check_warm(self: &Arc<Self>, op: &'static str) -> Result<(), PresenceError> {
+        let inner = self.clone();
+        let work = |session: Arc<Session>| async move {
+            let _pong: String = inner.believed(&session, redis::cmd("PING")).await?;
+            Ok(())
+        };
+        self.link.run(op, work).await
+    }
+
+    /// What a command reads, if it may be believed: the generation is read in the same transaction, after it.
+    pub(super) async fn believed<T: FromRedisValue>(
+        &self,
+        session: &Session,
+        command: Cmd,
+    ) -> Result<T, PresenceError> {
+        let mut pipe = redis::pipe();
+        pipe.atomic().add_command(command).cmd("GET").arg(&self.keys.generation);
+        let (answer, generation): (T, Option<String>) = pipe.query_async(&mut session.connection.clone()).await?;
+        if generation.is_some() && generation == self.generation(session) {
+            Ok(answer)
+        } else {
+            Err(PresenceError::Cold)
+        }
+    }
+
+    /// The values of online keys, in order, if they may be believed; `names` must not be empty.
+    pub(super) async fn read_online(
+        &self,
+        session: &Session,
+        names: &[String],
+    ) -> Result<Vec<Option<OnlineValue>>, PresenceError> {
+        let mut command = redis::cmd("MGET");
+        command.arg(names);
+        let texts: Vec<Option<Vec<u8>>> = self.believed(session, command).await?;
+        Ok(texts.into_iter().map(|text| OnlineValue::decode(&text?)).collect())
+    }
+
+    /// First who lives, then who can be found: the second looks at the first.
+    fn load_one(&self, driver: &RebuildDriver) -> impl Iterator<Item = Cmd> + use<> {
+        let alive = driver.online.and_then(|beat| {
+            let left_ms = beat.ttl_left_ms(self.ttl, Utc::now())?.to_string();
+            let key = self.keys.online(beat.driver_id);
+            Some(scripts::REMEMBER.call(&[&key], &[&beat.value().encode(), &left_ms]))
+        });
+        alive.into_iter().chain([self.transition(&driver.change)])
+    }
+}
+
+fn is_one(answer: &Value) -> bool {
+    matches!(answer, Value::Int(1))
+}

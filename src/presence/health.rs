@@ -1,0 +1,50 @@
+//! How Redis is, for `/health`.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{Outage, Presence, PresenceError};
+
+/// The most that [`Presence::health`] takes, whatever hangs.
+const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Whether Redis answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedisState {
+    /// It does.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// What `/health` says of Redis.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RedisHealth {
+    /// Whether it answers.
+    pub state: RedisState,
+    /// Whether its data may be believed.
+    pub warm: bool,
+    /// What is wrong with it; names no secret.
+    pub error: Option<String>,
+    /// How long it took to answer.
+    pub latency_ms: Option<f64>,
+}
+
+impl Presence {
+    /// Asks Redis, for 500 ms at most.
+    pub async fn health(&self) -> RedisHealth {
+        let started = Instant::now();
+        let answer = timeout(HEALTH_TIMEOUT, self.inner.check_warm("health"))
+            .await
+            .unwrap_or_else(|_| Err(Outage::TimedOut(HEALTH_TIMEOUT).into()));
+        let latency_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
+        match answer {
+            Ok(()) => RedisHealth { state: RedisState::Up, warm: true, error: None, latency_ms },
+            Err(PresenceError::Cold) => RedisHealth { state: RedisState::Up, warm: false, error: None, latency_ms },
+            Err(error) => {
+                RedisHealth { state: RedisState::Down, warm: false, error: Some(error.to_string()), latency_ms: None }
+            }
+        }
+    }
+}

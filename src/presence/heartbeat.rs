@@ -1,0 +1,147 @@
+//! Heartbeats: they renew who is online and move who can be found, and can add nobody.
+
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use redis::{Cmd, Value};
+
+use super::keys::member;
+use super::online::OnlineValue;
+use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
+use crate::domain::ids::DriverId;
+use crate::domain::position::Fix;
+
+/// A sign of life of one driver.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Heartbeat {
+    /// Who.
+    pub driver_id: DriverId,
+    /// Where; `None`: alive, and as far as is known where they were.
+    pub fix: Option<Fix>,
+    /// When it reached the node, by the node's clock: liveness is counted from here.
+    pub received_at: DateTime<Utc>,
+    /// The session that it came through.
+    pub session_epoch: i64,
+}
+
+impl Heartbeat {
+    pub(super) fn value(&self) -> OnlineValue {
+        OnlineValue { fix: self.fix, received_at: self.received_at, session_epoch: self.session_epoch }
+    }
+
+    /// What is left of `ttl`, in ms; `None` when nothing is.
+    pub(super) fn ttl_left_ms(&self, ttl: Duration, now: DateTime<Utc>) -> Option<u64> {
+        let age_ms = (now - self.received_at).num_milliseconds().max(0);
+        let left_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).saturating_sub(age_ms);
+        u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0)
+    }
+}
+
+impl Presence {
+    /// Stores the heartbeats and moves those of the drivers who are in `drivers:geo`.
+    ///
+    /// For each driver, in order: whether [`Presence::join`] is due, because their key had lapsed, they come through a new
+    /// session, or their first known position came. Newest first is the caller's matter: one heartbeat a driver.
+    /// One that is older than the TTL stores nothing. After an error the drivers of the lost answers are due at their next
+    /// heartbeat.
+    pub async fn heartbeats(&self, heartbeats: &[Heartbeat]) -> Result<Vec<bool>, PresenceError> {
+        let mut due = Vec::with_capacity(heartbeats.len());
+        for chunk in heartbeats.chunks(BATCH) {
+            match self.heartbeat_chunk(chunk).await {
+                Ok(mut more) => due.append(&mut more),
+                Err(error) => {
+                    // The caller learns nothing of the chunks before, which did arrive.
+                    let told = heartbeats.iter().zip(&due).filter(|(_, due)| **due).map(|(beat, _)| beat.driver_id);
+                    self.inner.unanswered().extend(told);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    async fn heartbeat_chunk(&self, chunk: &[Heartbeat]) -> Result<Vec<bool>, PresenceError> {
+        let now = Utc::now();
+        let inner = &self.inner;
+        let live: Vec<Option<u64>> = chunk.iter().map(|beat| beat.ttl_left_ms(inner.ttl, now)).collect();
+        let sent = || chunk.iter().zip(&live).filter_map(|(beat, left_ms)| left_ms.map(|left_ms| (beat, left_ms)));
+        let mut commands: Vec<Cmd> = sent().map(|(beat, left_ms)| inner.remember(beat, left_ms)).collect();
+        commands.extend(inner.moves(sent().map(|(beat, _)| beat)));
+        // Noted before it is sent, so that neither an error nor a caller who went away loses it.
+        let owed: Vec<bool> = {
+            let mut unanswered = inner.unanswered();
+            chunk.iter().zip(&live).map(|(beat, live)| live.is_some() && !unanswered.insert(beat.driver_id)).collect()
+        };
+        let mut answers = inner.link.batch("heartbeats", commands).await?.into_iter();
+        let mut due = Vec::with_capacity(chunk.len());
+        for ((beat, live), owed) in chunk.iter().zip(&live).zip(owed) {
+            let lapsed = match live {
+                Some(_) => join_is_due(beat, answers.next().ok_or(Outage::Unexpected("SET"))?),
+                None => false,
+            };
+            due.push(owed || lapsed);
+        }
+        let mut unanswered = inner.unanswered();
+        for (beat, _) in sent() {
+            unanswered.remove(&beat.driver_id);
+        }
+        Ok(due)
+    }
+
+    /// What the online keys say, in order; `None` for who is not online.
+    pub async fn online(&self, drivers: &[DriverId]) -> Result<Vec<Option<OnlineValue>>, PresenceError> {
+        let mut values = Vec::with_capacity(drivers.len());
+        for chunk in drivers.chunks(BATCH) {
+            let inner = self.inner.clone();
+            let names: Vec<String> = chunk.iter().map(|driver| inner.keys.online(*driver)).collect();
+            let link = self.inner.link.clone();
+            let texts = link.run("online", |session| async move { inner.read_online(&session, &names).await }).await?;
+            values.extend(texts);
+        }
+        Ok(values)
+    }
+}
+
+impl Inner {
+    /// Stores one heartbeat and answers with the text that was there.
+    fn remember(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
+        let (key, value) = (self.keys.online(beat.driver_id), beat.value().encode());
+        if beat.fix.is_none() {
+            return scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string()]);
+        }
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("PX").arg(left_ms).arg("GET");
+        command
+    }
+
+    /// One command that moves everybody with a fix; XX: it can never bring back who was just taken out.
+    fn moves<'a>(&self, beats: impl Iterator<Item = &'a Heartbeat>) -> Option<Cmd> {
+        let mut command = redis::cmd("GEOADD");
+        command.arg(&self.keys.geo).arg("XX");
+        let mut moved = false;
+        for beat in beats {
+            let Some(fix) = beat.fix else { continue };
+            command.arg(fix.position.lon()).arg(fix.position.lat()).arg(member(beat.driver_id));
+            moved = true;
+        }
+        moved.then_some(command)
+    }
+
+    /// Never held across an await.
+    fn unanswered(&self) -> MutexGuard<'_, HashSet<DriverId>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join_is_due(beat: &Heartbeat, old: Value) -> bool {
+    let old = match old {
+        Value::BulkString(text) => OnlineValue::decode(&text),
+        _ => None,
+    };
+    match old {
+        None => true,
+        Some(old) => old.session_epoch != beat.session_epoch || (old.fix.is_none() && beat.fix.is_some()),
+    }
+}

@@ -1,0 +1,243 @@
+//! The one connection to Redis: made on demand, on a runtime that outlives every caller's, bounded in time, behind the
+//! breaker.
+//!
+//! A connection is driven by a task of the runtime that made it. Callers come and go on short-lived single-threaded
+//! runtimes, so every connection is made on the handle that [`Link::new`] was given.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, IntoConnectionInfo, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::breaker::{Breaker, Permit};
+use super::error::{Outage, PresenceError, Severity};
+use super::scripts;
+
+/// How long connecting may take, TLS and authentication included. It goes on behind the back of a call that gave up.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Refusals (a full Redis, a missing right) repeat with every call; the log hears of them this often.
+const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// A connection, and which run of Redis is at its other end.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) connection: MultiplexedConnection,
+    /// Another after every restart, so that what a restart lost is never taken for the whole.
+    pub(super) run_id: Arc<str>,
+}
+
+/// See the module.
+pub(super) struct Link {
+    client: redis::Client,
+    runtime: Handle,
+    call_timeout: Duration,
+    breaker: Breaker,
+    session: ArcSwapOption<Session>,
+    connecting: Arc<Mutex<()>>,
+    warned_of_policy: AtomicBool,
+    warned_of_refusal: std::sync::Mutex<Option<Instant>>,
+}
+
+impl Link {
+    /// Checks the URL; connects to nothing.
+    pub(super) fn new(
+        url: &str,
+        call_timeout: Duration,
+        breaker_open: Duration,
+        runtime: Handle,
+    ) -> Result<Self, PresenceError> {
+        let client = url
+            .into_connection_info()
+            .map(|info| info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+            .and_then(redis::Client::open)
+            .map_err(PresenceError::InvalidUrl)?;
+        Ok(Self {
+            client,
+            runtime,
+            call_timeout,
+            breaker: Breaker::new(breaker_open),
+            session: ArcSwapOption::empty(),
+            connecting: Arc::default(),
+            warned_of_policy: AtomicBool::new(false),
+            warned_of_refusal: std::sync::Mutex::default(),
+        })
+    }
+
+    /// The runtime that connections live on.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Where the server is, for connections of another kind.
+    pub(super) fn client(&self) -> &redis::Client {
+        &self.client
+    }
+
+    /// Runs the commands in one round trip; answers in their order.
+    pub(super) async fn batch(
+        self: &Arc<Self>,
+        op: &'static str,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<Value>, PresenceError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run(op, |session| async move { Ok(scripts::run(&session, &commands).await?) }).await
+    }
+
+    /// One call: bounded in time as a whole, counted, and behind the breaker.
+    pub(super) async fn run<T, F>(
+        self: &Arc<Self>,
+        op: &'static str,
+        work: impl FnOnce(Arc<Session>) -> F,
+    ) -> Result<T, PresenceError>
+    where
+        F: Future<Output = Result<T, PresenceError>>,
+    {
+        let started = Instant::now();
+        let permit = match self.breaker.admit(started) {
+            Ok(permit) => permit,
+            Err(why) => {
+                count(op, Outage::BreakerOpen(String::new()).label());
+                return Err(Outage::BreakerOpen(why).into());
+            }
+        };
+        let mut used = None;
+        let whole = async {
+            let session = self.session().await?;
+            used = Some(session.clone());
+            work(session).await
+        };
+        let result =
+            timeout(self.call_timeout, whole).await.unwrap_or_else(|_| Err(Outage::TimedOut(self.call_timeout).into()));
+        metrics::histogram!("driver_tracker_redis_call_seconds", "op" => op).record(started.elapsed().as_secs_f64());
+        self.settle(op, permit, used.as_ref(), &result);
+        result
+    }
+
+    fn settle<T>(
+        &self,
+        op: &'static str,
+        permit: Permit<'_>,
+        used: Option<&Arc<Session>>,
+        result: &Result<T, PresenceError>,
+    ) {
+        let outage = match result {
+            Err(PresenceError::Unavailable(outage)) => outage,
+            Err(PresenceError::Cold | PresenceError::InvalidUrl(_)) => {
+                count(op, "cold");
+                return permit.succeed();
+            }
+            Ok(_) => {
+                count(op, "ok");
+                return permit.succeed();
+            }
+        };
+        count(op, outage.label());
+        match outage.severity() {
+            Severity::Refusal => {
+                self.warn_of_refusal(op, outage);
+                permit.succeed();
+            }
+            Severity::Lost => {
+                self.forget(used);
+                permit.lose(Instant::now(), outage.to_string());
+            }
+            Severity::Out => {
+                self.forget(used);
+                permit.fail(Instant::now(), outage.to_string());
+            }
+        }
+    }
+
+    fn warn_of_refusal(&self, op: &'static str, outage: &Outage) {
+        let mut warned = self.warned_of_refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|warned| warned.elapsed() > REFUSAL_LOG_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(redis.op = op, error = %outage, "Redis refused a command");
+        }
+    }
+
+    /// Lets go of a connection that failed; one that took its place meanwhile stays.
+    fn forget(&self, used: Option<&Arc<Session>>) {
+        if let Some(used) = used {
+            self.session.compare_and_swap(used, None);
+        }
+    }
+
+    /// The connection, or a new one. Only one is made at a time, and it is made to its end when the caller goes away.
+    async fn session(self: &Arc<Self>) -> Result<Arc<Session>, Outage> {
+        if let Some(session) = self.session.load_full() {
+            return Ok(session);
+        }
+        let turn = self.connecting.clone().lock_owned().await;
+        if let Some(session) = self.session.load_full() {
+            return Ok(session);
+        }
+        let link = self.clone();
+        let connecting = self.runtime.spawn(async move {
+            let _turn = turn;
+            let session = timeout(CONNECT_TIMEOUT, link.connect())
+                .await
+                .unwrap_or(Err(Outage::TimedOut(CONNECT_TIMEOUT)))
+                .map(Arc::new)?;
+            link.session.store(Some(session.clone()));
+            Ok(session)
+        });
+        connecting.await.unwrap_or(Err(Outage::Ended))
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(CONNECT_TIMEOUT));
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(Outage::Connect)?;
+        let (server, memory): (String, String) = redis::pipe()
+            .cmd("INFO")
+            .arg("server")
+            .cmd("INFO")
+            .arg("memory")
+            .query_async(&mut connection)
+            .await
+            .map_err(Outage::Connect)?;
+        let Some(run_id) = info_field(&server, "run_id").map(Arc::from) else {
+            let error = (ErrorKind::UnexpectedReturnType, "INFO tells no run_id, so that a restart would go unseen");
+            return Err(Outage::Connect(error.into()));
+        };
+        scripts::load(&mut connection).await.map_err(Outage::Connect)?;
+        self.warn_of_eviction(info_field(&memory, "maxmemory_policy"));
+        tracing::info!("connected to Redis");
+        connection.set_response_timeout(self.call_timeout);
+        Ok(Session { connection, run_id })
+    }
+
+    /// An evicted key looks like a driver who is not there.
+    fn warn_of_eviction(&self, policy: Option<&str>) {
+        let Some(policy) = policy.filter(|policy| *policy != "noeviction") else { return };
+        if !self.warned_of_policy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                redis.maxmemory_policy = policy,
+                "Redis may evict drivers silently: set maxmemory-policy noeviction"
+            );
+        }
+    }
+}
+
+fn count(op: &'static str, outcome: &'static str) {
+    metrics::counter!("driver_tracker_redis_calls_total", "op" => op, "outcome" => outcome).increment(1);
+}
+
+/// One line `name:value` of an INFO answer.
+fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}

@@ -1,0 +1,145 @@
+//! Who is in `drivers:geo`: the only code that adds and removes, by scripts that look at status and heartbeat first.
+
+use redis::{Cmd, Value};
+
+use super::keys::{driver_of, member};
+use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
+use crate::domain::driver::DriverStatus;
+use crate::domain::ids::DriverId;
+
+/// A driver's status as PostgreSQL committed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StatusChange {
+    /// Who.
+    pub driver_id: DriverId,
+    /// The status that holds from this epoch on.
+    pub status: DriverStatus,
+    /// The row's epoch, from the UPDATE that changed it; at most 2^53.
+    pub epoch: i64,
+}
+
+/// What became of a [`StatusChange`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransitionOutcome {
+    /// It holds now.
+    Applied {
+        /// The driver can be found: AVAILABLE, and online with a position.
+        in_geo: bool,
+    },
+    /// A newer epoch already holds.
+    Stale,
+}
+
+/// What became of a driver who might come back into `drivers:geo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinOutcome {
+    /// They can be found now.
+    Joined,
+    /// BUSY or OFFLINE.
+    NotAvailable,
+    /// AVAILABLE, but not online or without a known position.
+    NoPosition,
+    /// Redis knows no status of theirs: apply it with [`Presence::transition`], which joins too.
+    UnknownStatus,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SweepReport {
+    /// Members taken out: their heartbeat had expired.
+    pub removed: usize,
+    /// Members still alive, to be looked at again later.
+    pub kept: usize,
+}
+
+impl Presence {
+    /// Applies committed changes of status, each unless a newer one already holds; outcomes in the order given.
+    pub async fn transition(&self, changes: &[StatusChange]) -> Result<Vec<TransitionOutcome>, PresenceError> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for chunk in changes.chunks(BATCH) {
+            let commands = chunk.iter().map(|change| self.inner.transition(change)).collect();
+            for answer in self.inner.link.batch("transition", commands).await? {
+                outcomes.push(match answer {
+                    Value::Int(0) => TransitionOutcome::Stale,
+                    Value::Int(in_geo @ 1..=2) => TransitionOutcome::Applied { in_geo: in_geo == 2 },
+                    _ => return Err(Outage::Unexpected("transition").into()),
+                });
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Brings drivers back into `drivers:geo` who belong there; outcomes in the order given.
+    pub async fn join(&self, drivers: &[DriverId]) -> Result<Vec<JoinOutcome>, PresenceError> {
+        let mut outcomes = Vec::with_capacity(drivers.len());
+        for chunk in drivers.chunks(BATCH) {
+            let commands = chunk.iter().map(|driver| self.inner.join(*driver)).collect();
+            for answer in self.inner.link.batch("join", commands).await? {
+                outcomes.push(join_outcome(&answer)?);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Looks at up to `limit` members whose heartbeat should have expired by now: the living are looked at again later,
+    /// the others taken out.
+    pub async fn sweep(&self, limit: usize) -> Result<SweepReport, PresenceError> {
+        let inner = &self.inner;
+        let due = scripts::DUE.call(&[&inner.keys.expiry], &[&limit.to_string()]);
+        let members: Vec<Vec<u8>> = match inner.link.batch("sweep", vec![due]).await?.pop() {
+            Some(answer) => redis::from_redis_value(answer).map_err(|_| Outage::Unexpected("ZRANGEBYSCORE"))?,
+            None => Vec::new(),
+        };
+        let mut report = SweepReport::default();
+        for chunk in members.chunks(BATCH) {
+            let commands = chunk.iter().map(|member| inner.sweep_one(member)).collect();
+            for answer in inner.link.batch("sweep", commands).await? {
+                match join_outcome(&answer) {
+                    Ok(JoinOutcome::Joined) => report.kept += 1,
+                    _ => report.removed += 1,
+                }
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl Inner {
+    pub(super) fn transition(&self, change: &StatusChange) -> Cmd {
+        let StatusChange { driver_id, status, epoch } = change;
+        let args = [&driver_id.to_string(), &member(*driver_id), status.as_str(), &epoch.to_string()];
+        scripts::TRANSITION.call(&self.script_keys(&self.keys.online(*driver_id)), &args)
+    }
+
+    fn join(&self, driver: DriverId) -> Cmd {
+        let args = [&*driver.to_string(), &member(driver)];
+        scripts::JOIN.call(&self.script_keys(&self.keys.online(driver)), &args)
+    }
+
+    /// A sweep is a join: who still belongs is scored anew, everybody else taken out.
+    fn sweep_one(&self, member: &[u8]) -> Cmd {
+        match driver_of(member) {
+            Some(driver) => self.join(driver),
+            None => {
+                // Not ours, and it would stand first in every sweep to come.
+                let mut command = redis::cmd("ZREM");
+                command.arg(&self.keys.expiry).arg(member);
+                command
+            }
+        }
+    }
+
+    fn script_keys<'a>(&'a self, online: &'a str) -> [&'a str; 4] {
+        [&self.keys.status, &self.keys.geo, &self.keys.expiry, online]
+    }
+}
+
+fn join_outcome(answer: &Value) -> Result<JoinOutcome, Outage> {
+    match answer {
+        Value::Int(0) => Ok(JoinOutcome::Joined),
+        Value::Int(1) => Ok(JoinOutcome::NotAvailable),
+        Value::Int(2) => Ok(JoinOutcome::NoPosition),
+        Value::Int(3) => Ok(JoinOutcome::UnknownStatus),
+        _ => Err(Outage::Unexpected("join")),
+    }
+}

@@ -1,0 +1,94 @@
+//! The Lua scripts, called by their hash, many in one round trip.
+//!
+//! Every script may be run twice with the same effect: a call whose answer was lost is made again.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+
+use super::error::Outage;
+use super::link::Session;
+
+/// A script and the hash that Redis knows it by.
+#[derive(Debug)]
+pub(super) struct Script {
+    code: &'static str,
+    hash: String,
+}
+
+macro_rules! script {
+    ($name:ident, $($part:literal),+) => {
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(concat!($(include_str!($part)),+)));
+    };
+}
+
+script!(TRANSITION, "scripts/common.lua", "scripts/transition.lua");
+script!(JOIN, "scripts/common.lua", "scripts/join.lua");
+script!(REMEMBER, "scripts/common.lua", "scripts/remember.lua");
+script!(DUE, "scripts/due.lua");
+script!(RENEW, "scripts/renew.lua");
+script!(BEGIN_REBUILD, "scripts/begin_rebuild.lua");
+script!(FINISH_REBUILD, "scripts/finish_rebuild.lua");
+
+fn all() -> [&'static Script; 7] {
+    [&TRANSITION, &JOIN, &REMEMBER, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
+}
+
+impl Script {
+    fn new(code: &'static str) -> Self {
+        Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+    }
+
+    /// The command that runs it.
+    pub(super) fn call(&self, keys: &[&str], args: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len()).arg(keys).arg(args);
+        command
+    }
+}
+
+/// Teaches Redis every script; needed once a run of Redis.
+pub(super) async fn load(connection: &mut redis::aio::MultiplexedConnection) -> RedisResult<()> {
+    let mut pipe = redis::pipe();
+    for script in all() {
+        pipe.cmd("SCRIPT").arg("LOAD").arg(script.code).ignore();
+    }
+    pipe.exec_async(connection).await
+}
+
+/// Runs the commands in one round trip and answers them in their order; the first refusal is the error of all.
+///
+/// Scripts that Redis forgot are taught again and run then; the commands beside them are not repeated, since `SET … GET`
+/// would answer otherwise the second time.
+pub(super) async fn run(session: &Session, commands: &[Cmd]) -> Result<Vec<Value>, Outage> {
+    let mut answers = send(session, commands.iter()).await?;
+    let forgotten: Vec<usize> =
+        answers.iter().enumerate().filter(|(_, answer)| is_no_script(answer)).map(|(index, _)| index).collect();
+    if !forgotten.is_empty() {
+        load(&mut session.connection.clone()).await?;
+        let again = send(session, forgotten.iter().map(|index| &commands[*index])).await?;
+        for (index, answer) in forgotten.into_iter().zip(again) {
+            answers[index] = answer;
+        }
+    }
+    answers.into_iter().map(|answer| answer.map_err(Outage::Redis)).collect()
+}
+
+async fn send(session: &Session, commands: impl Iterator<Item = &Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
+    let mut pipe = redis::pipe();
+    let mut expected = 0;
+    for command in commands {
+        pipe.add_command(command.clone());
+        expected += 1;
+    }
+    let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut session.connection.clone()).await?;
+    if answers.len() == expected {
+        Ok(answers)
+    } else {
+        Err((ErrorKind::UnexpectedReturnType, "not one answer a command").into())
+    }
+}
+
+fn is_no_script(answer: &RedisResult<Value>) -> bool {
+    matches!(answer, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+}

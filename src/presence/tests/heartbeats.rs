@@ -1,0 +1,97 @@
+//! What a heartbeat stores, moves and never adds.
+
+use std::time::Duration;
+
+use super::server::TestRedis;
+use super::*;
+use crate::presence::{OnlineValue, PresenceSettings};
+
+#[tokio::test]
+async fn a_heartbeat_renews_and_never_adds() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let driver = DriverId::new();
+    assert_eq!(presence.heartbeats(&[beat(driver, at(12.0, 77.0))]).await.unwrap(), [true]);
+    assert_eq!(presence.heartbeats(&[beat(driver, at(12.1, 77.0))]).await.unwrap(), [false]);
+    assert_eq!(redis.query::<i64>("ZCARD drivers:geo").await, 0);
+    let ttl_ms: i64 = redis.query(&format!("PTTL driver:online:{driver}")).await;
+    assert!((1..=30_000).contains(&ttl_ms), "{ttl_ms}");
+    let online = presence.online(&[driver, DriverId::new()]).await.unwrap();
+    assert_eq!(online[0].unwrap().fix.unwrap().position, at(12.1, 77.0));
+    assert_eq!(online[1], None);
+}
+
+#[tokio::test]
+async fn a_heartbeat_moves_who_is_in() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let driver = available(&presence, at(12.0, 77.0)).await;
+    presence.heartbeats(&[beat(driver, at(13.0, 78.0))]).await.unwrap();
+    let found: Vec<String> = redis.query("GEOSEARCH drivers:geo FROMLONLAT 78 13 BYRADIUS 10 m ASC").await;
+    assert_eq!(found, [format!("driver:{driver}")]);
+}
+
+#[tokio::test]
+async fn a_new_session_or_a_first_position_makes_the_join_due() {
+    let redis = TestRedis::start();
+    let presence = redis.presence();
+    let first = beat(DriverId::new(), at(12.0, 77.0));
+    presence.heartbeats(&[first]).await.unwrap();
+    assert_eq!(presence.heartbeats(&[Heartbeat { session_epoch: 2, ..first }]).await.unwrap(), [true]);
+    let nowhere = Heartbeat { driver_id: DriverId::new(), fix: None, ..first };
+    assert_eq!(presence.heartbeats(&[nowhere]).await.unwrap(), [true]);
+    assert_eq!(presence.heartbeats(&[nowhere]).await.unwrap(), [false]);
+    assert_eq!(presence.heartbeats(&[Heartbeat { fix: first.fix, ..nowhere }]).await.unwrap(), [true]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_without_coordinates_keeps_the_fix() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let placed = Heartbeat { received_at: ago(20_000), ..beat(DriverId::new(), at(12.0, 77.0)) };
+    presence.heartbeats(&[placed]).await.unwrap();
+    redis.query::<()>("SCRIPT FLUSH SYNC").await;
+    let alive = Heartbeat { fix: None, received_at: Utc::now(), ..placed };
+    assert_eq!(presence.heartbeats(&[alive, beat(DriverId::new(), at(1.0, 1.0))]).await.unwrap(), [false, true]);
+    let OnlineValue { fix, received_at, .. } = presence.online(&[placed.driver_id]).await.unwrap()[0].unwrap();
+    assert_eq!(fix.unwrap().position, at(12.0, 77.0));
+    assert_eq!(received_at.timestamp_millis(), alive.received_at.timestamp_millis());
+    let ttl_ms: i64 = redis.query(&format!("PTTL driver:online:{}", placed.driver_id)).await;
+    assert!(ttl_ms > 20_000, "{ttl_ms}");
+}
+
+#[tokio::test]
+async fn the_age_of_a_heartbeat_is_taken_off_its_ttl() {
+    let redis = TestRedis::start();
+    let presence = redis.presence();
+    let (late, gone) = (beat(DriverId::new(), at(0.0, 0.0)), beat(DriverId::new(), at(0.0, 0.0)));
+    let beats = [Heartbeat { received_at: ago(29_000), ..late }, Heartbeat { received_at: ago(31_000), ..gone }];
+    assert_eq!(presence.heartbeats(&beats).await.unwrap(), [true, false]);
+    assert!(redis.query::<i64>(&format!("PTTL driver:online:{}", late.driver_id)).await <= 1_000);
+    assert_eq!(redis.query::<i64>(&format!("EXISTS driver:online:{}", gone.driver_id)).await, 0);
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_the_join_due_next_time() {
+    let redis = TestRedis::start();
+    let settings = PresenceSettings { breaker_open: Duration::ZERO, ..redis.settings() };
+    let presence = Presence::new(settings).unwrap();
+    let driver = DriverId::new();
+    redis.query::<()>("CONFIG SET maxmemory 1").await;
+    assert!(presence.heartbeats(&[beat(driver, at(0.0, 0.0))]).await.is_err());
+    redis.query::<()>("CONFIG SET maxmemory 0").await;
+    // As if the SET had been done and its answer lost.
+    let done = beat(driver, at(0.0, 0.0)).value().encode();
+    redis.query::<()>(&format!("SET driver:online:{driver} {done}")).await;
+    assert_eq!(presence.heartbeats(&[beat(driver, at(0.0, 0.0))]).await.unwrap(), [true]);
+    assert_eq!(presence.heartbeats(&[beat(driver, at(0.0, 0.0))]).await.unwrap(), [false]);
+}
+
+#[tokio::test]
+async fn many_heartbeats_take_several_trips() {
+    let redis = TestRedis::start();
+    let presence = redis.presence();
+    let beats: Vec<_> = (0..1_000).map(|n| beat(DriverId::new(), at(f64::from(n) / 100.0, 0.0))).collect();
+    assert_eq!(presence.heartbeats(&beats).await.unwrap(), vec![true; 1_000]);
+    assert_eq!(presence.heartbeats(&beats).await.unwrap(), vec![false; 1_000]);
+}

@@ -1,0 +1,52 @@
+//! Presence against a real Redis, one server a test.
+
+mod heartbeats;
+mod hints;
+mod membership;
+mod outage;
+mod search;
+mod server;
+mod warmth;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Heartbeat, Presence, RebuildDriver, StatusChange};
+use crate::domain::driver::DriverStatus;
+use crate::domain::ids::DriverId;
+use crate::domain::position::{Fix, Position};
+
+fn at(lat: f64, lon: f64) -> Position {
+    Position::new(lat, lon).unwrap()
+}
+
+fn ago(ms: i64) -> DateTime<Utc> {
+    Utc::now() - TimeDelta::milliseconds(ms)
+}
+
+fn fix(position: Position) -> Fix {
+    Fix { position, time: Utc::now() }
+}
+
+fn beat(driver_id: DriverId, position: Position) -> Heartbeat {
+    Heartbeat { driver_id, fix: Some(fix(position)), received_at: Utc::now(), session_epoch: 1 }
+}
+
+fn change(driver_id: DriverId, status: DriverStatus, epoch: i64) -> StatusChange {
+    StatusChange { driver_id, status, epoch }
+}
+
+/// One heartbeat and AVAILABLE at epoch 1.
+async fn available(presence: &Presence, position: Position) -> DriverId {
+    let driver = DriverId::new();
+    presence.heartbeats(&[beat(driver, position)]).await.unwrap();
+    presence.transition(&[change(driver, DriverStatus::Available, 1)]).await.unwrap();
+    driver
+}
+
+/// Rebuilds from `drivers` and expects to be believed.
+async fn rebuild(presence: &Presence, drivers: &[RebuildDriver]) {
+    presence.set_database_identity("db-1".to_owned());
+    let token = presence.begin_rebuild().await.unwrap().expect("nobody else rebuilds");
+    presence.load(drivers).await.unwrap();
+    assert!(presence.finish_rebuild(token).await.unwrap());
+}

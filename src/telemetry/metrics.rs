@@ -1,0 +1,100 @@
+//! The recorder of metrics, and their text for Prometheus.
+
+use std::sync::Mutex;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::TelemetryError;
+use super::names::{METRICS, MetricKind};
+
+/// The recorder of this process. It is set once; later callers get the same.
+static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
+
+/// A handle on the recorder; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Sets the recorder up for the whole process and describes every metric. Calling it again gives the same recorder.
+pub fn init_metrics() -> Result<Metrics, TelemetryError> {
+    let mut installed = INSTALLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(metrics) = &*installed {
+        return Ok(metrics.clone());
+    }
+    let metrics = Metrics(builder()?.install_recorder()?);
+    describe();
+    *installed = Some(metrics.clone());
+    Ok(metrics)
+}
+
+impl Metrics {
+    /// Every metric, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds what histograms gathered into their buckets; call it every few seconds, so that memory stays bounded when
+    /// nobody scrapes.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+fn builder() -> Result<PrometheusBuilder, TelemetryError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in METRICS {
+        if let MetricKind::Histogram(buckets) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    Ok(builder)
+}
+
+/// Tells the current recorder what each metric means.
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_render_with_help_type_and_buckets() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::counter!("driver_tracker_orders_total", "outcome" => "created").increment(2);
+            metrics::gauge!("driver_tracker_sessions").set(3.0);
+            metrics::histogram!("driver_tracker_assignment_duration_seconds").record(0.003);
+        });
+        let text = Metrics(handle).render();
+        for line in [
+            "# TYPE driver_tracker_orders_total counter",
+            "driver_tracker_orders_total{outcome=\"created\"} 2",
+            "# HELP driver_tracker_sessions ",
+            "driver_tracker_sessions 3",
+            "driver_tracker_assignment_duration_seconds_bucket{le=\"0.005\"} 1",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_recorder_is_set_once() {
+        init_metrics().unwrap();
+        init_metrics().unwrap();
+    }
+}

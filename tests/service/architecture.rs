@@ -1,0 +1,204 @@
+//! Holds the rooms apart: who may import whom, and what may be named in one place only.
+//!
+//! Reads `src/**/*.rs` as text. The map below is the architecture; whoever changes it changes `docs/architecture.md` too.
+
+mod source;
+
+use std::fs;
+use std::path::Path;
+
+use source::{Placed, Token, begins_with_crate, module_of, names_of_root, read};
+
+/// Every room, and the rooms that it may import. `app` and `main` may import all, and nobody imports them.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("config", &["domain"]),
+    ("telemetry", &["config", "domain"]),
+    ("store", &["domain"]),
+    ("presence", &["domain"]),
+    ("vendure", &["domain"]),
+    // Use cases answer with effects; whoever called them tells presence.
+    ("dispatch", &["domain", "store", "vendure"]),
+    // The drivers' frames: shapes of what use cases take and answer.
+    ("protocol", &["domain", "store", "dispatch"]),
+    ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol"]),
+    ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
+    // Parses the command line and does nothing else; the simulator brings its own flags.
+    ("cli", &["domain", "config", "dev"]),
+    // What only touches the database.
+    ("commands", &["domain", "config", "cli", "store"]),
+    (
+        "dev",
+        &[
+            "domain",
+            "config",
+            "telemetry",
+            "store",
+            "presence",
+            "vendure",
+            "dispatch",
+            "protocol",
+            "actors",
+            "http",
+            "app",
+            "cli",
+            "commands",
+        ],
+    ),
+];
+
+/// Where everything is wired together.
+const WIRING: [&str; 3] = ["app", "main", "lib"];
+
+/// A crate, and the rooms that may use it; an entry that ends in `.rs` is one file.
+const CRATES: &[(&str, &[&str])] = &[
+    ("actix_web_actors", &["actors/driver_session.rs"]),
+    ("redis", &["presence", "dev"]),
+    ("sqlx", &["store", "dispatch", "actors", "http", "dev", "app", "main"]),
+];
+
+/// The rooms that may hold SQL.
+const SQL: [&str; 2] = ["store", "dev"];
+
+/// All that is wrong in one file, each as a sentence.
+fn violations(file: &str, source: &str) -> Vec<String> {
+    let placed = read(file, source);
+    let mut found = imports(file, &placed);
+    for (at, one) in placed.iter().enumerate() {
+        match &one.token {
+            Token::Word(word) => found.extend(foreign(file, word, &placed, at)),
+            Token::Text(text) if !SQL.contains(&room_of(file)) && !is_test(&one.module) && is_sql(text) => {
+                found.push(format!("{file} holds SQL, which belongs into src/store: {text:.60}"));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The room of a file: the first folder, or the file itself.
+fn room_of(file: &str) -> &str {
+    file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
+}
+
+fn is_test(module: &[String]) -> bool {
+    module.iter().any(|name| name == "tests")
+}
+
+fn imports(file: &str, placed: &[Placed]) -> Vec<String> {
+    let room = room_of(file);
+    if WIRING.contains(&room) {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == room) else {
+        return vec![format!("{file} is in no room; give it one in MAY_IMPORT")];
+    };
+    let is_allowed = |name: &str, module: &[String]| {
+        // Tests may start private servers wherever they stand.
+        name == room || allowed.contains(&name) || (name == "dev" && is_test(module))
+    };
+    let names = names_of_root(placed).into_iter().filter(|(name, module)| !is_allowed(name, module));
+    names.map(|(name, _)| format!("{file} imports crate::{name}, which {room} may not know")).collect()
+}
+
+fn foreign(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
+    let (name, allowed) = CRATES.iter().find(|(name, _)| *name == word)?;
+    let is_allowed = allowed.iter().any(|place| *place == file || *place == room_of(file));
+    // A module of ours may have a crate's name; a path that only passes through it does not count.
+    let is_used = begins_with_crate(placed, at, name);
+    (is_used && !is_allowed).then(|| format!("{file} uses {name}, which only {} may", allowed.join(", ")))
+}
+
+fn is_sql(text: &str) -> bool {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let pair = |first: &str, second: &str| words.windows(2).any(|two| two == [first, second]);
+    // A sentence in capitals is no statement: each needs its second keyword or more than one word.
+    let after = |first: &str, second: &str| {
+        words.iter().position(|word| *word == first).is_some_and(|at| words[at + 1..].contains(&second))
+    };
+    let selects = words.iter().position(|word| *word == "SELECT" || word.ends_with("(SELECT"));
+    selects.is_some_and(|at| at + 1 < words.len())
+        || pair("INSERT", "INTO")
+        || pair("DELETE", "FROM")
+        || after("UPDATE", "SET")
+}
+
+/// Every source file under `dir`, by its path from there.
+fn files(dir: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).expect("the sources").map(|entry| entry.expect("an entry")) {
+        let name = format!("{prefix}{}", entry.file_name().to_str().expect("a plain name"));
+        if entry.path().is_dir() {
+            files(&entry.path(), &format!("{name}/"), found);
+        } else if name.ends_with(".rs") {
+            found.push((name, fs::read_to_string(entry.path()).expect("a source file")));
+        }
+    }
+}
+
+#[test]
+fn rooms_import_only_what_they_may() {
+    let mut sources = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
+    assert!(sources.len() > 10, "the sources are found");
+    let found: Vec<String> = sources.iter().flat_map(|(file, source)| violations(file, source)).collect();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[track_caller]
+fn assert_caught(file: &str, source: &str) {
+    assert_ne!(violations(file, source), Vec::<String>::new(), "in {file}: {source}");
+}
+
+#[track_caller]
+fn assert_allowed(file: &str, source: &str) {
+    assert_eq!(violations(file, source), Vec::<String>::new(), "in {file}: {source}");
+}
+
+#[test]
+fn imports_upward_and_sideways_are_caught() {
+    assert_caught("domain/order.rs", "use crate::store::deliveries;");
+    assert_caught("store/drivers.rs", "use crate::presence::Presence;");
+    assert_caught("presence/mod.rs", "use super::vendure;");
+    assert_caught("dispatch/claim.rs", "fn f() { crate::presence::join() }");
+    assert_caught("actors/relay.rs", "use crate::{domain::ids, http::problem};");
+    assert_caught("http/webhook.rs", "use super::super::dev::servers;");
+    assert_caught("config.rs", "use crate::store;");
+    assert_caught("store/drivers.rs", "use crate::*;");
+    assert_caught("store/drivers.rs", "use crate::dev::servers;");
+    assert_caught("dev/mod.rs", "use crate::main;");
+    assert_caught("newroom/mod.rs", "");
+
+    assert_allowed("store/drivers.rs", "use crate::domain::ids; use super::migrate; use crate::store::x;");
+    assert_allowed("store/drivers.rs", "mod tests { use super::*; use crate::dev::servers; }");
+    assert_allowed("http/webhook.rs", "use crate::{actors, dispatch, presence}; // crate::dev");
+    assert_allowed("dev/simulate.rs", "use crate::{app, http, store};");
+    assert_allowed("app.rs", "use crate::{dev, http};");
+}
+
+#[test]
+fn crates_outside_their_place_are_caught() {
+    assert_caught("actors/relay.rs", "use actix_web_actors::ws;");
+    assert_caught("http/socket.rs", "fn f(m: actix_web_actors::ws::Message) {}");
+    assert_caught("store/drivers.rs", "use redis::AsyncCommands;");
+    assert_caught("actors/relay.rs", "use ::redis as r;");
+    assert_caught("actors/relay.rs", "use redis;");
+    assert_caught("domain/ids.rs", "#[derive(sqlx::Type)] struct S;");
+    assert_caught("presence/mod.rs", "use sqlx::PgPool;");
+
+    assert_allowed("actors/driver_session.rs", "use actix_web_actors::ws;");
+    assert_allowed("presence/mod.rs", "use redis::AsyncCommands;");
+    assert_allowed("actors/relay.rs", "/// As redis::Client does.\nuse super::redis::x;");
+}
+
+#[test]
+fn sql_outside_the_store_is_caught() {
+    assert_caught("dispatch/claim.rs", r#"let q = "SELECT id FROM drivers";"#);
+    assert_caught("actors/relay.rs", r##"let q = r#"INSERT INTO "outbox" VALUES ($1)"#;"##);
+    assert_caught("http/drivers.rs", "let q = \"UPDATE drivers\n SET active = false\";");
+    assert_caught("app.rs", r#"let q = "WITH x AS (SELECT 1) DELETE FROM outbox";"#);
+
+    assert_allowed("store/drivers.rs", r#"let q = "SELECT id FROM drivers";"#);
+    assert_allowed("http/drivers.rs", r#"let q = "an UPDATE of a driver"; // SELECT id FROM drivers"#);
+    assert_allowed("actors/relay.rs", r#"mod tests { const Q: &str = "DELETE FROM outbox"; }"#);
+    assert_eq!(module_of("store/mod.rs"), ["store"]);
+}
