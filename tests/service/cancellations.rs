@@ -1,0 +1,114 @@
+//! Orders that the shop calls off, before and after they are known.
+
+use serde_json::json;
+
+use super::support::orders::{cancelled_path, signed, unsigned};
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_order_frees_its_driver_who_is_told_and_so_is_the_shop() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
+    let answer = world.order(&Order::new("c1")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    driver.assignment(&id).await;
+
+    let cancelled = world.cancel("c1", Some("out of rice")).await.expect(200);
+    assert_eq!((&cancelled["deliveryId"], &cancelled["status"]), (&json!(id), &json!("CANCELLED")));
+    let told = driver.session.take("assignment.cancelled").await;
+    assert_eq!((&told["deliveryId"], &told["assignmentId"]), (&json!(id), &answer["assignmentId"]));
+    assert_eq!(told["reason"], "out of rice");
+    let event = world.shop().event(&id, "DELIVERY_CANCELLED_V1").await.event;
+    assert_eq!((&event["reason"], &event["status"]), (&json!("out of rice"), &json!("CANCELLED")));
+    assert!(event["cancelledAt"].is_string());
+    assert_eq!(event["driverId"], driver.id.as_str());
+    world.until_driver(&driver.id, "AVAILABLE").await;
+
+    let again = world.cancel("c1", None).await.expect(200);
+    assert_eq!(again["status"], "CANCELLED");
+    assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED", "CANCELLED"], "a repeat changes nothing");
+    let reordered = world.order(&Order::new("c1")).await.expect(200);
+    assert_eq!((&reordered["status"], &reordered["duplicate"]), (&json!("CANCELLED"), &json!(true)));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_order_is_cancelled_and_given_to_nobody() {
+    let world = World::start().await;
+    let id = world.order(&Order::new("c2")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    world.cancel("c2", None).await.expect(200);
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let other = world.order(&Order::new("c2-next")).await.expect(201);
+    driver.assignment(other["deliveryId"].as_str().unwrap()).await;
+    assert_eq!(world.trail(&id).await, ["CREATED", "CANCELLED"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_cannot_be_cancelled() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
+    let answer = world.order(&Order::new("done")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    driver.deliver(id, assignment).await;
+    world.cancel("done", Some("too late")).await.refused(409, "already_terminal");
+
+    let answer = world.order(&Order::new("failed")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let failure = json!({"failure": {"code": "PICKUP_FAILED"}});
+    assert_eq!(driver.update(id, assignment, "FAILED", failure).await["type"], "ok");
+    world.cancel("failed", None).await.refused(409, "already_terminal");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_was_cancelled_before_it_came_is_cancelled_when_it_comes() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
+    world.cancel("future", Some("changed my mind")).await.expect(202);
+    world.cancel("future", Some("changed my mind")).await.expect(202);
+    let answer = world.order(&Order::new("future")).await;
+    assert!(matches!(answer.status, 200..=202), "{}", answer.text);
+    assert_eq!((&answer.body["status"], &answer.body["duplicate"]), (&json!("CANCELLED"), &json!(false)));
+    let id = answer.body["deliveryId"].as_str().unwrap();
+    let event = world.shop().event(id, "DELIVERY_CANCELLED_V1").await.event;
+    assert_eq!(event["reason"], "changed my mind");
+    assert_eq!(world.trail(id).await, ["CREATED", "CANCELLED"]);
+    assert_eq!(world.driver_status(&driver.id).await, "AVAILABLE");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_and_its_cancellation_at_the_same_moment_end_cancelled() {
+    let world = World::with().nodes(2).start().await;
+    let _driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
+    for n in 0..10 {
+        let name = format!("race-{n}");
+        let order = Order::new(&name);
+        let (ordered, cancelled) = tokio::join!(
+            world.order_at(&world.nodes[n % 2], &order),
+            orders::post_cancellation(&world.nodes[(n + 1) % 2], &name, None, WEBHOOK_SECRET),
+        );
+        assert!(matches!(ordered.status, 200..=202), "{}", ordered.text);
+        assert!(matches!(cancelled.status, 200 | 202), "{}", cancelled.text);
+        let id = ordered.body["deliveryId"].as_str().unwrap().to_owned();
+        world.until_delivery(&id, "CANCELLED").await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_proves_itself_and_is_checked_as_an_order_is() {
+    let world = World::start().await;
+    let (node, path) = (world.node(), cancelled_path("vendure"));
+    http::send(unsigned(node, &path, b"{\"sellerOrderId\":\"1\",\"channelId\":\"2\"}")).await.problem(401);
+    http::send(signed(node, &path, b"{", WEBHOOK_SECRET)).await.problem(400);
+    let reply = http::send(signed(node, &path, b"{\"reason\": 7}", WEBHOOK_SECRET)).await;
+    let fields = reply.fields_at_fault();
+    reply.problem(422);
+    for field in ["channelId", "reason", "sellerOrderId"] {
+        assert!(fields.iter().any(|f| f == field), "{field} is not named: {fields:?}");
+    }
+    world.finish().await;
+}

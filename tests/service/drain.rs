@@ -1,0 +1,105 @@
+//! SIGTERM: nothing is cut, everybody is told, the process ends in time.
+
+use std::time::{Duration, Instant};
+
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::session::Closed;
+use super::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_are_told_to_come_back_and_closed_in_a_spread_and_the_process_ends_in_time() {
+    let mut world = World::with().nodes(2).set("SHUTDOWN_DELAY_MS", 300).set("SHUTDOWN_GRACE_MS", 6000).start().await;
+    let places: Vec<Place> = (1..=12).map(|n| RESTAURANT.offset(f64::from(n) * 50.0, 0.0)).collect();
+    let mut drivers = Vec::new();
+    for place in places {
+        drivers.push(world.on_duty_at(&world.nodes[1], place).await);
+    }
+    let started = Instant::now();
+    world.nodes[1].ask_to_stop();
+    let ready = world.nodes[1].api();
+    eventually("the node is not ready", SOON, || async {
+        (http::try_send(ready.request("GET", "/health/ready")).await.ok()?.status == 503).then_some(())
+    })
+    .await;
+    let closes = drivers.iter().map(|driver| async {
+        let told = driver.session.take("reconnect").await;
+        assert!(told["afterMs"].is_u64(), "{told}");
+        assert_eq!(driver.session.closed(SOON).await, Closed::With(1012));
+        started.elapsed()
+    });
+    let mut moments = together(closes).await;
+    moments.sort();
+    assert!(*moments.last().unwrap() < Duration::from_millis(300 + 3000 + 1000), "{moments:?}");
+    assert!(moments[11] - moments[0] > Duration::from_millis(400), "all at once: {moments:?}");
+    let status = world.nodes[1].ended(Duration::from_secs(8)).await;
+    assert_eq!(status.code(), Some(0));
+
+    // Nothing was lost by it: they come back elsewhere and are given orders.
+    let welcome = drivers[0].reconnect(&world.nodes[0]).await;
+    assert_eq!(welcome["driver"]["onDuty"], true);
+    world.order(&Order::new("after-the-deploy")).await.expect(201);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_are_taken_for_the_delay_then_refused_with_a_moment_to_come_back_and_none_is_lost() {
+    let mut world = World::with().set("SHUTDOWN_DELAY_MS", 800).set("SHUTDOWN_GRACE_MS", 6000).start().await;
+    let _drivers = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    world.nodes[0].ask_to_stop();
+    let (mut taken, mut refused, mut n) = (Vec::new(), 0, 0);
+    while world.nodes[0].is_running() {
+        n += 1;
+        let order = Order::new(&format!("late-{n}"));
+        match orders::try_post_order(&world.nodes[0], &order, WEBHOOK_SECRET).await {
+            Some(reply) if matches!(reply.status, 200..=202) => {
+                assert_eq!(refused, 0, "an order was taken after another was refused");
+                taken.push(order.id().to_owned());
+            }
+            Some(reply) => {
+                assert!(reply.retry_after_s() >= 1);
+                reply.refused(503, "draining");
+                refused += 1;
+            }
+            // The listener is closed already.
+            None => {}
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(n < 400, "the process does not end");
+    }
+    assert!(!taken.is_empty(), "orders are still taken for the delay");
+    assert!(refused > 0, "orders are refused while draining");
+    let known: Vec<String> =
+        sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();
+    assert_eq!(known.len(), taken.len());
+    assert!(taken.iter().all(|name| known.contains(name)));
+    assert_eq!(world.nodes[0].ended(SOON).await.code(), Some(0));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_that_were_acknowledged_are_in_postgresql_after_a_stop() {
+    let mut world = World::with().set("POSITION_FLUSH_MS", 5000).start().await;
+    let driver = world.connected_at(world.node(), RESTAURANT.offset(77.0, 0.0)).await;
+    driver.heartbeat().await;
+    let status = world.nodes[0].terminate().await;
+    assert_eq!(status.code(), Some(0));
+    let lat: Option<f64> = sqlx::query_scalar("SELECT lat FROM driver_positions").fetch_one(&world.pool).await.unwrap();
+    assert!((lat.unwrap() - driver.place().lat).abs() < 1e-6);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() {
+    let mut world = World::with().set("SHUTDOWN_DELAY_MS", 20_000).set("SHUTDOWN_GRACE_MS", 20_000).start().await;
+    world.nodes[0].ask_to_stop();
+    let api = world.nodes[0].api();
+    eventually("the node is not ready", SOON, || async {
+        (http::try_send(api.request("GET", "/health/ready")).await.ok()?.status == 503).then_some(())
+    })
+    .await;
+    let started = Instant::now();
+    node::signal(world.nodes[0].pid(), "INT");
+    world.nodes[0].ended(Duration::from_secs(3)).await;
+    assert!(started.elapsed() < Duration::from_secs(3));
+    world.finish().await;
+}

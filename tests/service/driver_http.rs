@@ -1,0 +1,86 @@
+//! Drivers whose app cannot hold a socket: the same token, the same rules, by HTTP.
+
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::support::http::Api;
+use super::support::*;
+
+fn fix(seconds_ago: i64, place: Place) -> Value {
+    let at = (Utc::now() - TimeDelta::seconds(seconds_ago)).to_rfc3339_opts(SecondsFormat::Millis, true);
+    json!({"fixTime": at, "lat": place.lat, "lon": place.lon})
+}
+
+/// Sends one frame by HTTP and gives its answer.
+async fn ask(app: &Api, frame: Value) -> Value {
+    let answer = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
+    let answers = answer["answers"].as_array().expect("one answer a frame");
+    assert_eq!(answers.len(), 1);
+    answers[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_without_a_socket_works_a_whole_delivery() {
+    let world = World::start().await;
+    let (id, token) = world.new_driver().await;
+    let app = world.node().api().keyed(Some(&token));
+    let here = RESTAURANT.offset(120.0, 0.0);
+    let fixes = json!({"fixes": [fix(1, here), {"fixTime": "noon", "lat": 1, "lon": 1}, fix(5, here)]});
+    let told = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
+    assert_eq!((&told["accepted"], &told["status"], &told["onDuty"]), (&json!(2), &json!("OFFLINE"), &json!(false)));
+    assert_eq!(told["refused"][0]["index"], 1);
+    assert_eq!((&told["heartbeatIntervalMs"], &told["ttlMs"]), (&json!(1000), &json!(6000)));
+
+    let on_duty = ask(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
+    assert_eq!(
+        (&on_duty["type"], &on_duty["ref"], &on_duty["status"]),
+        (&json!("ok"), &json!("s"), &json!("AVAILABLE"))
+    );
+    eventually("the driver can be found", SOON, || async {
+        app.post("/api/v1/driver/locations", &json!({"fixes": [fix(0, here)]})).await.expect(200);
+        world.redis.findable().await?.contains(&id).then_some(())
+    })
+    .await;
+    let answer = world.order(&Order::new("by-http")).await;
+    assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
+    let delivery = answer.body["deliveryId"].as_str().unwrap().to_owned();
+    let assigned = world.until_delivery(&delivery, "ASSIGNED").await;
+
+    let state = app.get("/api/v1/driver/state").await.expect(200);
+    assert_eq!((&state["driver"]["id"], &state["driver"]["status"]), (&json!(id), &json!("BUSY")));
+    assert_eq!(state["deliveries"][0]["id"], delivery.as_str());
+    assert_eq!(state["offers"], json!([]));
+    let update = |status: &str| {
+        json!({"type": "delivery.update", "deliveryId": delivery, "assignmentId": assigned["assignmentId"],
+               "status": status})
+    };
+    let frames = json!({"frames": [update("PICKED_UP"), {"type": "dance", "ref": "d"}, update("DELIVERED")]});
+    let answers = app.post("/api/v1/driver/messages", &frames).await.expect(200)["answers"].clone();
+    assert_eq!((&answers[0]["type"], &answers[2]["type"]), (&json!("ok"), &json!("ok")), "{answers}");
+    assert_eq!((&answers[1]["code"], &answers[1]["ref"]), (&json!("unknown_type"), &json!("d")));
+    assert_eq!(world.delivery(&delivery).await["status"], "DELIVERED");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    for body in [json!({"fixes": []}), json!({"fixes": [1, null, "x", {}]}), json!({})] {
+        app.post("/api/v1/driver/locations", &body).await.expect(200);
+    }
+    let raw = app.request("POST", "/api/v1/driver/locations").header(CONTENT_TYPE, "application/json").body("{");
+    http::send(raw).await.problem(400);
+    let empty = world.node().api();
+    for path in ["/api/v1/driver/locations", "/api/v1/driver/messages"] {
+        empty.post(path, &json!({})).await.problem(401);
+    }
+    empty.get("/api/v1/driver/state").await.problem(401);
+    world.admin().get("/api/v1/driver/state").await.problem(401);
+    assert_eq!(driver.session.ended(), None);
+    let answer = world.order(&Order::new("still-there")).await.expect(201);
+    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    world.finish().await;
+}

@@ -1,0 +1,122 @@
+//! A node that dies at the worst moment: after the commit, before anybody is told.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::proxy::{Passage, Proxy};
+use super::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_whose_node_dies_before_the_push_learns_of_the_order_through_another() {
+    let mut world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
+    let mut driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
+    // It holds the driver's socket and does nothing any more: the commit happens, the push never does.
+    world.nodes[1].freeze();
+    let answer = world.order_at(&world.nodes[0], &Order::new("orphan")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    world.nodes[1].kill9().await;
+    assert_eq!(driver.session.waiting("assignment").len(), 0, "the push did not happen");
+
+    driver.session.closed(SOON).await;
+    let welcome = driver.reconnect(&world.nodes[0]).await;
+    assert_eq!(welcome["deliveries"][0]["id"], id, "the welcome holds the order");
+    let frame = driver.assignment(id).await;
+    assert_eq!(frame["delivery"]["assignmentId"], answer["assignmentId"]);
+    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_between_commit_and_redis_leaves_redis_right_within_five_seconds() {
+    let mut world = World::with().start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let proxy = Proxy::before(servers::shared_redis().port()).await;
+    let mut doomed = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
+    doomed.wait_for_health("ok").await;
+
+    // From here on Redis hears nothing of it, so the order is given by PostgreSQL alone.
+    proxy.set(Passage::Swallow);
+    let answer = world.order_at(&doomed, &Order::new("half-done")).await.expect(201);
+    doomed.kill9().await;
+    assert_eq!(answer["driverId"], driver.id.as_str());
+    eventually("Redis learns that the driver is busy", Duration::from_secs(5), || async {
+        let said = world.redis.statuses().await?.remove(&driver.id)?;
+        let gone = !world.redis.findable().await?.contains(&driver.id);
+        (said.starts_with("BUSY:") && gone).then_some(())
+    })
+    .await;
+    // And the driver, on the node that lives, learns of the order.
+    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    world.nodes.push(doomed);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_killed_again_and_again_under_orders_lose_and_double_nothing() {
+    let mut world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let places: Vec<Place> = (1..=12).map(|n| RESTAURANT.offset(f64::from(n) * 70.0, 0.0)).collect();
+    // All on the node that lives, so that orders can be given throughout.
+    let mut fleet = Vec::new();
+    for place in places {
+        fleet.push(world.on_duty_at(&world.nodes[0], place).await);
+    }
+    let mut accepted = Vec::new();
+    for round in 0..3 {
+        let names: Vec<String> = (0..8).map(|n| format!("round-{round}-{n}")).collect();
+        let victim = &world.nodes[1];
+        let pid = victim.pid();
+        let posts = names.iter().map(|name| async move {
+            let reply = orders::try_post_order(victim, &Order::new(name), WEBHOOK_SECRET).await?;
+            matches!(reply.status, 200..=202).then(|| name.clone())
+        });
+        let (done, ()) = tokio::join!(together(posts), async {
+            tokio::time::sleep(Duration::from_millis(20 + 30 * round)).await;
+            node::signal(pid, "KILL");
+        });
+        accepted.extend(done.into_iter().flatten());
+        // The shop sends what it has no answer for again, to the node that lives.
+        for name in names {
+            let reply = world.order(&Order::new(&name)).await;
+            assert!(matches!(reply.status, 200..=202), "{}", reply.text);
+            accepted.push(name);
+        }
+        world.nodes[1].kill9().await;
+        world.nodes[1] = world.start_node().await;
+    }
+    eventually("every driver has an order", SOON, || async {
+        (world.count("SELECT count(*) FROM assignments WHERE state = 'ACTIVE'").await == 12).then_some(())
+    })
+    .await;
+    for driver in &fleet {
+        driver.any_assignment().await;
+    }
+    let known: Vec<String> =
+        sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();
+    assert!(accepted.iter().all(|name| known.contains(name)));
+    assert_eq!(known.len(), 24);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_repeated_with_one_message_id_until_it_is_acknowledged() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    driver.session.acknowledge_commands(false);
+    let answer = world.order(&Order::new("again")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    let first = driver.assignment(id).await;
+    let second = driver.assignment(id).await;
+    assert_eq!(first["messageId"], second["messageId"]);
+    driver.session.send(&json!({"type": "ack", "messageId": "00000000-0000-7000-8000-000000000000"}));
+    driver.session.send(&json!({"type": "ack", "messageId": first["messageId"]}));
+    // An answer that comes after both acks: from now on they are dealt with.
+    driver.wish("AVAILABLE").await;
+    let unacked = "SELECT count(*) FROM driver_commands WHERE acked_at IS NULL";
+    eventually("the command is acknowledged", SOON, || async { (world.count(unacked).await == 0).then_some(()) }).await;
+    let before = driver.session.waiting("assignment").len();
+    world::let_time_pass("repeats come every five seconds", Duration::from_millis(5_500)).await;
+    assert_eq!(driver.session.waiting("assignment").len(), before);
+    world.finish().await;
+}

@@ -1,0 +1,132 @@
+//! Redis refused, hanging, back empty, in the middle of orders: nothing is lost, doubled or wrongly answered.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tokio::task::block_in_place;
+
+use super::support::*;
+
+/// However Redis fails, an order is answered this fast.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
+
+async fn fleet_of(world: &World, count: usize) -> Vec<Driver> {
+    let places: Vec<Place> = (1..=count).map(|n| RESTAURANT.offset(n as f64 * 80.0, 0.0)).collect();
+    world.fleet(&places).await
+}
+
+/// Posts an order that must be given to somebody, at once or by a sweep.
+async fn must_be_given(world: &World, name: &str) {
+    let started = Instant::now();
+    let reply = world.order(&Order::new(name)).await;
+    assert!(matches!(reply.status, 201 | 202), "{name}: {} {}", reply.status, reply.text);
+    assert!(started.elapsed() < ANSWERED_WITHIN, "{name} took {:?}", started.elapsed());
+    world.until_delivery(reply.body["deliveryId"].as_str().unwrap(), "ASSIGNED").await;
+}
+
+/// After Redis is back: it says what PostgreSQL says, and everybody who is free can be found.
+async fn healed(world: &World) {
+    world.expect_redis(true);
+    let free: Vec<String> = sqlx::query_scalar("SELECT id::text FROM drivers WHERE status = 'AVAILABLE'")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    let free: BTreeSet<String> = free.into_iter().collect();
+    eventually("Redis is rebuilt", Duration::from_secs(10), || async {
+        let complete = world.redis.findable().await? == free;
+        (complete && invariants::redis_discrepancy(world).await.is_none()).then_some(())
+    })
+    .await;
+    world.node().wait_for_health("ok").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_in_the_middle_of_orders_and_back_empty_is_rebuilt() {
+    let world = World::with().own_redis().set("HEARTBEAT_TTL_MS", 15_000).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    let _fleet = fleet_of(&world, 10).await;
+    must_be_given(&world, "before-1").await;
+    let _order = world.order(&Order::new("before-2")).await.expect(201);
+
+    world.expect_redis(false);
+    block_in_place(|| redis.kill());
+    for n in 0..3 {
+        must_be_given(&world, &format!("during-{n}")).await;
+    }
+    world.node().wait_for_health("degraded").await;
+    assert_eq!(world.node().api().get("/health").await.status, 200);
+    assert_eq!(world.node().api().get("/health/ready").await.status, 200);
+
+    block_in_place(|| redis.start_again()).expect("Redis");
+    must_be_given(&world, "after-1").await;
+    healed(&world).await;
+    must_be_given(&world, "after-2").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_hanging_in_the_middle_of_orders_holds_nothing_up() {
+    let world = World::with().own_redis().set("HEARTBEAT_TTL_MS", 15_000).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    let fleet = fleet_of(&world, 8).await;
+    must_be_given(&world, "before").await;
+
+    world.expect_redis(false);
+    block_in_place(|| redis.freeze()).expect("Redis");
+    for n in 0..3 {
+        must_be_given(&world, &format!("during-{n}")).await;
+    }
+    // Heartbeats are dealt with all the same: stored in PostgreSQL.
+    fleet[7].heartbeat().await;
+    let started = Instant::now();
+    assert_eq!(world.node().health().await.unwrap()["status"], "degraded");
+    assert!(started.elapsed() < Duration::from_secs(3), "health took {:?}", started.elapsed());
+
+    block_in_place(|| redis.thaw());
+    healed(&world).await;
+    must_be_given(&world, "after").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_flushed_in_the_middle_of_orders_does_not_look_like_nobody_there() {
+    let world = World::with().own_redis().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    let fleet = fleet_of(&world, 12).await;
+    for round in 0..4 {
+        must_be_given(&world, &format!("before-{round}")).await;
+        block_in_place(|| redis.flush_all()).expect("Redis");
+        // Given at once, not by some later sweep: an empty Redis is no answer.
+        world.order(&Order::new(&format!("after-{round}"))).await.expect(201);
+    }
+    fleet[11].heartbeat().await;
+    healed(&world).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_starts_without_redis_finds_it_when_it_comes() {
+    let world = World::with().own_redis().nodes(0).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    block_in_place(|| redis.stop());
+    let mut world = world;
+    let node = world.start_node().await;
+    world.nodes.push(node);
+    world.expect_redis(false);
+    let _fleet = fleet_of(&world, 3).await;
+    must_be_given(&world, "without").await;
+    block_in_place(|| redis.start_again()).expect("Redis");
+    healed(&world).await;
+    must_be_given(&world, "with").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_on_another_node_is_told_of_an_order_while_redis_is_out() {
+    let world = World::with().without_redis().nodes(2).start().await;
+    let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
+    // No hint can reach the other node; the poll finds the command.
+    let answer = world.order_at(&world.nodes[0], &Order::new("by-poll")).await.expect(201);
+    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    world.finish().await;
+}

@@ -1,0 +1,114 @@
+//! A configuration that cannot work ends the program with 2 and a sentence; what another moment may mend, with 1.
+
+use super::support::node::Env;
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::*;
+
+/// A setting, and its value; none takes it away.
+type Change<'a> = (&'a str, Option<&'a str>);
+
+fn env(changes: &[Change<'_>]) -> Env {
+    let mut env: Vec<(String, String)> = [
+        ("DATABASE_URL", "postgres://nobody:sesame-of-the-database@127.0.0.1:1/none"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("VENDURE_WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("LISTEN_ADDR", "127.0.0.1:0"),
+        ("METRICS_ADDR", "127.0.0.1:0"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
+    for (name, value) in changes {
+        env.retain(|(existing, _)| existing != name);
+        env.extend(value.map(|value| ((*name).to_owned(), value.to_owned())));
+    }
+    env
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_the_setting() {
+    let own_network =
+        [("VENDURE_EVENTS_URL", Some("http://127.0.0.1:9/x")), ("VENDURE_EVENTS_SECRET", Some(WEBHOOK_SECRET))];
+    let cases: Vec<(Vec<Change<'_>>, &str)> = vec![
+        (vec![("DATABASE_URL", None)], "DATABASE_URL"),
+        (vec![("DATABASE_URL", Some("mysql://x"))], "DATABASE_URL"),
+        (vec![("REDIS_URL", None)], "REDIS_URL"),
+        (vec![("REDIS_URL", Some("http://x"))], "REDIS_URL"),
+        (vec![("VENDURE_WEBHOOK_SECRET", None)], "VENDURE_WEBHOOK_SECRET"),
+        (vec![("VENDURE_WEBHOOK_SECRET", Some("not-a-secret"))], "VENDURE_WEBHOOK_SECRET"),
+        (vec![("VENDURE_WEBHOOK_SECRET", Some("whsec_c2hvcnQ="))], "VENDURE_WEBHOOK_SECRET"),
+        (vec![("VENDURE_EVENTS_URL", Some("https://shop.example.com/x"))], "VENDURE_EVENTS_SECRET"),
+        (own_network.to_vec(), "EVENTS_ALLOWED_NETWORKS"),
+        (vec![("EVENTS_RETRY_SCHEDULE", Some("soon"))], "EVENTS_RETRY_SCHEDULE"),
+        (vec![("HEARTBEAT_TTL_MS", Some("9000")), ("POSITION_FLUSH_MS", Some("9000"))], "POSITION_FLUSH_MS"),
+        (vec![("HEARTBEAT_TTL_MS", Some("5000"))], "HEARTBEAT_TTL_MS"),
+        (vec![("LISTEN_ADDR", Some("somewhere"))], "LISTEN_ADDR"),
+        (vec![("RUST_LOG", Some("driver_tracker=shout"))], "RUST_LOG"),
+    ];
+    let runs = cases.iter().map(|(changes, names)| async move {
+        let out = node::run(&["serve"], &env(changes)).await;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{changes:?}: {said}");
+        assert!(said.contains(names), "{changes:?}: {names} is not named: {said}");
+        assert!(!said.contains("sesame-of-the-database"), "a secret was printed: {said}");
+    });
+    for run in runs {
+        run.await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() {
+    let url = servers::empty_database().await;
+    let redis = servers::shared_redis().url();
+    let prefix = format!("refusals{}-{}:", std::process::id(), servers::next_number());
+    let changes = [
+        ("DATABASE_URL", Some(url.as_str())),
+        ("REDIS_URL", Some(redis.as_str())),
+        ("REDIS_KEY_PREFIX", Some(prefix.as_str())),
+        ("LOG_FORMAT", Some("json")),
+    ];
+    let out = node::run(&["serve"], &env(&changes)).await;
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert!(matches!(out.status.code(), Some(1 | 2)), "{said}");
+    assert!(said.contains("migrate"), "what to do is said: {said}");
+
+    let mut willing = env(&changes);
+    willing.push(("MIGRATE_ON_START".to_owned(), "true".to_owned()));
+    let mut node = Node::start(&willing).await;
+    node.wait_for_health("ok").await;
+    node.kill9().await;
+    // And migrating again changes nothing.
+    let again = node::run(&["migrate"], &env(&changes)).await;
+    assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
+    servers::drop_database(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_program() {
+    let world = World::start().await;
+    let mut conn = servers::connect(&world.database_url).await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (99990101000000, 'from the future', true, '\\x00', 0)";
+    servers::execute(&mut conn, newer.to_owned()).await;
+    let mut beside = world.start_node().await;
+    beside.wait_for_health("ok").await;
+    beside.kill9().await;
+    let minimum = "UPDATE database_identity SET min_program_schema = 99990101000000";
+    servers::execute(&mut conn, minimum.to_owned()).await;
+    let out = node::run(&["serve"], &world.env_with(&[])).await;
+    assert!(matches!(out.status.code(), Some(1 | 2)), "{:?}", out.status);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_config_says_what_would_hold_without_a_secret() {
+    let good = node::run(&["check-config"], &env(&[])).await;
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(
+        !said.contains("sesame-of-the-database") && !said.contains(WEBHOOK_SECRET.trim_start_matches("whsec_")),
+        "{said}"
+    );
+    let bad = node::run(&["check-config"], &env(&[("REDIS_URL", None)])).await;
+    assert_eq!(bad.status.code(), Some(2));
+}

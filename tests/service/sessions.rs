@@ -1,0 +1,207 @@
+//! Who gets a socket, which of two counts, and what ends one.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::session::{Closed, SUBPROTOCOL, upgrade};
+use super::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_upgrade_wants_a_good_token_and_a_protocol_that_is_known() {
+    let world = World::start().await;
+    let (_, token) = world.new_driver().await;
+    let bearer = format!("Bearer {token}");
+    let address = &world.node().address;
+    let open = |headers: Vec<(&'static str, &str)>| Session::open(upgrade(address, "/ws/driver", &headers));
+
+    assert_eq!(Session::try_connect(address, "guess").await.err(), Some(401));
+    let admin = world.admin_key.clone();
+    assert_eq!(Session::try_connect(address, &admin).await.err(), Some(401), "an operator's key is no driver's token");
+    let with_origin = vec![("origin", "https://evil.example"), ("sec-websocket-protocol", SUBPROTOCOL)];
+    assert!(matches!(open(with_origin).await.err(), Some(401 | 403)));
+    let other = vec![("authorization", bearer.as_str()), ("sec-websocket-protocol", "driver-tracker.v9")];
+    assert_eq!(open(other).await.err(), Some(400));
+
+    let none = open(vec![("authorization", bearer.as_str())]).await.unwrap_or_else(|s| panic!("refused with {s}"));
+    assert_eq!(none.take_first().await["type"], "welcome");
+    let in_url = Session::open(upgrade(address, &format!("/ws/driver?token={token}"), &[])).await;
+    assert!(matches!(in_url.err(), Some(401 | 403)), "no long-lived token in a URL");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_welcome_is_the_whole_state_and_always_first() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let answer = world.order(&Order::new("w")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    driver.session.acknowledge_commands(false);
+    for _ in 0..5 {
+        // `reconnect` holds that it is first, although a command is due at once.
+        let welcome = driver.reconnect(world.node()).await;
+        assert!(welcome["sessionId"].is_string() && welcome["serverTime"].is_string());
+        assert_eq!((&welcome["heartbeatIntervalMs"], &welcome["ttlMs"]), (&json!(1000), &json!(6000)));
+        assert_eq!(welcome["offers"], json!([]));
+        assert_eq!(welcome["deliveries"][0]["id"], id);
+        assert_eq!(welcome["deliveries"][0]["assignmentId"], answer["assignmentId"]);
+        let told = &welcome["driver"];
+        assert_eq!((&told["status"], &told["onDuty"], &told["capacity"]), (&json!("BUSY"), &json!(true), &json!(1)));
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_session_wins_over_every_node() {
+    let world = World::with().nodes(2).start().await;
+    let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
+    driver.fall_silent();
+    let second = Session::connect(&world.nodes[1].address, &driver.token).await;
+    assert_eq!(second.take_first().await["type"], "welcome");
+    assert_eq!(driver.session.closed(Duration::from_secs(5)).await, Closed::With(4001));
+    // And back again, on the same node this time.
+    let third = Session::connect(&world.nodes[1].address, &driver.token).await;
+    assert_eq!(third.take_first().await["type"], "welcome");
+    second.closed_with(4001).await;
+    third.send(&driver::heartbeat(1, driver.place()));
+    third.acked(1).await;
+    let answer = world.order(&Order::new("newest")).await.expect(201);
+    let frame = third.take("assignment").await;
+    assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_old_session_still_sends_has_no_effect() {
+    let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
+    let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
+    driver.fall_silent();
+    // The old socket's node sleeps through the change of sessions, with old frames in its hands.
+    world.nodes[0].freeze();
+    let new = Session::connect(&world.nodes[1].address, &driver.token).await;
+    assert_eq!(new.take_first().await["type"], "welcome");
+    driver.session.send(&json!({"type": "status", "status": "OFFLINE", "ref": "old"}));
+    driver.go(RESTAURANT.offset(5_000.0, 0.0));
+    driver.beat();
+    world.nodes[0].thaw();
+    driver.session.closed_with(4001).await;
+    holds("the driver stays on duty", Duration::from_secs(1), || async {
+        world.driver_status(&driver.id).await == "AVAILABLE"
+    })
+    .await;
+    assert!(driver.session.waiting("ok").is_empty(), "the old session's wish was answered with success");
+    new.send(&driver::heartbeat(1, RESTAURANT.offset(110.0, 0.0)));
+    new.acked(1).await;
+    let position = eventually("the position is the new session's", SOON, || async {
+        let shown = world.admin_at(&world.nodes[1]).get(&format!("/api/v1/drivers/{}", driver.id)).await;
+        shown.body["position"]["lat"].as_f64()
+    })
+    .await;
+    assert!((position - RESTAURANT.offset(110.0, 0.0).lat).abs() < 0.001, "{position}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_ends_its_session_and_opens_no_other_while_other_tokens_stay_good() {
+    let world = World::with().nodes(2).start().await;
+    let (id, _) = world.new_driver().await;
+    let (token_id, token) = world.new_token(&id).await;
+    let (_, other_token) = world.new_token(&id).await;
+    let session = Session::connect(&world.nodes[1].address, &token).await;
+    session.take("welcome").await;
+    let path = format!("/api/v1/drivers/{id}/tokens/{token_id}");
+    world.admin_at(&world.nodes[0]).delete(&path).await.expect(204);
+    session.closed_with(4002).await;
+    assert_eq!(Session::try_connect(&world.nodes[0].address, &token).await.err(), Some(401));
+    world.node().api().keyed(Some(&token)).get("/api/v1/driver/state").await.problem(401);
+
+    let session = Session::connect(&world.nodes[0].address, &other_token).await;
+    session.take("welcome").await;
+    let listed = world.admin().get(&format!("/api/v1/drivers/{id}/tokens")).await.expect(200);
+    assert!(!listed.to_string().contains(&other_token), "a list shows no token");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deactivated_driver_loses_the_socket_and_the_token_until_they_are_brought_back() {
+    let world = World::with().nodes(2).start().await;
+    let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
+    let path = format!("/api/v1/drivers/{}", driver.id);
+    world.admin().delete(&path).await.expect(204);
+    driver.session.closed_with(4002).await;
+    assert_eq!(Session::try_connect(&world.nodes[0].address, &driver.token).await.err(), Some(401));
+    world.node().api().keyed(Some(&driver.token)).get("/api/v1/driver/state").await.problem(401);
+    let shown = world.driver(&driver.id).await;
+    assert_eq!(
+        (&shown["active"], &shown["onDuty"], &shown["status"]),
+        (&json!(false), &json!(false), &json!("OFFLINE"))
+    );
+    world.order(&Order::new("nobody")).await.expect(202);
+
+    world.admin().patch(&path, &json!({"active": true})).await.expect(200);
+    let session = Session::connect(&world.nodes[0].address, &driver.token).await;
+    assert_eq!(session.take_first().await["driver"]["onDuty"], false);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_comes_in_by_a_ticket_once_on_any_node_from_an_allowed_origin() {
+    let world = World::with().nodes(2).set("ALLOWED_ORIGINS", "https://app.example.com").start().await;
+    let (_, token) = world.new_driver().await;
+    let api = world.node().api().keyed(Some(&token));
+    let ticket = || async {
+        let made = api.post("/api/v1/driver/ws-ticket", &json!({})).await.expect(201);
+        assert!(made["expiresAt"].is_string());
+        made["ticket"].as_str().expect("a ticket").to_owned()
+    };
+    let come = |ticket: String, origin: Option<&'static str>| async move { (ticket, origin) };
+    let open = |(ticket, origin): (String, Option<&'static str>)| {
+        let mut headers = vec![("sec-websocket-protocol", SUBPROTOCOL)];
+        headers.extend(origin.map(|origin| ("origin", origin)));
+        Session::open(upgrade(&world.nodes[1].address, &format!("/ws/driver?ticket={ticket}"), &headers))
+    };
+    let first = ticket().await;
+    let session = open(come(first.clone(), Some("https://app.example.com")).await).await;
+    assert_eq!(session.unwrap_or_else(|s| panic!("refused with {s}")).take_first().await["type"], "welcome");
+    assert_eq!(open((first, Some("https://app.example.com"))).await.err(), Some(401), "a ticket is good once");
+    assert_eq!(open((ticket().await, Some("https://evil.example"))).await.err(), Some(403));
+    assert_eq!(open((ticket().await, None)).await.err(), Some(403));
+    assert_eq!(open(("guess".to_owned(), Some("https://app.example.com"))).await.err(), Some(401));
+    // The public address is an allowed origin of its own.
+    let own = world.nodes[1].address.clone();
+    let path = format!("/ws/driver?ticket={}", ticket().await);
+    let headers = [("origin", format!("http://{own}")), ("sec-websocket-protocol", SUBPROTOCOL.to_owned())];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    assert!(Session::open(upgrade(&own, &path, &headers)).await.is_ok());
+    world.node().api().post("/api/v1/driver/ws-ticket", &json!({})).await.problem(401);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_that_the_driver_did_not_ask_for_is_told() {
+    let world = World::with().nodes(2).start().await;
+    let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
+    let path = format!("/api/v1/drivers/{}/status", driver.id);
+    world.admin().post(&path, &json!({"status": "OFFLINE", "reason": "break"})).await.expect(200);
+    let told = driver.session.take("status").await;
+    assert_eq!((&told["status"], &told["onDuty"]), (&json!("OFFLINE"), &json!(false)));
+    world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "back"})).await.expect(200);
+    let told = driver.session.take("status").await;
+    assert_eq!((&told["status"], &told["onDuty"]), (&json!("AVAILABLE"), &json!(true)));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wish_said_during_a_delivery_holds_after_it() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let answer = world.order(&Order::new("last-one")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    driver.assignment(id).await;
+    let said = driver.wish("OFFLINE").await;
+    assert_eq!((&said["status"], &said["onDuty"]), (&json!("BUSY"), &json!(false)), "the delivery stays: {said}");
+    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    world.until_driver(&driver.id, "OFFLINE").await;
+    world.order(&Order::new("nobody")).await.expect(202);
+    world.finish().await;
+}

@@ -1,0 +1,133 @@
+//! Drivers who fall silent, and outages of ours that must not look like it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::plan::Plan;
+use super::support::world::let_time_pass;
+use super::support::*;
+
+const OFFLINE_AFTER: Duration = Duration::from_millis(4500);
+
+/// Silence is judged fast.
+fn impatient() -> Plan {
+    World::with()
+        .set("HEARTBEAT_INTERVAL_MS", 500)
+        .set("HEARTBEAT_TTL_MS", 2500)
+        .set("POSITION_FLUSH_MS", 300)
+        .set("OFFLINE_AFTER_MS", OFFLINE_AFTER.as_millis())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_silent_for_long_is_off_duty_their_order_goes_to_another_and_their_late_word_changes_nothing() {
+    let world = impatient().start().await;
+    let mut lost = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let other = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
+    let answer = world.order(&Order::new("taken-back")).await.expect(201);
+    let (id, old) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    assert_eq!(answer["driverId"], lost.id.as_str());
+    lost.assignment(id).await;
+    lost.fall_silent();
+
+    let given = other.assignment(id).await;
+    assert_ne!(given["delivery"]["assignmentId"], old);
+    assert_eq!(world.driver(&lost.id).await["onDuty"], false);
+    let told = lost.session.take("assignment.cancelled").await;
+    assert_eq!((&told["deliveryId"], &told["assignmentId"]), (&json!(id), &json!(old)));
+    let unassigned = world.shop().event(id, "DELIVERY_UNASSIGNED_V1").await.event;
+    assert_eq!(unassigned["previousDriverId"], lost.id.as_str());
+    assert!(unassigned["reason"].is_string());
+    world.shop().event(id, "DELIVERY_ASSIGNED_V1").await;
+
+    for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED", "REJECTED"] {
+        let late = lost.update(id, old, status, json!({})).await;
+        assert_eq!((&late["type"], &late["code"]), (&json!("error"), &json!("assignment_closed")), "{late}");
+    }
+    let after = world.delivery(id).await;
+    assert_eq!((&after["status"], &after["attempt"]), (&json!("ASSIGNED"), &json!(2)));
+    assert_eq!(after["driverId"], other.id.as_str());
+    assert_eq!(world.trail(id).await, ["CREATED", "ASSIGNED", "UNASSIGNED", "ASSIGNED"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_was_fetched_stays_with_its_silent_driver() {
+    let world = impatient().start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let answer = world.order(&Order::new("in-hand")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    assert_eq!(driver.update(id, assignment, "PICKED_UP", json!({})).await["type"], "ok");
+    driver.fall_silent();
+    eventually("the silent driver is off duty", SOON, || async {
+        (world.driver(&driver.id).await["onDuty"] == false).then_some(())
+    })
+    .await;
+    assert_eq!(world.delivery(id).await["status"], "PICKED_UP");
+    assert_eq!(world.driver_status(&driver.id).await, "BUSY");
+    // The goods arrive in the end, and the driver is off duty after it.
+    assert_eq!(driver.update(id, assignment, "DELIVERED", json!({})).await["type"], "ok");
+    world.until_driver(&driver.id, "OFFLINE").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_set_offline_because_all_nodes_were_stopped_for_long() {
+    let mut world = impatient().nodes(2).start().await;
+    let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    let answer = world.order(&Order::new("through-the-night")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    fleet[0].assignment(&id).await;
+    for node in &mut world.nodes {
+        node.kill9().await;
+    }
+    let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_millis(1500)).await;
+    world.nodes = together((0..2).map(|_| world.start_node())).await;
+
+    // The apps come back as apps do, after a while of their own.
+    let_time_pass("apps take a moment to come back", Duration::from_millis(1500)).await;
+    for driver in &mut fleet {
+        let welcome = driver.reconnect(&world.nodes[1]).await;
+        assert_eq!(welcome["driver"]["onDuty"], true, "{welcome}");
+    }
+    holds("nobody is set offline", OFFLINE_AFTER + Duration::from_secs(1), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+    })
+    .await;
+    assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED"]);
+    world.until_findable(&fleet[1..]).await;
+    world.order(&Order::new("next-morning")).await.expect(201);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_fleet_that_falls_silent_at_once_is_our_outage_and_judged_by_nobody() {
+    let world = impatient().start().await;
+    let places: Vec<Place> = (1..=24).map(|n| RESTAURANT.offset(f64::from(n) * 40.0, 0.0)).collect();
+    let mut fleet = world.fleet(&places).await;
+    fleet.iter_mut().for_each(Driver::fall_silent);
+    eventually("the silent leave drivers:geo", SOON, || async {
+        world.redis.findable().await?.is_empty().then_some(())
+    })
+    .await;
+    holds("nobody is judged", OFFLINE_AFTER + Duration::from_secs(2), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+    })
+    .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_closes_changes_nothing_by_itself() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    driver.fall_silent();
+    let (id, token, place) = (driver.id.clone(), driver.token.clone(), driver.place());
+    drop(driver);
+    // Still on duty and fresh: the order is given, and waits for the driver to come back.
+    let answer = world.order(&Order::new("in-a-tunnel")).await.expect(201);
+    assert_eq!(answer["driverId"], id.as_str());
+    let driver = Driver::connect(world.node(), &id, &token, place).await;
+    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    world.finish().await;
+}

@@ -1,0 +1,165 @@
+//! A driver with an app: a socket, a place, and a heartbeat that goes on by itself.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::session::Session;
+use super::{Node, Place};
+
+/// How often an app speaks up by itself.
+const BEAT: Duration = Duration::from_millis(800);
+
+/// A driver and their app.
+pub struct Driver {
+    pub id: String,
+    pub token: String,
+    pub name: String,
+    pub session: Arc<Session>,
+    place: Arc<Mutex<Place>>,
+    seq: Arc<AtomicI64>,
+    beating: Option<JoinHandle<()>>,
+}
+
+/// A heartbeat as the wire has it.
+pub fn heartbeat(seq: i64, place: Place) -> Value {
+    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+    json!({"type": "heartbeat", "seq": seq, "fixTime": now, "lat": place.lat, "lon": place.lon, "accuracyM": 5.0})
+}
+
+impl Driver {
+    /// Connects the app of a driver; the first frame must be the `welcome`.
+    pub async fn connect(node: &Node, id: &str, token: &str, place: Place) -> Driver {
+        let session = Session::connect(&node.address, token).await;
+        let mut driver = Driver {
+            id: id.to_owned(),
+            token: token.to_owned(),
+            name: String::new(),
+            session: Arc::new(session),
+            place: Arc::new(Mutex::new(place)),
+            seq: Arc::new(AtomicI64::new(100)),
+            beating: None,
+        };
+        driver.welcomed().await;
+        driver
+    }
+
+    /// Takes the `welcome`, which must be the first frame.
+    async fn welcomed(&mut self) -> Value {
+        let first = self.session.take_first().await;
+        assert_eq!(first["type"], "welcome", "the first frame of a session: {first}");
+        assert_eq!(first["driver"]["id"], self.id.as_str());
+        self.name = first["driver"]["name"].as_str().unwrap_or_default().to_owned();
+        first
+    }
+
+    /// Comes back on another socket, and gives its `welcome`. The heartbeat goes on there if it went on before.
+    pub async fn reconnect(&mut self, node: &Node) -> Value {
+        let was_beating = self.beating.is_some();
+        self.fall_silent();
+        self.session = Arc::new(Session::connect(&node.address, &self.token).await);
+        let welcome = self.welcomed().await;
+        if was_beating {
+            self.heartbeat().await;
+            self.keep_beating();
+        }
+        welcome
+    }
+
+    /// Sends one heartbeat from where the driver is, and gives its `seq`.
+    pub fn beat(&self) -> i64 {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        self.session.send(&heartbeat(seq, self.place()));
+        seq
+    }
+
+    /// Sends one heartbeat and waits until it is dealt with.
+    pub async fn heartbeat(&self) {
+        let seq = self.beat();
+        self.session.acked(seq).await;
+    }
+
+    /// A heartbeat every moment, from now on.
+    pub fn keep_beating(&mut self) {
+        let (session, place, seq) = (self.session.clone(), self.place.clone(), self.seq.clone());
+        self.beating = Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                let here = *place.lock().expect("a place");
+                session.send(&heartbeat(seq.fetch_add(1, Ordering::Relaxed), here));
+            }
+        }));
+    }
+
+    /// No heartbeat any more; the socket stays.
+    pub fn fall_silent(&mut self) {
+        if let Some(beating) = self.beating.take() {
+            beating.abort();
+        }
+    }
+
+    /// Where the driver is.
+    pub fn place(&self) -> Place {
+        *self.place.lock().expect("a place")
+    }
+
+    /// Goes somewhere; the next heartbeat tells.
+    pub fn go(&self, place: Place) {
+        *self.place.lock().expect("a place") = place;
+    }
+
+    /// Sets the wish, and gives the answer.
+    pub async fn wish(&self, status: &str) -> Value {
+        self.session.ask(json!({"type": "status", "status": status})).await
+    }
+
+    /// Comes on duty: tells the place, and the wish to work.
+    pub async fn come_on_duty(&mut self) {
+        self.heartbeat().await;
+        let answer = self.wish("AVAILABLE").await;
+        assert_eq!(answer["type"], "ok", "{answer}");
+        self.keep_beating();
+    }
+
+    /// Waits for the assignment of a delivery and gives its frame.
+    pub async fn assignment(&self, delivery: &str) -> Value {
+        let fits = |f: &Value| f["type"] == "assignment" && f["delivery"]["id"] == delivery;
+        self.session.take_where(&format!("the assignment of {delivery}"), super::SOON, fits).await
+    }
+
+    /// Waits for any assignment: the delivery's id and the assignment's.
+    pub async fn any_assignment(&self) -> (String, String) {
+        let frame = self.session.take("assignment").await;
+        let text = |v: &Value| v.as_str().expect("an id").to_owned();
+        (text(&frame["delivery"]["id"]), text(&frame["delivery"]["assignmentId"]))
+    }
+
+    /// Says how a delivery goes, and gives the answer.
+    pub async fn update(&self, delivery: &str, assignment: &str, status: &str, more: Value) -> Value {
+        let mut frame = json!({
+            "type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": status,
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            frame[name] = value.clone();
+        }
+        self.session.ask(frame).await
+    }
+
+    /// Fetches and hands over; both must be accepted.
+    pub async fn deliver(&self, delivery: &str, assignment: &str) {
+        for status in ["PICKED_UP", "DELIVERED"] {
+            let answer = self.update(delivery, assignment, status, json!({})).await;
+            assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!(status)), "{answer}");
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.fall_silent();
+    }
+}

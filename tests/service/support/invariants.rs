@@ -1,0 +1,229 @@
+//! The invariants of the design, read from PostgreSQL and Redis past the service, at the end of every test.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use driver_tracker::domain::delivery::{DeliveryAction, DeliveryStatus};
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use super::{World, eventually};
+
+/// How long Redis may lag behind PostgreSQL.
+const REDIS_LAG: Duration = Duration::from_secs(6);
+
+/// What no row may be, each with a statement that finds the rows that are.
+const FORBIDDEN: &[(&str, &str)] = &[
+    (
+        "a driver's used slots are not their active assignments",
+        "SELECT d.id::text FROM drivers d WHERE d.used_slots <>
+            (SELECT count(*) FROM assignments a WHERE a.driver_id = d.id AND a.state = 'ACTIVE')",
+    ),
+    (
+        "a driver's status does not follow from their state",
+        "SELECT id::text FROM drivers WHERE status <> CASE WHEN used_slots >= capacity THEN 'BUSY'
+            WHEN on_duty AND active THEN 'AVAILABLE' ELSE 'OFFLINE' END",
+    ),
+    (
+        "a delivery has two active assignments",
+        "SELECT delivery_id::text FROM assignments WHERE state = 'ACTIVE' GROUP BY delivery_id HAVING count(*) > 1",
+    ),
+    (
+        "a driver's slot is taken twice",
+        "SELECT driver_id::text FROM assignments WHERE state = 'ACTIVE' GROUP BY driver_id, slot HAVING count(*) > 1",
+    ),
+    (
+        "a slot beyond the driver's capacity is taken",
+        "SELECT a.id::text FROM assignments a JOIN drivers d ON d.id = a.driver_id
+            WHERE a.state = 'ACTIVE' AND a.slot >= d.capacity",
+    ),
+    (
+        "a delivery under way is not held by its active assignment",
+        "SELECT d.id::text FROM deliveries d WHERE d.status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT') AND NOT EXISTS
+            (SELECT 1 FROM assignments a WHERE a.id = d.assignment_id AND a.delivery_id = d.id
+             AND a.driver_id = d.driver_id AND a.state = 'ACTIVE')",
+    ),
+    (
+        "an assignment is active of a delivery that is not under way",
+        "SELECT a.id::text FROM assignments a JOIN deliveries d ON d.id = a.delivery_id
+            WHERE a.state = 'ACTIVE' AND d.status NOT IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT')",
+    ),
+    (
+        "a waiting delivery has a driver",
+        "SELECT id::text FROM deliveries WHERE status = 'PENDING' AND (driver_id IS NOT NULL OR assignment_id IS NOT NULL)",
+    ),
+    (
+        "an audit trail has a gap",
+        "SELECT d.id::text FROM deliveries d LEFT JOIN delivery_events e ON e.delivery_id = d.id GROUP BY d.id
+            HAVING count(e.*) = 0 OR min(e.sequence) <> 1 OR max(e.sequence) <> count(e.*)
+                OR max(e.sequence) <> d.last_sequence",
+    ),
+    (
+        "an audit row does not hang on the one before it",
+        "SELECT c.delivery_id::text FROM (SELECT e.delivery_id, e.prev_hash, e.hash,
+            lag(e.hash) OVER (PARTITION BY e.delivery_id ORDER BY e.sequence) AS before FROM delivery_events e) c
+            WHERE c.prev_hash IS DISTINCT FROM c.before OR length(c.hash) <> 32",
+    ),
+    (
+        "a delivery does not know its last audit row",
+        "SELECT d.id::text FROM deliveries d JOIN delivery_events e ON e.delivery_id = d.id AND e.sequence = d.last_sequence
+            WHERE e.hash IS DISTINCT FROM d.last_hash",
+    ),
+    (
+        "a driver's audit does not have one row an epoch",
+        "SELECT d.id::text FROM drivers d LEFT JOIN driver_events e ON e.driver_id = d.id GROUP BY d.id
+            HAVING count(e.*) <> d.epoch OR max(e.epoch) <> d.epoch",
+    ),
+    (
+        "a driver's state is not what their last audit row says",
+        "SELECT d.id::text FROM drivers d JOIN driver_events e ON e.driver_id = d.id AND e.epoch = d.epoch
+            WHERE e.status <> d.status OR e.on_duty <> d.on_duty",
+    ),
+    (
+        "an assignment was never announced to its driver",
+        "SELECT a.id::text FROM assignments a WHERE (SELECT count(*) FROM driver_commands c
+            WHERE c.assignment_id = a.id AND c.driver_id = a.driver_id AND c.kind = 'assignment') <> 1",
+    ),
+    (
+        "an order exists twice",
+        "SELECT seller_order_id FROM deliveries GROUP BY shop, seller_order_id HAVING count(*) > 1",
+    ),
+];
+
+/// The audit types that a shop is told, and under which name.
+const ANNOUNCED: &str = "(VALUES ('ASSIGNED', 'DELIVERY_ASSIGNED_V1'), ('UNASSIGNED', 'DELIVERY_UNASSIGNED_V1'),
+    ('PICKED_UP', 'DELIVERY_PICKED_UP_V1'), ('DELIVERED', 'DELIVERY_DELIVERED_V1'), ('FAILED', 'DELIVERY_FAILED_V1'),
+    ('CANCELLED', 'DELIVERY_CANCELLED_V1')) AS t (kind, name)";
+
+/// Everything that must hold whatever happened. Redis is given a moment, and is looked at only while a node runs.
+pub async fn assert_invariants(world: &World, a_node_runs: bool) {
+    for (what, statement) in FORBIDDEN {
+        assert_nothing_found(world, what, (*statement).to_owned()).await;
+    }
+    assert_outbox(world).await;
+    assert_trails_are_legal(world).await;
+    if a_node_runs && world.has_redis() {
+        assert_redis(world).await;
+    }
+}
+
+async fn assert_nothing_found(world: &World, what: &str, statement: String) {
+    let found: Vec<String> = sqlx::query_scalar(AssertSqlSafe(statement))
+        .fetch_all(&world.pool)
+        .await
+        .unwrap_or_else(|error| panic!("could not check that never {what}: {error}"));
+    assert!(found.is_empty(), "{what}: {found:?}");
+}
+
+/// One outbox row for each audit row that is announced, and none besides.
+async fn assert_outbox(world: &World) {
+    if world.shop.is_none() {
+        return assert_nothing_found(
+            world,
+            "an event without anywhere to go",
+            "SELECT event_id::text FROM outbox".into(),
+        )
+        .await;
+    }
+    let missing = format!(
+        "SELECT e.delivery_id::text || '/' || e.sequence FROM delivery_events e JOIN {ANNOUNCED} ON t.kind = e.type
+         LEFT JOIN outbox o ON o.delivery_id = e.delivery_id AND o.sequence = e.sequence
+         WHERE o.type IS DISTINCT FROM t.name"
+    );
+    assert_nothing_found(world, "an announced change is not in the outbox", missing).await;
+    let unfounded = format!(
+        "SELECT o.event_id::text FROM outbox o LEFT JOIN delivery_events e ON e.delivery_id = o.delivery_id
+         AND e.sequence = o.sequence LEFT JOIN {ANNOUNCED} ON t.kind = e.type AND t.name = o.type WHERE t.kind IS NULL"
+    );
+    assert_nothing_found(world, "an event reports nothing that happened", unfounded).await;
+}
+
+/// Each trail, played through the domain's one transition function, ends where the delivery stands.
+async fn assert_trails_are_legal(world: &World) {
+    let rows = sqlx::query(
+        "SELECT d.id, d.status, e.type FROM deliveries d JOIN delivery_events e ON e.delivery_id = d.id
+         ORDER BY d.id, e.sequence",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .expect("the trails");
+    let mut trails: BTreeMap<Uuid, (String, Vec<String>)> = BTreeMap::new();
+    for row in rows {
+        let trail = trails.entry(row.get("id")).or_insert_with(|| (row.get("status"), Vec::new()));
+        trail.1.push(row.get("type"));
+    }
+    for (id, (status, trail)) in trails {
+        assert_eq!(trail[0], "CREATED", "the trail of {id} begins otherwise: {trail:?}");
+        let mut state = DeliveryStatus::Pending;
+        for kind in &trail[1..] {
+            if let Some(action) = action_of(kind) {
+                let next = state.transition(action);
+                state = next.unwrap_or_else(|refusal| panic!("the trail of {id} cannot be: {refusal}; {trail:?}"));
+            }
+        }
+        assert_eq!(state.as_str(), status, "delivery {id} does not stand where its trail ends: {trail:?}");
+    }
+}
+
+fn action_of(audit_type: &str) -> Option<DeliveryAction> {
+    match audit_type {
+        "ASSIGNED" => Some(DeliveryAction::Assign),
+        "UNASSIGNED" => Some(DeliveryAction::TakeBack),
+        "PICKED_UP" => Some(DeliveryAction::PickUp),
+        "IN_TRANSIT" => Some(DeliveryAction::Depart),
+        "DELIVERED" => Some(DeliveryAction::Deliver),
+        "FAILED" => Some(DeliveryAction::Fail),
+        "CANCELLED" => Some(DeliveryAction::Cancel),
+        "RETRIED" => Some(DeliveryAction::Retry),
+        "CHANGED" | "CONFLICT" => None,
+        other => panic!("an unknown row of a trail: {other}"),
+    }
+}
+
+/// What Redis says that PostgreSQL does not; `None` when it says nothing wrong.
+pub async fn redis_discrepancy(world: &World) -> Option<String> {
+    let (findable, statuses) = (world.redis.findable().await, world.redis.statuses().await);
+    let (Some(findable), Some(statuses)) = (findable, statuses) else { return Some("Redis does not answer".into()) };
+    let rows = sqlx::query("SELECT id::text, status, epoch FROM drivers").fetch_all(&world.pool).await;
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => return Some(format!("PostgreSQL does not answer: {error}")),
+    };
+    let drivers: BTreeMap<String, (String, i64)> =
+        rows.into_iter().map(|row| (row.get("id"), (row.get("status"), row.get("epoch")))).collect();
+    for id in &findable {
+        if drivers.get(id).is_none_or(|(status, _)| status != "AVAILABLE") {
+            return Some(format!("driver {id} can be found, but is {:?}", drivers.get(id)));
+        }
+        if world.redis.online_ttl_ms(id).await.is_none() {
+            return Some(format!("driver {id} can be found, but is not online"));
+        }
+    }
+    for (id, said) in &statuses {
+        let right = drivers.get(id).map(|(status, epoch)| format!("{status}:{epoch}"));
+        if right.as_ref() != Some(said) {
+            return Some(format!("driver {id} is {right:?}, but {said} in Redis"));
+        }
+    }
+    None
+}
+
+/// Redis equals PostgreSQL within the time that it is given.
+pub async fn assert_redis(world: &World) {
+    let last = std::sync::Mutex::new(String::new());
+    let right = async {
+        eventually("Redis says what PostgreSQL says", Duration::from_secs(600), || async {
+            match redis_discrepancy(world).await {
+                None => Some(()),
+                Some(wrong) => {
+                    *last.lock().expect("the last word") = wrong;
+                    None
+                }
+            }
+        })
+        .await;
+    };
+    if tokio::time::timeout(REDIS_LAG, right).await.is_err() {
+        panic!("Redis and PostgreSQL differ: {}", last.lock().expect("the last word"));
+    }
+}

@@ -1,0 +1,170 @@
+//! The program itself, as a process.
+
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use super::http::{self, Api};
+use super::{SOON, eventually};
+
+/// Settings as the environment has them.
+pub type Env = Vec<(String, String)>;
+
+fn program(arguments: &[&str], env: &Env) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_driver-tracker"));
+    command.args(arguments).env_clear().envs(env.iter().cloned()).kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command of the program to its end.
+pub async fn run(arguments: &[&str], env: &Env) -> Output {
+    let running = program(arguments, env).output();
+    let done = tokio::time::timeout(Duration::from_secs(60), running).await;
+    done.expect("the program to end").expect("the program to start")
+}
+
+/// Sends a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    let done = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).output();
+    assert!(done.expect("kill to start").status.success(), "could not send SIG{name} to {pid}");
+}
+
+/// A running `serve`.
+pub struct Node {
+    child: Child,
+    pid: u32,
+    logs: Arc<Mutex<Vec<String>>>,
+    /// Of the API.
+    pub address: String,
+    /// Of `/metrics`.
+    pub metrics_address: String,
+    client: reqwest::Client,
+}
+
+impl Node {
+    /// Starts `serve` and waits until it listens.
+    pub async fn start(env: &Env) -> Node {
+        let mut command = program(&["serve"], env);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program to start");
+        let pid = child.id().expect("a process id");
+        let logs: Arc<Mutex<Vec<String>>> = Arc::default();
+        collect(child.stdout.take().expect("its output"), logs.clone());
+        collect(child.stderr.take().expect("its errors"), logs.clone());
+        let mut node =
+            Node { child, pid, logs, address: String::new(), metrics_address: String::new(), client: http::client() };
+        node.wait_until_listening().await;
+        node
+    }
+
+    async fn wait_until_listening(&mut self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(40);
+        let listening = loop {
+            let found = self.log_lines().iter().find_map(|line| listening(line));
+            if let Some(found) = found {
+                break found;
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the program ended with {status} before it listened");
+            }
+            assert!(std::time::Instant::now() < deadline, "the program does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        (self.address, self.metrics_address) = listening;
+    }
+
+    /// The API, with no key.
+    pub fn api(&self) -> Api {
+        Api { client: self.client.clone(), base: format!("http://{}", self.address), key: None }
+    }
+
+    /// What `/health` says; `None` when it does not answer.
+    pub async fn health(&self) -> Option<Value> {
+        Some(http::try_send(self.api().request("GET", "/health")).await.ok()?.body)
+    }
+
+    /// Everything that the program printed so far, a line each.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.logs.lock().expect("the logs").clone()
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGKILL: no last word.
+    pub async fn kill9(&mut self) {
+        let _ = self.child.start_kill();
+        let _ = self.child.wait().await;
+    }
+
+    /// SIGTERM, without waiting for the end.
+    pub fn ask_to_stop(&self) {
+        signal(self.pid, "TERM");
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        let status = tokio::time::timeout(within, self.child.wait()).await;
+        status.expect("the program to end in time").expect("an exit status")
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.ended(SOON).await
+    }
+
+    /// SIGSTOP: holds its sockets and does nothing.
+    pub fn freeze(&self) {
+        signal(self.pid, "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid, "CONT");
+    }
+
+    /// Waits until `/health` has the status.
+    pub async fn wait_for_health(&self, status: &str) {
+        eventually(&format!("/health says {status}"), SOON, || async {
+            (self.health().await?["status"] == status).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log_lines();
+            eprintln!("--- last words of node {} ---", self.pid);
+            lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// The addresses, if the line says that the program listens.
+fn listening(line: &str) -> Option<(String, String)> {
+    let fields = serde_json::from_str::<Value>(line).ok()?["fields"].take();
+    let text = |name: &str| fields[name].as_str().map(str::to_owned);
+    (fields["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
+}
+
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, logs: Arc<Mutex<Vec<String>>>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            logs.lock().expect("the logs").push(line);
+        }
+    });
+}

@@ -1,0 +1,93 @@
+//! What a world is to be made of, and the settings of its nodes.
+
+use super::World;
+use super::node::Env;
+
+/// Signs webhooks; no secret of anybody's.
+pub const WEBHOOK_SECRET: &str = "whsec_dGVzdHMtc2lnbi13ZWJob29rcy13aXRoLXRoaXMtc2VjcmV0";
+/// The plain header's.
+pub const WEBHOOK_SHARED_SECRET: &str = "tests-prove-themselves-with-this-shared-secret";
+/// Signs events.
+pub const EVENTS_SECRET: &str = "whsec_dGVzdHMtdmVyaWZ5LWV2ZW50cy13aXRoLXRoaXMtc2VjcmV0";
+
+/// What a world is made of; made by [`World::with`].
+#[derive(Default)]
+pub struct Plan {
+    pub(super) nodes: Option<usize>,
+    pub(super) without_shop: bool,
+    pub(super) own_redis: bool,
+    pub(super) own_postgres: bool,
+    pub(super) redis_url: Option<String>,
+    pub(super) settings: Env,
+}
+
+impl Plan {
+    /// How many nodes run from the start; one unless said.
+    pub fn nodes(mut self, count: usize) -> Self {
+        self.nodes = Some(count);
+        self
+    }
+
+    /// Nowhere to post events to.
+    pub fn without_shop(mut self) -> Self {
+        self.without_shop = true;
+        self
+    }
+
+    /// A Redis that the test may break.
+    pub fn own_redis(mut self) -> Self {
+        self.own_redis = true;
+        self
+    }
+
+    /// A PostgreSQL that the test may break.
+    pub fn own_postgres(mut self) -> Self {
+        self.own_postgres = true;
+        self
+    }
+
+    /// No Redis at all.
+    pub fn without_redis(mut self) -> Self {
+        self.redis_url = Some("redis://127.0.0.1:1".to_owned());
+        self
+    }
+
+    /// A setting of every node.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> World {
+        World::start_as(self).await
+    }
+}
+
+/// Fast, so that tests are, and without limits that all tests from one address would run into.
+pub(super) fn settings(database_url: &str, redis_url: &str, prefix: &str) -> Env {
+    [
+        ("DATABASE_URL", database_url),
+        ("DATABASE_MAX_CONNECTIONS", "8"),
+        ("REDIS_URL", redis_url),
+        ("REDIS_KEY_PREFIX", prefix),
+        ("LISTEN_ADDR", "127.0.0.1:0"),
+        ("METRICS_ADDR", "127.0.0.1:0"),
+        ("VENDURE_WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("VENDURE_WEBHOOK_SHARED_SECRET", WEBHOOK_SHARED_SECRET),
+        ("EVENTS_RETRY_SCHEDULE", "0ms,200ms,200ms,200ms,500ms,1s,1s,2s,5s,10s"),
+        ("FRAMES_PER_SECOND", "0"),
+        ("AUTH_FAILURES_PER_MINUTE", "0"),
+        ("HEARTBEAT_INTERVAL_MS", "1000"),
+        ("HEARTBEAT_TTL_MS", "6000"),
+        ("PENDING_SWEEP_MS", "200"),
+        ("POSITION_FLUSH_MS", "500"),
+        ("ASSIGNMENT_WAIT_MS", "2000"),
+        ("SHUTDOWN_DELAY_MS", "100"),
+        ("SHUTDOWN_GRACE_MS", "4000"),
+        ("LOG_FORMAT", "json"),
+        ("RUST_LOG", "info,driver_tracker=debug"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}

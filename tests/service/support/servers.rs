@@ -1,0 +1,188 @@
+//! PostgreSQL and Redis for tests: one pair for all ordinary tests of this binary, and pairs of their own for those that
+//! break a server.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, ServerError};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::task::block_in_place;
+
+use super::node::{self, Env};
+
+/// Migrated once, and copied for every test.
+const TEMPLATE: &str = "template_driver_tracker";
+
+/// The name of the databases of tests, before a number.
+const DATABASE: &str = "test_";
+
+/// The operator's key that the template already holds.
+pub struct Prepared {
+    pub admin_key: String,
+}
+
+static NUMBER: AtomicUsize = AtomicUsize::new(1);
+
+/// A number that no other test of this run has.
+pub fn next_number() -> usize {
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+fn scratch() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("service")
+}
+
+/// Starts a server in the first directory that no other run holds. Kept from run to run: making data anew takes long.
+fn in_free_directory<S>(name: &str, start: impl Fn(&Path) -> Result<S, ServerError>) -> S {
+    for n in 0..16 {
+        match start(&scratch().join(format!("{name}-{n}"))) {
+            Err(ServerError::InUse { .. }) => {}
+            outcome => return outcome.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+    panic!("too many test runs at once");
+}
+
+/// The Redis that ordinary tests share; each has a key prefix of its own.
+pub fn shared_redis() -> &'static PrivateRedis {
+    static REDIS: OnceLock<PrivateRedis> = OnceLock::new();
+    block_in_place(|| REDIS.get_or_init(|| in_free_directory("redis", |dir| PrivateRedis::start(dir, None))))
+}
+
+/// The PostgreSQL that ordinary tests share; each has a database of its own.
+pub fn shared_postgres() -> &'static PrivatePostgres {
+    static POSTGRES: OnceLock<PrivatePostgres> = OnceLock::new();
+    let options = PostgresOptions { fsync: false, remove_on_drop: false };
+    let start = || in_free_directory("postgres", |dir| PrivatePostgres::start_with(dir, None, options));
+    block_in_place(|| POSTGRES.get_or_init(start))
+}
+
+/// A server of one test alone, gone with it, its directory too.
+pub struct Own<S> {
+    server: Option<S>,
+    directory: PathBuf,
+}
+
+impl<S> Deref for Own<S> {
+    type Target = S;
+    fn deref(&self) -> &S {
+        self.server.as_ref().expect("a server until it is dropped")
+    }
+}
+
+impl<S> Drop for Own<S> {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn own<S>(name: &str, start: impl FnOnce(&Path) -> Result<S, ServerError>) -> Own<S> {
+    let directory = scratch().join(format!("own-{name}-{}-{}", std::process::id(), next_number()));
+    let server = block_in_place(|| start(&directory)).unwrap_or_else(|error| panic!("{error}"));
+    Own { server: Some(server), directory }
+}
+
+/// A Redis that a test may break.
+pub fn own_redis() -> Own<PrivateRedis> {
+    own("redis", |dir| PrivateRedis::start(dir, None))
+}
+
+/// A PostgreSQL that a test may break.
+pub fn own_postgres() -> Own<PrivatePostgres> {
+    own("postgres", |dir| PrivatePostgres::start_with(dir, None, PostgresOptions::for_tests()))
+}
+
+/// The least that the program must be told to run one of its commands on a database.
+pub fn minimal_env(database_url: &str) -> Env {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    vec![
+        pair("DATABASE_URL", database_url),
+        pair("REDIS_URL", "redis://127.0.0.1:1"),
+        pair("VENDURE_WEBHOOK_SHARED_SECRET", "only-so-that-the-configuration-is-whole"),
+        pair("LOG_FORMAT", "json"),
+    ]
+}
+
+/// Migrates the database by the program, and makes an operator's key in it by the program.
+async fn prepare(database_url: &str) -> Prepared {
+    let env = minimal_env(database_url);
+    let migrated = node::run(&["migrate"], &env).await;
+    assert!(migrated.status.success(), "migrate failed: {}", String::from_utf8_lossy(&migrated.stderr));
+    let made = node::run(&["api-key", "create", "--name", "tests", "--scope", "admin"], &env).await;
+    assert!(made.status.success(), "api-key failed: {}", String::from_utf8_lossy(&made.stderr));
+    let admin_key = String::from_utf8(made.stdout).expect("a key in UTF-8").trim().to_owned();
+    assert!(
+        !admin_key.is_empty() && !admin_key.contains(char::is_whitespace),
+        "the key alone stands on standard output"
+    );
+    Prepared { admin_key }
+}
+
+/// A connection to the database `name`.
+pub async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
+}
+
+/// Runs a statement that takes no parameters.
+pub async fn execute(conn: &mut PgConnection, statement: String) {
+    let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(conn).await;
+    done.unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
+}
+
+/// A fresh, migrated database on the shared server: its URL and the operator's key in it.
+pub async fn fresh_database() -> (String, &'static str) {
+    static TEMPLATE_READY: tokio::sync::OnceCell<Prepared> = tokio::sync::OnceCell::const_new();
+    let server = shared_postgres();
+    let prepared = TEMPLATE_READY
+        .get_or_init(|| async {
+            let mut conn = connect(&server.url("postgres")).await;
+            drop_leftovers(&mut conn).await;
+            execute(&mut conn, format!("CREATE DATABASE {TEMPLATE}")).await;
+            prepare(&server.url(TEMPLATE)).await
+        })
+        .await;
+    let name = format!("{DATABASE}{}", next_number());
+    let mut conn = connect(&server.url("postgres")).await;
+    execute(&mut conn, format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
+    (server.url(&name), &prepared.admin_key)
+}
+
+/// A fresh, migrated database on a server of the test's own.
+pub async fn fresh_database_on(server: &PrivatePostgres) -> (String, String) {
+    block_in_place(|| server.create_database("test")).unwrap_or_else(|error| panic!("{error}"));
+    let url = server.url("test");
+    let prepared = prepare(&url).await;
+    (url, prepared.admin_key)
+}
+
+/// An empty database on the shared server, without the schema.
+pub async fn empty_database() -> String {
+    let server = shared_postgres();
+    let name = format!("{DATABASE}{}", next_number());
+    execute(&mut connect(&server.url("postgres")).await, format!("CREATE DATABASE {name}")).await;
+    server.url(&name)
+}
+
+/// Drops a database of the shared server.
+pub async fn drop_database(url: &str) {
+    let name = url.rsplit('/').next().unwrap_or_default();
+    if name.starts_with(DATABASE) {
+        let mut conn = connect(&shared_postgres().url("postgres")).await;
+        execute(&mut conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+    }
+}
+
+/// Drops what earlier runs left.
+async fn drop_leftovers(conn: &mut PgConnection) {
+    let old: Vec<String> =
+        sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname ~ '^(test_[0-9]+|template_driver_tracker)$'")
+            .fetch_all(&mut *conn)
+            .await
+            .expect("the list of databases");
+    for name in old {
+        execute(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+    }
+}

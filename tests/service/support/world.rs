@@ -1,0 +1,324 @@
+//! Everything that one test has to itself: a database, keys in Redis, nodes, and a shop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use driver_tracker::dev::servers::{PrivatePostgres, PrivateRedis};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use super::http::{Api, Reply};
+use super::node::Env;
+use super::orders::{self, Order};
+use super::plan::{EVENTS_SECRET, Plan, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
+use super::redis::Redis;
+use super::servers::{self, Own};
+use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, together};
+
+/// One test's world.
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub pool: PgPool,
+    pub database_url: String,
+    pub redis: Redis,
+    pub admin_key: String,
+    pub shop: Option<Shop>,
+    pub own_redis: Option<Arc<Own<PrivateRedis>>>,
+    pub own_postgres: Option<Arc<Own<PrivatePostgres>>>,
+    env: Env,
+    has_redis: AtomicBool,
+    /// What must never stand in a log.
+    secrets: std::sync::Mutex<Vec<String>>,
+}
+
+impl World {
+    /// One node, a shop, the shared servers.
+    pub async fn start() -> World {
+        World::with().start().await
+    }
+
+    /// A world to be described.
+    pub fn with() -> Plan {
+        Plan::default()
+    }
+
+    pub(super) async fn start_as(plan: Plan) -> World {
+        let own_postgres = plan.own_postgres.then(|| Arc::new(servers::own_postgres()));
+        let own_redis = plan.own_redis.then(|| Arc::new(servers::own_redis()));
+        let (database_url, admin_key) = match &own_postgres {
+            Some(server) => servers::fresh_database_on(server).await,
+            None => {
+                let (url, key) = servers::fresh_database().await;
+                (url, key.to_owned())
+            }
+        };
+        let has_redis = plan.redis_url.is_none();
+        let redis_url = match (&plan.redis_url, &own_redis) {
+            (Some(url), _) => url.clone(),
+            (None, Some(server)) => server.url(),
+            (None, None) => servers::shared_redis().url(),
+        };
+        let prefix = format!("t{}-{}:", std::process::id(), servers::next_number());
+        let shop = if plan.without_shop { None } else { Some(Shop::open(&[EVENTS_SECRET.to_owned()]).await) };
+        let mut env = settings(&database_url, &redis_url, &prefix);
+        if let Some(shop) = &shop {
+            env.push(("VENDURE_EVENTS_URL".to_owned(), shop.url.clone()));
+            env.push(("VENDURE_EVENTS_SECRET".to_owned(), EVENTS_SECRET.to_owned()));
+            env.push(("EVENTS_ALLOWED_NETWORKS".to_owned(), "127.0.0.0/8".to_owned()));
+        }
+        env.extend(plan.settings);
+        let mut world = World {
+            nodes: Vec::new(),
+            pool: PgPoolOptions::new().max_connections(6).connect_lazy(&database_url).expect("a database URL"),
+            redis: Redis::new(&redis_url, &prefix),
+            secrets: std::sync::Mutex::new(secrets(&database_url, &admin_key)),
+            database_url,
+            admin_key,
+            shop,
+            own_redis,
+            own_postgres,
+            env,
+            has_redis: AtomicBool::new(has_redis),
+        };
+        let nodes = together((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
+        world.nodes = nodes;
+        world
+    }
+
+    /// Starts another node of this world, which the caller keeps.
+    pub async fn start_node(&self) -> Node {
+        self.start_node_with(&[]).await
+    }
+
+    /// As `start_node`, with settings of its own.
+    pub async fn start_node_with(&self, settings: &[(&str, &str)]) -> Node {
+        Node::start(&self.env_with(settings)).await
+    }
+
+    /// The settings of a node of this world; later ones count.
+    pub fn env_with(&self, settings: &[(&str, &str)]) -> Env {
+        let mut env = self.env.clone();
+        env.push(("NODE_ID".to_owned(), format!("node-{}", servers::next_number())));
+        env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        env
+    }
+
+    /// The first node.
+    pub fn node(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    /// The receiving shop.
+    pub fn shop(&self) -> &Shop {
+        self.shop.as_ref().expect("a world with a shop")
+    }
+
+    /// Whether the invariants of Redis are expected to hold from now on.
+    pub fn expect_redis(&self, yes: bool) {
+        self.has_redis.store(yes, Ordering::Relaxed);
+    }
+
+    /// Whether Redis is there and right.
+    pub fn has_redis(&self) -> bool {
+        self.has_redis.load(Ordering::Relaxed)
+    }
+
+    /// The operator's way into the first node.
+    pub fn admin(&self) -> Api {
+        self.admin_at(self.node())
+    }
+
+    /// The operator's way into a node.
+    pub fn admin_at(&self, node: &Node) -> Api {
+        node.api().keyed(Some(&self.admin_key))
+    }
+
+    /// Remembers a secret that must never stand in a log.
+    pub fn keep_secret(&self, secret: &str) {
+        self.secrets.lock().expect("the secrets").push(secret.to_owned());
+    }
+
+    /// Posts an order to the first node.
+    pub async fn order(&self, order: &Order) -> Reply {
+        self.order_at(self.node(), order).await
+    }
+
+    /// Posts an order to a node.
+    pub async fn order_at(&self, node: &Node, order: &Order) -> Reply {
+        orders::post_order(node, order, WEBHOOK_SECRET).await
+    }
+
+    /// Posts a cancellation to the first node.
+    pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Reply {
+        orders::post_cancellation(self.node(), id, reason, WEBHOOK_SECRET).await
+    }
+
+    /// Makes a driver by the API, and a token: the driver's id and the token.
+    pub async fn new_driver(&self) -> (String, String) {
+        let name = format!("Driver {}", servers::next_number());
+        let body = json!({"name": name, "phone": "+91 80 5550 1000"});
+        let made = self.admin().post("/api/v1/drivers", &body).await.expect(201);
+        let id = made["id"].as_str().expect("an id").to_owned();
+        let token = self.new_token(&id).await.1;
+        (id, token)
+    }
+
+    /// Makes a token of a driver: its id and itself.
+    pub async fn new_token(&self, driver: &str) -> (String, String) {
+        let made = self.admin().post(&format!("/api/v1/drivers/{driver}/tokens"), &json!({})).await.expect(201);
+        let text = |name: &str| made[name].as_str().expect("a token").to_owned();
+        let (id, token) = (text("tokenId"), text("token"));
+        self.keep_secret(&token);
+        (id, token)
+    }
+
+    /// A driver whose app is connected to a node, off duty and silent.
+    pub async fn connected_at(&self, node: &Node, place: Place) -> Driver {
+        let (id, token) = self.new_driver().await;
+        Driver::connect(node, &id, &token, place).await
+    }
+
+    /// A driver on duty at a place, connected to the first node, whom an order can be given to.
+    pub async fn on_duty(&self, place: Place) -> Driver {
+        self.on_duty_at(self.node(), place).await
+    }
+
+    /// A driver on duty at a place, connected to a node, whom an order can be given to.
+    pub async fn on_duty_at(&self, node: &Node, place: Place) -> Driver {
+        let mut driver = self.connected_at(node, place).await;
+        driver.come_on_duty().await;
+        self.until_findable(std::slice::from_ref(&driver)).await;
+        driver
+    }
+
+    /// Drivers on duty at the places, spread over the nodes, whom orders can be given to.
+    pub async fn fleet(&self, places: &[Place]) -> Vec<Driver> {
+        let mut fleet = Vec::new();
+        for (group, chunk) in places.chunks(16).enumerate() {
+            let work = chunk.iter().enumerate().map(|(n, place)| async move {
+                let node = &self.nodes[(group * 16 + n) % self.nodes.len()];
+                let mut driver = self.connected_at(node, *place).await;
+                driver.come_on_duty().await;
+                driver
+            });
+            fleet.extend(together(work).await);
+        }
+        self.until_findable(&fleet).await;
+        fleet
+    }
+
+    /// Waits until PostgreSQL, and Redis if there is one, know where the drivers are.
+    pub async fn until_findable(&self, drivers: &[Driver]) {
+        let ids: Vec<uuid::Uuid> = drivers.iter().map(|d| d.id.parse().expect("a UUID")).collect();
+        eventually("PostgreSQL knows where the drivers are", SOON, || async {
+            let known: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM driver_positions WHERE driver_id = ANY($1) AND lat IS NOT NULL",
+            )
+            .bind(&ids)
+            .fetch_one(&self.pool)
+            .await
+            .ok()?;
+            (known == ids.len() as i64).then_some(())
+        })
+        .await;
+        if self.has_redis() {
+            eventually("Redis knows where the drivers are", SOON, || async {
+                let findable = self.redis.findable().await?;
+                drivers.iter().all(|d| findable.contains(&d.id)).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// A delivery as operators see it.
+    pub async fn delivery(&self, id: &str) -> Value {
+        self.admin().get(&format!("/api/v1/deliveries/{id}")).await.expect(200)
+    }
+
+    /// Waits until a delivery has a status, and gives it.
+    pub async fn until_delivery(&self, id: &str, status: &str) -> Value {
+        eventually(&format!("delivery {id} is {status}"), SOON, || async {
+            let delivery = self.admin().get(&format!("/api/v1/deliveries/{id}")).await;
+            (delivery.body["status"] == status).then_some(delivery.body)
+        })
+        .await
+    }
+
+    /// A driver as operators see them.
+    pub async fn driver(&self, id: &str) -> Value {
+        self.admin().get(&format!("/api/v1/drivers/{id}")).await.expect(200)
+    }
+
+    /// Waits until a driver has a status.
+    pub async fn until_driver(&self, id: &str, status: &str) {
+        eventually(&format!("driver {id} is {status}"), SOON, || async {
+            (self.driver_status(id).await == status).then_some(())
+        })
+        .await;
+    }
+
+    /// A driver's status, past the service.
+    pub async fn driver_status(&self, id: &str) -> String {
+        let id: uuid::Uuid = id.parse().expect("a UUID");
+        let found = sqlx::query_scalar("SELECT status FROM drivers WHERE id = $1").bind(id).fetch_one(&self.pool);
+        found.await.expect("a driver")
+    }
+
+    /// How many rows a statement counts.
+    pub async fn count(&self, statement: &'static str) -> i64 {
+        sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("a count")
+    }
+
+    /// The audit trail of a delivery, oldest first.
+    pub async fn trail(&self, delivery: &str) -> Vec<String> {
+        let id: uuid::Uuid = delivery.parse().expect("a UUID");
+        sqlx::query_scalar("SELECT type FROM delivery_events WHERE delivery_id = $1 ORDER BY sequence")
+            .bind(id)
+            .fetch_all(&self.pool)
+            .await
+            .expect("a trail")
+    }
+
+    /// Ends the test: everything that must always hold is checked, and all is taken down.
+    pub async fn finish(mut self) {
+        let running = self.nodes.iter_mut().map(Node::is_running).collect::<Vec<_>>().contains(&true);
+        invariants::assert_invariants(&self, running).await;
+        self.assert_logs_keep_secrets(&[]);
+        if let Some(shop) = &self.shop {
+            shop.assert_all_signed();
+        }
+        for node in &mut self.nodes {
+            node.kill9().await;
+        }
+        self.pool.close().await;
+        if self.own_postgres.is_none() {
+            servers::drop_database(&self.database_url).await;
+        }
+    }
+
+    /// No log line of any node holds a secret, nor one of `more`.
+    pub fn assert_logs_keep_secrets(&self, more: &[String]) {
+        let secrets = self.secrets.lock().expect("the secrets");
+        for line in self.nodes.iter().flat_map(Node::log_lines) {
+            for secret in secrets.iter().chain(more) {
+                assert!(!line.contains(secret.as_str()), "a log line holds {secret:?}: {line}");
+            }
+        }
+    }
+}
+
+/// Waits for a moment that only time brings; says why there is nothing to wait on.
+pub async fn let_time_pass(why: &str, how_long: Duration) {
+    let started = Instant::now();
+    tokio::time::sleep(how_long).await;
+    assert!(started.elapsed() >= how_long, "{why}");
+}
+
+fn secrets(database_url: &str, admin_key: &str) -> Vec<String> {
+    let password = url::Url::parse(database_url).ok().and_then(|url| url.password().map(str::to_owned));
+    let bare = |secret: &str| secret.trim_start_matches("whsec_").to_owned();
+    let fixed = [bare(WEBHOOK_SECRET), WEBHOOK_SHARED_SECRET.to_owned(), bare(EVENTS_SECRET), admin_key.to_owned()];
+    fixed.into_iter().chain(password).collect()
+}
