@@ -155,7 +155,7 @@ impl Drop for Node {
 
 /// The addresses, if the line says that the program listens.
 fn listening(line: &str) -> Option<(String, String)> {
-    let fields = serde_json::from_str::<Value>(line).ok()?["fields"].take();
+    let fields = serde_json::from_str::<Value>(line).ok()?;
     let text = |name: &str| fields[name].as_str().map(str::to_owned);
     (fields["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
 }
