@@ -248,7 +248,11 @@ fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Serve
     let gate = web::Data::new(http::Gate::new(node)?);
     let node = node.clone();
     let server = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(node.clone())).app_data(gate.clone()).configure(http::configure)
+        App::new()
+            .wrap(http::layers())
+            .app_data(web::Data::new(node.clone()))
+            .app_data(gate.clone())
+            .configure(http::configure)
     })
     .on_connect(|io, _| {
         if let Some(socket) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {

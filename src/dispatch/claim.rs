@@ -3,7 +3,8 @@
 //! Candidates were gathered without a lock; here the order and only the chosen driver are locked (`SKIP LOCKED`) and
 //! everything is checked again. What makes a double assignment impossible is the schema (partial unique indexes).
 
-use super::{DispatchError, Unit, lifecycle};
+use super::lifecycle::{self, Grounds};
+use super::{DispatchError, Unit};
 use crate::domain::event::Actor;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::store::assignments::{self, DriverLock};
@@ -39,6 +40,6 @@ pub async fn claim(
     }
     let missing = || StoreError::Corrupt(format!("driver {driver} was locked and cannot be read"));
     let driver = drivers::get(unit.conn, driver).await?.ok_or_else(missing)?;
-    lifecycle::give(unit, &mut delivery, &driver, Some(distance_m), &Actor::System).await?;
+    lifecycle::give(unit, &mut delivery, &driver, Grounds::Nearest { distance_m }, &Actor::System).await?;
     Ok(Claim::Given)
 }

@@ -54,12 +54,36 @@ impl Failure {
     }
 }
 
+/// Why this driver.
+#[derive(Debug, Clone, Copy)]
+pub enum Grounds<'r> {
+    /// Nobody who was free stood nearer to the pickup, in metres.
+    Nearest {
+        /// How far.
+        distance_m: f64,
+    },
+    /// An operator chose them.
+    Chosen {
+        /// In the operator's words.
+        reason: &'r str,
+    },
+}
+
+impl Grounds<'_> {
+    fn distance_m(&self) -> Option<f64> {
+        match self {
+            Self::Nearest { distance_m } => Some(*distance_m),
+            Self::Chosen { .. } => None,
+        }
+    }
+}
+
 /// Gives a waiting delivery to a driver whose row is locked.
 pub async fn give(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     driver: &Driver,
-    distance_m: Option<f64>,
+    grounds: Grounds<'_>,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     let status = delivery.status.transition(DeliveryAction::Assign)?;
@@ -75,7 +99,7 @@ pub async fn give(
         delivery_id: delivery.id,
         driver_id: driver.id,
         attempt: delivery.attempt,
-        distance_m,
+        distance_m: grounds.distance_m(),
         at: unit.now,
     };
     assignments::insert(unit.conn, &new).await?;
@@ -86,8 +110,9 @@ pub async fn give(
     unit.effects.commands.push(driver.id);
     unit.effects.settled.push(delivery.id);
     let mut data = json!({"driverId": driver.id, "assignmentId": assignment, "attempt": delivery.attempt});
-    if let Some(metres) = distance_m {
-        data["distanceM"] = json!(metres.round());
+    match grounds {
+        Grounds::Nearest { distance_m } => data["distanceM"] = json!(distance_m.round()),
+        Grounds::Chosen { reason } => data["reason"] = json!(reason),
     }
     let details = OutboundDetails::Assigned { assigned_at: unit.now };
     record(unit, delivery, AuditType::Assigned, actor, data, Some(driver), Some(details)).await

@@ -1,7 +1,7 @@
 //! What a driver or an operator says of a delivery that is under way.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::lifecycle::{self, Ending, Failure};
 use super::{DispatchError, Unit};
@@ -133,7 +133,7 @@ async fn pick_up(
     }
     deliveries::update_state(unit.conn, delivery).await?;
     let driver = holder(unit, delivery).await?;
-    let data = json!({"pickedUpAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
+    let data = known(json!({"pickedUpAt": at}), particulars);
     let details = OutboundDetails::PickedUp { proof_url: particulars.proof_url.clone(), picked_up_at: at };
     lifecycle::record(unit, delivery, AuditType::PickedUp, actor, data, driver.as_ref(), Some(details)).await
 }
@@ -165,13 +165,24 @@ async fn deliver(
     delivery.delivered_at = Some(at);
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.settled.push(delivery.id);
-    let data = json!({"deliveredAt": at, "proofUrl": particulars.proof_url, "position": particulars.position});
+    let data = known(json!({"deliveredAt": at}), particulars);
     let details = OutboundDetails::Delivered {
         proof_url: particulars.proof_url.clone(),
         position: particulars.position,
         delivered_at: at,
     };
     lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await
+}
+
+/// Adds what is known of proof and place; what is not is left out.
+fn known(mut data: Value, particulars: &Particulars) -> Value {
+    if let Some(link) = &particulars.proof_url {
+        data["proofUrl"] = json!(link);
+    }
+    if let Some(position) = &particulars.position {
+        data["position"] = json!(position);
+    }
+    data
 }
 
 async fn holder(unit: &mut Unit<'_>, delivery: &Delivery) -> Result<Option<drivers::Driver>, DispatchError> {

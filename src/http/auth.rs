@@ -10,12 +10,12 @@ use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::Next;
-use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::gate::{Gate, header_text};
+use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::tokens;
 use crate::actors::Node;
@@ -150,7 +150,7 @@ pub async fn require_key(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     match find_caller(&gate, &node, request.request()).await {
         Ok(caller) => admit(caller, request, next).await,
-        Err(problem) => Ok(request.into_response(HttpResponse::from_error(problem))),
+        Err(problem) => Ok(request.error_response(problem)),
     }
 }
 
@@ -163,7 +163,7 @@ pub async fn require_driver(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     match find_driver(&gate, &node, request.request()).await {
         Ok(identity) => admit(DriverAuth(identity), request, next).await,
-        Err(problem) => Ok(request.into_response(HttpResponse::from_error(problem))),
+        Err(problem) => Ok(request.error_response(problem)),
     }
 }
 
@@ -177,7 +177,8 @@ async fn admit<T: 'static>(
 }
 
 async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<Caller, Problem> {
-    let Some(text) = bearer(request) else { return Err(gate.refuse(request)) };
+    let refuse = || gate.refuse(request, Refused::Key);
+    let text = bearer(request).ok_or_else(refuse)?;
     let hash = tokens::hash(text);
     let sealing_key = tokens::hash(&format!("sealing {text}"));
     let found = node
@@ -188,19 +189,20 @@ async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<
     let admitted = found.and_then(|key| Scope::of(&key).map(|scope| (ApiKeyId(key.id), scope)));
     match admitted {
         Some((key_id, scope)) => Ok(Caller { key_id, scope, sealing_key }),
-        None => Err(gate.refuse(request)),
+        None => Err(refuse()),
     }
 }
 
 /// The driver whose token the request bears.
 pub async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
-    let Some(hash) = bearer(request).map(tokens::hash) else { return Err(gate.refuse(request)) };
+    let refuse = || gate.refuse(request, Refused::Driver);
+    let hash = bearer(request).map(tokens::hash).ok_or_else(refuse)?;
     let found = node
         .database()
         .transact(move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await }))
         .await
         .map_err(|error: StoreError| Problem::from(error))?;
-    found.ok_or_else(|| gate.refuse(request))
+    found.ok_or_else(refuse)
 }
 
 #[cfg(test)]

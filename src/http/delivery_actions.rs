@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::routes::{post, resource};
 use super::shapes;
 use crate::actors::Node;
-use crate::dispatch::lifecycle::{self, Ending};
+use crate::dispatch::lifecycle::{self, Ending, Grounds};
 use crate::dispatch::progress::{self, Particulars, Step};
 use crate::dispatch::{DispatchError, Unit};
 use crate::domain::delivery::FailureCode;
@@ -32,7 +32,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 
 /// What is done to one delivery.
 enum Action {
-    Assign(DriverId),
+    Assign(DriverId, Ending),
     Cancel(Ending),
     Update(Step, Particulars),
     Retry(Ending),
@@ -71,7 +71,7 @@ async fn act(
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     match action {
-        Action::Assign(driver) => give(unit, delivery, *driver, actor).await,
+        Action::Assign(driver, why) => give(unit, delivery, *driver, &why.reason, actor).await,
         Action::Cancel(ending) => lifecycle::cancel(unit, delivery, ending, actor).await,
         Action::Update(step, particulars) => {
             progress::update_by_operator(unit, delivery, *step, particulars, actor).await
@@ -85,11 +85,12 @@ async fn give(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     driver: DriverId,
+    reason: &str,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     let unknown = || DispatchError::Fields(vec![FieldError::new("driverId", "unknown", "there is no such driver")]);
     let driver = drivers::lock(unit.conn, driver).await?.ok_or_else(unknown)?;
-    lifecycle::give(unit, delivery, &driver, None, actor).await
+    lifecycle::give(unit, delivery, &driver, Grounds::Chosen { reason }, actor).await
 }
 
 async fn assign(
@@ -101,10 +102,11 @@ async fn assign(
 ) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of(&body.object);
     let driver = fields.required("driverId", Fields::id);
-    fields.required("reason", Fields::reason);
+    let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
     let driver = driver.ok_or_else(Problem::not_found)?;
-    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Assign(driver)).await
+    let action = Action::Assign(driver, Ending::of(&reason));
+    Acting { caller, path, request, node, body_hash: body.hash }.perform(action).await
 }
 
 async fn cancel(

@@ -1,5 +1,6 @@
 //! What every request passes: credentials of shops, limits, origins. One for the process, shared by its workers.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -16,6 +17,34 @@ use crate::domain::ids::{DriverId, ShopName};
 use crate::vendure::signature::{
     InboundCredentials, InboundHeaders, SecretError, SharedSecret, SigningSecret, verify_unknown_shop,
 };
+
+/// When an address that has too many connections may come back, in seconds.
+const CONNECTION_RETRY_S: u64 = 5;
+
+/// Whose credentials were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// A shop's, of a webhook.
+    Webhook,
+    /// An API key.
+    Key,
+    /// A driver's token or ticket.
+    Driver,
+}
+
+impl Refused {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Key => "key",
+            Self::Driver => "driver",
+        }
+    }
+}
+
+fn count_limited(limit: &'static str) {
+    metrics::counter!("driver_tracker_rate_limited_total", "limit" => limit).increment(1);
+}
 
 /// Shared by every worker of the process.
 pub struct Gate {
@@ -52,17 +81,21 @@ impl Gate {
     }
 
     /// The address of the client.
-    pub fn client_address(&self, request: &HttpRequest) -> IpAddr {
+    fn client_address(&self, request: &HttpRequest) -> IpAddr {
         client_address::of(request, &self.trusted_proxies)
     }
 
     /// The answer to bad credentials: 401, or 429 when the address has had too many. Good credentials always pass, so
     /// that nobody can lock others out from behind an address that they share.
-    pub fn refuse(&self, request: &HttpRequest) -> Problem {
+    pub fn refuse(&self, request: &HttpRequest, what: Refused) -> Problem {
+        metrics::counter!("driver_tracker_auth_failures_total", "kind" => what.label()).increment(1);
         let address = address_key(self.client_address(request));
         match self.auth_failures.count(&address) {
             Ok(()) => Problem::unauthorized(),
-            Err(seconds) => Problem::too_many("too_many_failures", seconds),
+            Err(seconds) => {
+                count_limited("auth_failures");
+                Problem::too_many("too_many_failures", seconds)
+            }
         }
     }
 
@@ -81,24 +114,30 @@ impl Gate {
         };
         judged.map_err(|refusal| {
             tracing::debug!(refusal = %refusal, "a webhook's credentials were refused");
-            self.refuse(request)
+            self.refuse(request, Refused::Webhook)
         })
     }
 
     /// Counts an order of a shop.
     pub fn admit_order(&self, shop: &ShopName) -> Result<(), Problem> {
         let counted = self.orders.count(&shop.as_str().to_owned());
-        counted.map_err(|seconds| Problem::too_many("too_many_orders", seconds))
+        counted.map_err(|seconds| {
+            count_limited("orders");
+            Problem::too_many("too_many_orders", seconds)
+        })
     }
 
     /// Counts a frame of a driver's that came over HTTP; over the limit: how long to wait, in seconds.
     pub fn admit_frame(&self, driver: DriverId) -> Result<(), u64> {
-        self.frames.count(&driver)
+        self.frames.count(&driver).inspect_err(|_| count_limited("frames"))
     }
 
-    /// Open connections by address.
-    pub fn connections(&self) -> &Connections {
-        &self.connections
+    /// Counts a connection of the request's address for as long as what is given lives.
+    pub fn admit_connection(&self, request: &HttpRequest) -> Result<Box<dyn Any>, Problem> {
+        self.connections.open(self.client_address(request)).ok_or_else(|| {
+            count_limited("connections");
+            Problem::too_many("too_many_connections", CONNECTION_RETRY_S)
+        })
     }
 
     /// Whether a page of this origin may open sockets and call the API.

@@ -8,6 +8,7 @@ use actix_web::Error;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ async fn trace(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceRe
     let started = Instant::now();
     let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
     let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let span = tracing::info_span!("request", request.id = %id, http.method = %request.method());
+    let span = tracing::info_span!("request", request.id = %id, http.method = method_label(request.method()));
     async move {
         let mut response = next.call(request).await?;
         if let Ok(value) = HeaderValue::from_str(&id) {
@@ -49,17 +50,35 @@ fn record<B>(response: &ServiceResponse<B>, started: Instant) {
     let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
     let status = response.status();
     let elapsed_s = started.elapsed().as_secs_f64();
-    if status.is_server_error() {
-        let problem = response.response().error().and_then(|error| error.as_error::<Problem>());
-        let cause = problem.and_then(Problem::cause).unwrap_or("none told");
-        tracing::error!(http.route = %route, http.status = status.as_u16(), error = cause, "a request failed");
-    } else {
-        let elapsed_ms = elapsed_s * 1000.0;
-        tracing::debug!(http.route = %route, http.status = status.as_u16(), elapsed_ms, "a request was answered");
+    let problem = response.response().error().and_then(|error| error.as_error::<Problem>());
+    let elapsed_ms = elapsed_s * 1000.0;
+    match problem.and_then(Problem::cause) {
+        Some(cause) if status == StatusCode::SERVICE_UNAVAILABLE => {
+            tracing::warn!(http.route = %route, http.status = status.as_u16(), error = cause, "a request had to be put off");
+        }
+        _ if status == StatusCode::INTERNAL_SERVER_ERROR => {
+            let error = problem.and_then(Problem::cause).unwrap_or("not told");
+            tracing::error!(http.route = %route, http.status = status.as_u16(), error, "a request failed");
+        }
+        _ => tracing::debug!(http.route = %route, http.status = status.as_u16(), elapsed_ms, "a request was answered"),
     }
-    let code = status.as_str().to_owned();
-    metrics::counter!("driver_tracker_http_requests_total", "route" => route.clone(), "status" => code).increment(1);
+    let (method, code) = (method_label(response.request().method()), status.as_str().to_owned());
+    metrics::counter!("driver_tracker_http_requests_total", "route" => route.clone(), "method" => method, "status" => code)
+        .increment(1);
     metrics::histogram!("driver_tracker_http_request_duration_seconds", "route" => route).record(elapsed_s);
+}
+
+/// A method as a label: what no route takes is one word, so that nobody can make labels without end.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// Whether a caller's id may stand in our logs: short, and of letters, digits and `-_.:` alone.

@@ -2,7 +2,7 @@
 //!
 //! `POST /webhooks/{shop}/…`; `/events/…` is the path of an older service and means the shop `vendure`.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use chrono::Utc;
 
 use super::body::{self, RawBody};
@@ -51,7 +51,7 @@ async fn order_ready(
     body: Result<RawBody, Problem>,
 ) -> Result<HttpResponse, Problem> {
     let outcome = take_order(&request, &node, &gate, body).await;
-    count("ready", &outcome);
+    count(&outcome);
     outcome.map(Answer::into_response)
 }
 
@@ -75,31 +75,21 @@ async fn order_cancelled(
     request: HttpRequest,
     node: web::Data<Node>,
     gate: web::Data<Gate>,
-    body: Result<RawBody, Problem>,
+    body: RawBody,
 ) -> Result<HttpResponse, Problem> {
-    let outcome = take_cancellation(&request, &node, &gate, body).await;
-    count("cancelled", &outcome);
-    outcome.map(Answer::into_response)
-}
-
-async fn take_cancellation(
-    request: &HttpRequest,
-    node: &Node,
-    gate: &Gate,
-    body: Result<RawBody, Problem>,
-) -> Result<Answer, Problem> {
-    let Admitted { shop, body } = admit(node, gate, request, body?)?;
+    let Admitted { shop, body } = admit(&node, &gate, &request, body)?;
     let cancellation = parse_cancellation(&body).map_err(orders::refusal)?;
-    orders::cancel(node, shop, cancellation).await
+    Ok(orders::cancel(&node, shop, cancellation).await?.into_response())
 }
 
-/// Counts by what came of it: a state, `duplicate`, `conflict`, or a problem's code.
-fn count(event: &'static str, outcome: &Result<Answer, Problem>) {
+/// Counts an order by what came of it; a failure of ours is none of the shop's.
+fn count(outcome: &Result<Answer, Problem>) {
     let label = match outcome {
-        Err(problem) => problem.code().to_owned(),
-        Ok(answer) if answer.body.get("conflict").is_some() => "conflict".to_owned(),
-        Ok(answer) if answer.body["duplicate"] == true => "duplicate".to_owned(),
-        Ok(answer) => answer.body["status"].as_str().unwrap_or("unknown").to_ascii_lowercase(),
+        Err(problem) if problem.status_code().is_server_error() => return,
+        Err(_) => "refused",
+        Ok(answer) if answer.body.get("conflict").is_some() => "conflict",
+        Ok(answer) if answer.body["duplicate"] == true => "duplicate",
+        Ok(_) => "created",
     };
-    metrics::counter!("driver_tracker_webhooks_total", "event" => event, "outcome" => label).increment(1);
+    metrics::counter!("driver_tracker_orders_total", "outcome" => label).increment(1);
 }

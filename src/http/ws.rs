@@ -1,4 +1,4 @@
-//! Before a driver's WebSocket: draining, subprotocol, origin, credentials, and how many an address may have. What comes
+//! Before a driver's WebSocket: subprotocol, draining, how many an address may have, origin, credentials. What comes
 //! after is the session's.
 
 use actix_web::http::StatusCode;
@@ -6,7 +6,7 @@ use actix_web::http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPG
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 
 use super::auth::find_driver;
-use super::gate::{Gate, header_text};
+use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::routes::{get, resource};
 use super::tokens;
@@ -33,9 +33,9 @@ async fn connect(
     if node.is_draining() {
         return Err(Problem::draining().into());
     }
+    // Before the credentials: a ticket that is used up here could not be used again.
+    let permit = gate.admit_connection(&request)?;
     let identity = identify(&request, &node, &gate).await?;
-    let permit = gate.connections().open(gate.client_address(&request));
-    let permit = permit.ok_or_else(|| Problem::too_many("too_many_connections", 5))?;
     driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, permit)
 }
 
@@ -65,14 +65,14 @@ async fn identify(request: &HttpRequest, node: &Node, gate: &Gate) -> Result<Dri
     }
     let ticket = ticket_of(request.query_string());
     check_origin(request, gate, ticket.is_some())?;
-    let Some(ticket) = ticket else { return Err(gate.refuse(request)) };
+    let Some(ticket) = ticket else { return Err(gate.refuse(request, Refused::Driver)) };
     let hash = tokens::hash(&ticket);
     let found = node
         .database()
         .transact(move |conn| Box::pin(async move { credentials::use_ticket(conn, &hash).await }))
         .await
         .map_err(|error: StoreError| Problem::from(error))?;
-    found.ok_or_else(|| gate.refuse(request))
+    found.ok_or_else(|| gate.refuse(request, Refused::Driver))
 }
 
 /// Without a ticket a missing origin is no fault of its own: there are no credentials at all, and 401 says so.
