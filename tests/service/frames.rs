@@ -114,7 +114,7 @@ async fn a_fix_that_cannot_be_believed_is_refused_by_its_seq_and_keeps_the_drive
     for (n, (change, code)) in cases.into_iter().enumerate() {
         let seq = 1000 + n as i64;
         session.send(&moving(seq, change));
-        let error = session.take("error").await;
+        let error = session.take_where(code, SOON, |frame| frame["type"] == "error").await;
         assert_eq!((&error["code"], &error["seq"]), (&json!(code), &json!(seq)), "{error}");
         assert_eq!(error.get("serverTime").is_some(), code == "fix_in_future", "{error}");
         session.acked(seq).await;

@@ -32,7 +32,7 @@ async fn no_log_at_any_level_holds_a_secret_a_position_or_a_body() {
     world.admin().post("/api/v1/drivers", &json!({"name": "", "phone": "umbrella-xylophone"})).await.problem(422);
     driver.deliver(answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap()).await;
 
-    assert!(world.node().log_lines().len() > 10, "the log is not empty");
+    assert!(world.node().log_lines().len() > 3, "the log is not empty");
     let forbidden =
         ["12.98765", "77.61234", "umbrella-xylophone", "Kaleidoscope", "8877 6655", "guessed-token", &ticket];
     world.assert_logs_keep_secrets(&forbidden.map(str::to_owned));

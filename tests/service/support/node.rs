@@ -155,9 +155,9 @@ impl Drop for Node {
 
 /// The addresses, if the line says that the program listens.
 fn listening(line: &str) -> Option<(String, String)> {
-    let fields = serde_json::from_str::<Value>(line).ok()?;
-    let text = |name: &str| fields[name].as_str().map(str::to_owned);
-    (fields["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
+    let said: Value = serde_json::from_str(line).ok()?;
+    let text = |name: &str| said[name].as_str().map(str::to_owned);
+    (said["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
 }
 
 fn collect(stream: impl AsyncRead + Unpin + Send + 'static, logs: Arc<Mutex<Vec<String>>>) {

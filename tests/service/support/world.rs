@@ -84,6 +84,9 @@ impl World {
         };
         let nodes = together((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
         world.nodes = nodes;
+        if world.has_redis() {
+            together(world.nodes.iter().map(|node| node.wait_for_health("ok"))).await;
+        }
         world
     }
 
@@ -224,9 +227,16 @@ impl World {
         })
         .await;
         if self.has_redis() {
-            eventually("Redis knows where the drivers are", SOON, || async {
+            eventually("Redis knows where those are who are free", SOON, || async {
+                let free: Vec<String> = sqlx::query_scalar(
+                    "SELECT id::text FROM drivers WHERE id = ANY($1) AND status = 'AVAILABLE'",
+                )
+                .bind(&ids)
+                .fetch_all(&self.pool)
+                .await
+                .ok()?;
                 let findable = self.redis.findable().await?;
-                drivers.iter().all(|d| findable.contains(&d.id)).then_some(())
+                free.iter().all(|id| findable.contains(id)).then_some(())
             })
             .await;
         }
