@@ -86,7 +86,6 @@ impl Actor for CommandCourier {
                 match hint {
                     Hint::Commands { driver_id } => handle.deliver(driver_id),
                     Hint::Session { driver_id } => handle.look(driver_id),
-                    _ => {}
                 }
             }
         };
