@@ -32,9 +32,9 @@ use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of it.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// A socket whose peer takes no bytes for so long is reset by the kernel: a session that cannot write is frozen, its timers
-/// included (actix-web#2441), so nobody else could end it.
-const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window (they back off, so
+/// that it may take twice as long): a session that cannot write is frozen, its timers included (actix-web#2441).
+const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long an HTTP client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -107,7 +107,9 @@ impl Service {
         let metrics_listener = listen(config.metrics_addr, "the metrics")?;
         let (http_addr, metrics_addr) = (http_listener.local_addr()?, metrics_listener.local_addr()?);
         let database_url = config.database.url.expose().as_str();
-        let database = Database::new(database_url, config.database.max_connections, background.clone())?;
+        let settings = &config.database;
+        let database =
+            Database::new(database_url, settings.max_connections, settings.prepared_statements, background.clone())?;
         prepare_database(&config, &database).await?;
         let presence = Presence::new(presence_settings(&config, background))?;
         let destination = destination(&config)?;
@@ -140,14 +142,15 @@ impl Service {
             actors.writer.flush(remaining(deadline).min(Duration::from_secs(5))).await;
         }
         node.stop();
+        // The servers end their connections gracefully; what does not end within the grace is cut off.
         for server in &self.servers {
-            // Workers end their connections gracefully, but never later than the grace allows.
-            if tokio::time::timeout(remaining(deadline), server.stop(true)).await.is_err() {
-                server.stop(false).await;
-            }
+            drop(server.stop(true));
         }
-        for task in self.running {
-            let _ = task.await;
+        for mut task in self.running {
+            if tokio::time::timeout(remaining(deadline), &mut task).await.is_err() {
+                tracing::warn!("connections did not end within SHUTDOWN_GRACE_MS and are cut off");
+                task.abort();
+            }
         }
         node.database().close(remaining(deadline).max(Duration::from_millis(200))).await;
         self.arbiter.stop();
@@ -246,6 +249,7 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
 
 fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
     let gate = web::Data::new(http::Gate::new(node)?);
+    let grace = node.config().shutdown.grace;
     let node = node.clone();
     let server = HttpServer::new(move || {
         App::new()
@@ -262,7 +266,7 @@ fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Serve
         }
     })
     .client_request_timeout(REQUEST_TIMEOUT)
-    .shutdown_timeout(3600)
+    .shutdown_timeout(grace.as_secs().max(1))
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())

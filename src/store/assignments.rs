@@ -5,6 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 
 statements! {
@@ -44,12 +45,12 @@ pub async fn lock_chosen_driver(
     seen_within_s: f64,
 ) -> Result<DriverLock, StoreError> {
     let fresh: Option<bool> =
-        sqlx::query_scalar(LOCK_CHOSEN).bind(driver.0).bind(seen_within_s).fetch_optional(&mut *conn).await?;
+        query_scalar(LOCK_CHOSEN).bind(driver.0).bind(seen_within_s).fetch_optional(&mut *conn).await?;
     match fresh {
         Some(true) => Ok(DriverLock::Held),
         Some(false) => Ok(DriverLock::Unavailable),
         None => {
-            let available: bool = sqlx::query_scalar(IS_AVAILABLE).bind(driver.0).fetch_one(conn).await?;
+            let available: bool = query_scalar(IS_AVAILABLE).bind(driver.0).fetch_one(conn).await?;
             Ok(if available { DriverLock::HeldByAnother } else { DriverLock::Unavailable })
         }
     }
@@ -74,7 +75,7 @@ pub struct NewAssignment {
 
 /// Inserts an ACTIVE assignment. Both rows must be locked by the caller and the driver must have a free slot.
 pub async fn insert(conn: &mut PgConnection, new: &NewAssignment) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(new.id.0)
         .bind(new.delivery_id.0)
         .bind(new.driver_id.0)
@@ -145,7 +146,7 @@ struct Row {
 
 /// Reads an assignment.
 pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Assignment>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?;
+    let row: Option<Row> = query_as(GET).bind(id.0).fetch_optional(conn).await?;
     Ok(row.map(|row| Assignment {
         id: AssignmentId(row.id),
         delivery_id: DeliveryId(row.delivery_id),
@@ -159,13 +160,13 @@ pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Ass
 
 /// Notes that the driver has the goods.
 pub async fn mark_picked_up(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
+    query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
     Ok(())
 }
 
 /// Notes that the driver is on the way to the drop.
 pub async fn mark_departed(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
+    query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
     Ok(())
 }
 
@@ -177,6 +178,6 @@ pub async fn end(
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let (state, name) = ended_as.columns();
-    let done = sqlx::query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
+    let done = query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt(format!("assignment {id} was not active"))) }
 }

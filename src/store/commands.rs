@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::deliveries::{self, Delivery};
+use super::statement::{query, query_as};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, MessageId};
 
 statements! {
@@ -113,7 +114,7 @@ pub async fn insert(
     assignment: AssignmentId,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(MessageId::new().0)
         .bind(driver.0)
         .bind(kind.as_str())
@@ -127,23 +128,23 @@ pub async fn insert(
 
 /// What drivers whose newest session is on this node have not acknowledged.
 pub async fn of_node(conn: &mut PgConnection, node_id: &str, limit: i64) -> Result<Vec<Command>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(OF_NODE).bind(node_id).bind(limit).fetch_all(conn).await?;
+    let rows: Vec<Row> = query_as(OF_NODE).bind(node_id).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(Command::try_from).collect()
 }
 
 /// What one driver has not acknowledged.
 pub async fn of_driver(conn: &mut PgConnection, driver: DriverId, limit: i64) -> Result<Vec<Command>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(OF_DRIVER).bind(driver.0).bind(limit).fetch_all(conn).await?;
+    let rows: Vec<Row> = query_as(OF_DRIVER).bind(driver.0).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(Command::try_from).collect()
 }
 
 /// Notes that a command arrived. An id that is unknown, or another driver's, changes nothing.
 pub async fn ack(conn: &mut PgConnection, driver: DriverId, message: MessageId) -> Result<(), StoreError> {
-    sqlx::query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
+    query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
     Ok(())
 }
 
 /// Forgets old commands whose assignments are over; gives how many.
 pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    Ok(sqlx::query(PRUNE).execute(conn).await?.rows_affected())
+    Ok(query(PRUNE).execute(conn).await?.rows_affected())
 }
