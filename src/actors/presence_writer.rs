@@ -17,6 +17,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 
 use super::Node;
+use super::revive::Revived;
 use super::session_directory::ToSession;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
@@ -26,6 +27,8 @@ use crate::store::{StoreError, drivers};
 
 /// Slots written in one round.
 const BATCH: usize = 2048;
+/// Wake-ups that may wait; more would say the same.
+const MAILBOX: usize = 2;
 /// Positions written to PostgreSQL in one statement.
 const STORE_BATCH: usize = 1000;
 /// Pause before heartbeats that could be stored nowhere are tried again.
@@ -62,7 +65,7 @@ struct Store;
 #[derive(Clone)]
 pub struct PresenceWriterHandle {
     slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
-    writer: Addr<PresenceWriter>,
+    writer: Arc<Revived<PresenceWriter>>,
 }
 
 impl PresenceWriterHandle {
@@ -70,10 +73,12 @@ impl PresenceWriterHandle {
     pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
         let slots: Arc<Mutex<HashMap<DriverId, Slot>>> = Arc::default();
         let shared = slots.clone();
-        let writer = PresenceWriter::start_in_arbiter(arbiter, move |ctx| {
-            ctx.set_mailbox_capacity(2);
-            PresenceWriter { node, slots: shared, unstored: HashMap::new() }
+        let writer = Revived::start("presence_writer", arbiter, MAILBOX, move || PresenceWriter {
+            node: node.clone(),
+            slots: shared.clone(),
+            unstored: HashMap::new(),
         });
+        let writer = Arc::new(writer);
         Self { slots, writer }
     }
 
@@ -91,18 +96,18 @@ impl PresenceWriterHandle {
             slots.insert(driver, slot);
         }
         // A full mailbox means that a flush is due already.
-        let _ = self.writer.try_send(Flush);
+        let _ = self.writer.addr().try_send(Flush);
     }
 
     /// Has PostgreSQL told now what it does not know yet.
     pub fn store_soon(&self) {
-        let _ = self.writer.try_send(Store);
+        let _ = self.writer.addr().try_send(Store);
     }
 
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let _ = self.writer.send(Flush).timeout(limit).await;
-        let _ = self.writer.send(Store).timeout(limit).await;
+        let _ = self.writer.addr().send(Flush).timeout(limit).await;
+        let _ = self.writer.addr().send(Store).timeout(limit).await;
     }
 }
 

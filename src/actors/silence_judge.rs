@@ -46,7 +46,6 @@ impl Actor for SilenceJudge {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1);
         let offline_after = self.node.config().heartbeat.offline_after;
         let every = (offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10));
         ctx.run_interval(every, |_, ctx| drop(ctx.address().try_send(Tick)));

@@ -20,6 +20,7 @@ statements! {
         FROM drivers d, generate_series(0, d.capacity - 1) AS s (slot)
         WHERE d.id = $3 AND NOT EXISTS (
             SELECT 1 FROM assignments a WHERE a.driver_id = $3 AND a.state = 'ACTIVE' AND a.slot = s.slot)";
+    DECLINED_BY = "SELECT DISTINCT driver_id FROM assignments WHERE delivery_id = $1 AND state = 'DECLINED'";
     GET = "SELECT id, delivery_id, driver_id, state, picked_up_at, departed_at, ended_as FROM assignments WHERE id = $1";
     MARK_PICKED_UP = "UPDATE assignments SET picked_up_at = $2 WHERE id = $1";
     MARK_DEPARTED = "UPDATE assignments SET departed_at = $2 WHERE id = $1";
@@ -54,6 +55,12 @@ pub async fn lock_chosen_driver(
             Ok(if available { DriverLock::HeldByAnother } else { DriverLock::Unavailable })
         }
     }
+}
+
+/// Drivers who gave this delivery back themselves.
+pub async fn declined_by(conn: &mut PgConnection, delivery: DeliveryId) -> Result<Vec<DriverId>, StoreError> {
+    let ids: Vec<Uuid> = query_scalar(DECLINED_BY).bind(delivery.0).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(DriverId).collect())
 }
 
 /// A new hold of a driver on a delivery, in the lowest free slot.

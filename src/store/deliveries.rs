@@ -41,11 +41,11 @@ statements! {
                search_rounds = $11, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = $1";
     WAITING_REGIONS = "SELECT region FROM deliveries WHERE status = 'PENDING' AND next_attempt_at <= clock_timestamp()
         GROUP BY region ORDER BY min(created_at)";
-    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
         WHERE d.status = 'PENDING' AND d.region = $1 AND d.next_attempt_at <= clock_timestamp()
           AND ($2::timestamptz IS NULL OR (d.created_at, d.id) > ($2, $3))
         ORDER BY d.created_at, d.id LIMIT $4";
-    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
         WHERE d.status = 'PENDING' AND d.pickup_lat BETWEEN $1 AND $2
           AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
           AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
@@ -312,15 +312,17 @@ pub struct WaitingOrder {
     pub pickup: Position,
     /// Searches since it began to wait.
     pub search_rounds: i32,
+    /// Above 1 it was somebody's before.
+    pub attempt: i32,
     /// When it arrived.
     pub created_at: DateTime<Utc>,
 }
 
-type WaitingRow = (Uuid, f64, f64, i32, DateTime<Utc>);
+type WaitingRow = (Uuid, f64, f64, i32, i32, DateTime<Utc>);
 
-fn waiting_order((id, lat, lon, search_rounds, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
+fn waiting_order((id, lat, lon, search_rounds, attempt, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
     let pickup = Position::new(lat, lon).map_err(StoreError::corrupt)?;
-    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, created_at })
+    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, attempt, created_at })
 }
 
 /// A page of a region's orders that are due, oldest first, after `after`.

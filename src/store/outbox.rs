@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::statement::{query, query_as, query_scalar};
+use super::statement::{query, query_as};
 use crate::domain::event::{OutboundState, OutboundType};
 use crate::domain::ids::{DeliveryId, EventId};
 
@@ -32,14 +32,10 @@ statements! {
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
     RECORD_ATTEMPT = "INSERT INTO outbox_attempts (event_id, number, status, error)
         SELECT $1, coalesce(max(number), 0) + 1, $2, $3 FROM outbox_attempts WHERE event_id = $1";
-    NEXT_DUE = "SELECT (extract(epoch FROM min(greatest(o.next_try_at, coalesce(o.lease_until, '-infinity')))
-               - clock_timestamp()) * 1000)::bigint
-        FROM outbox o JOIN shop_endpoints e ON e.shop = o.shop AND e.enabled
-        WHERE o.state = 'pending' AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id
-              AND p.state = 'pending' AND p.sequence < o.sequence)";
-    STATS = "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'dead'),
-               (extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE state = 'pending')) * 1000)::bigint
-        FROM outbox WHERE state IN ('pending', 'dead')";
+    STATS = "SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'),
+               (SELECT count(*) FROM outbox WHERE state = 'dead'),
+               (SELECT (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000)::bigint
+                FROM outbox WHERE state = 'pending')";
     LIST = "SELECT event_id, type, delivery_id, shop, sequence, state, next_try_at, created_at FROM outbox
         WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR shop = $2)
           AND ($3::uuid IS NULL OR delivery_id = $3) AND ($4::uuid IS NULL OR event_id < $4)
@@ -137,11 +133,6 @@ pub async fn record_attempt(
 ) -> Result<(), StoreError> {
     query(RECORD_ATTEMPT).bind(event).bind(status.map(i32::from)).bind(error).execute(conn).await?;
     Ok(())
-}
-
-/// Milliseconds until an event is due (negative: overdue); `None` when nothing is pending.
-pub async fn next_due_ms(conn: &mut PgConnection) -> Result<Option<i64>, StoreError> {
-    Ok(query_scalar(NEXT_DUE).fetch_one(conn).await?)
 }
 
 /// How full the outbox is.
