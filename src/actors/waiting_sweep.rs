@@ -47,8 +47,6 @@ impl Actor for WaitingSweep {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Room for one of each kind.
-        ctx.set_mailbox_capacity(2);
         let every = self.node.config().assignment.pending_sweep;
         ctx.run_interval(every, |_, ctx| {
             // A full mailbox means that a sweep is due already.

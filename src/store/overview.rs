@@ -3,6 +3,7 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::StoreError;
+use super::statement::{query_as, query_scalar};
 
 statements! {
     READ = "SELECT (SELECT count(*) FROM drivers WHERE on_duty) AS on_duty,
@@ -30,10 +31,10 @@ pub struct Overview {
 
 /// Reads them.
 pub async fn read(conn: &mut PgConnection) -> Result<Overview, StoreError> {
-    Ok(sqlx::query_as(READ).fetch_one(conn).await?)
+    Ok(query_as(READ).fetch_one(conn).await?)
 }
 
 /// Orders without a driver; reads no more than them.
 pub async fn waiting(conn: &mut PgConnection) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar(WAITING).fetch_one(conn).await?)
+    Ok(query_scalar(WAITING).fetch_one(conn).await?)
 }
