@@ -23,7 +23,7 @@ use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Position;
 use crate::domain::ranking::Candidate;
 use crate::domain::region::Region;
-use crate::store::deliveries::{self, WaitingOrder};
+use crate::store::waiting::{self, WaitingOrder};
 use crate::store::{StoreError, assignments, drivers};
 
 /// Orders in one page of a round.
@@ -170,7 +170,7 @@ impl Round {
                 .node
                 .database()
                 .transact(move |conn| {
-                    Box::pin(async move { deliveries::waiting(conn, region, last.as_ref(), PAGE).await })
+                    Box::pin(async move { waiting::of_region(conn, region, last.as_ref(), PAGE).await })
                 })
                 .await;
             let Some(page) = self.usable(page) else { break };
@@ -196,9 +196,7 @@ impl Round {
                 .node
                 .database()
                 .transact(move |conn| {
-                    Box::pin(
-                        async move { deliveries::waiting_near(conn, &position, radius_m, last.as_ref(), PAGE).await },
-                    )
+                    Box::pin(async move { waiting::near(conn, &position, radius_m, last.as_ref(), PAGE).await })
                 })
                 .await;
             let Some(page) = self.usable(page) else { break };
@@ -271,7 +269,7 @@ impl Round {
             let done: Result<(), StoreError> = self
                 .node
                 .database()
-                .transact(move |conn| Box::pin(async move { deliveries::postpone(conn, &ids, seconds).await }))
+                .transact(move |conn| Box::pin(async move { waiting::postpone(conn, &ids, seconds).await }))
                 .await;
             if let Err(error) = done {
                 tracing::debug!(error = %error, "waiting orders were not put off");
@@ -369,9 +367,7 @@ async fn oldest_in_reach(node: &Node, place: &Position) -> Result<Option<Waiting
     let (place, radius_m) = (*place, node.finder().max_radius_m());
     let page = node
         .database()
-        .transact(move |conn| {
-            Box::pin(async move { deliveries::waiting_near(conn, &place, radius_m, None, NEIGHBOURS).await })
-        })
+        .transact(move |conn| Box::pin(async move { waiting::near(conn, &place, radius_m, None, NEIGHBOURS).await }))
         .await?;
     Ok(page.into_iter().find(|order| order.pickup.distance_m(&place) <= radius_m))
 }
