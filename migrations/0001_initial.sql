@@ -75,6 +75,7 @@ CREATE TABLE ws_tickets (
     token_id     uuid  NOT NULL CONSTRAINT ws_tickets_token REFERENCES driver_tokens (id),
     expires_at   timestamptz NOT NULL
 );
+CREATE INDEX ws_tickets_expires_at ON ws_tickets (expires_at);
 
 -- The newest session of each driver. Work born in a session reads this row FOR SHARE and stops when it is not theirs.
 CREATE TABLE driver_sessions (
@@ -85,7 +86,6 @@ CREATE TABLE driver_sessions (
     node_id        text   NOT NULL,
     opened_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX driver_sessions_node ON driver_sessions (node_id);
 
 -- Where drivers are when Redis cannot say. Kept apart from drivers: heartbeats must not touch the rows that claims lock.
 -- Commits to this table alone are asynchronous: a crash loses at most the last moments, which the next heartbeat mends.
@@ -219,6 +219,7 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_pending ON outbox (delivery_id, sequence) WHERE state = 'pending';
 CREATE INDEX outbox_due ON outbox (next_try_at) WHERE state = 'pending';
+CREATE INDEX outbox_pending_since ON outbox (created_at) WHERE state = 'pending';
 CREATE INDEX outbox_dead ON outbox (event_id) WHERE state = 'dead';
 
 CREATE TABLE outbox_attempts (

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Arbiter};
+use actix::Arbiter;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
@@ -14,6 +14,7 @@ use crate::actors::node::{Handles, Node, Phase};
 use crate::actors::outbox_relay::{Destination, RelayHandle};
 use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
+use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::waiting_sweep::WaitingSweep;
@@ -25,6 +26,7 @@ use crate::store::schema::{self, MigrationError, SchemaState};
 use crate::store::{Database, StoreError, shops};
 use crate::telemetry::Metrics;
 use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
+use crate::vendure::network::check_url_resolving;
 use crate::vendure::retry::RetrySchedule;
 use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 
@@ -32,9 +34,11 @@ use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of it.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// A socket whose peer takes no bytes for so long is reset by the kernel: a session that cannot write is frozen, its timers
-/// included (actix-web#2441), so nobody else could end it.
-const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window (they back off, so
+/// that it may take twice as long): a session that cannot write is frozen, its timers included (actix-web#2441).
+const PEER_TIMEOUT: Duration = Duration::from_secs(7);
+/// Between looks at actors that nobody sends messages to.
+const KEEPERS_EVERY: Duration = Duration::from_secs(2);
 /// How long an HTTP client may take to send a request's head.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -107,10 +111,13 @@ impl Service {
         let metrics_listener = listen(config.metrics_addr, "the metrics")?;
         let (http_addr, metrics_addr) = (http_listener.local_addr()?, metrics_listener.local_addr()?);
         let database_url = config.database.url.expose().as_str();
-        let database = Database::new(database_url, config.database.max_connections, background.clone())?;
+        let settings = &config.database;
+        let database =
+            Database::new(database_url, settings.max_connections, settings.prepared_statements, background.clone())?;
         prepare_database(&config, &database).await?;
         let presence = Presence::new(presence_settings(&config, background))?;
         let destination = destination(&config)?;
+        warn_of_internal_destination(&config);
         let node = Node::new(config, database, presence, (http_addr, metrics_addr));
         let arbiter = Arbiter::new();
         start_actors(&node, destination, &arbiter);
@@ -140,14 +147,15 @@ impl Service {
             actors.writer.flush(remaining(deadline).min(Duration::from_secs(5))).await;
         }
         node.stop();
+        // The servers end their connections gracefully; what does not end within the grace is cut off.
         for server in &self.servers {
-            // Workers end their connections gracefully, but never later than the grace allows.
-            if tokio::time::timeout(remaining(deadline), server.stop(true)).await.is_err() {
-                server.stop(false).await;
-            }
+            drop(server.stop(true));
         }
-        for task in self.running {
-            let _ = task.await;
+        for mut task in self.running {
+            if tokio::time::timeout(remaining(deadline), &mut task).await.is_err() {
+                tracing::warn!("connections did not end within SHUTDOWN_GRACE_MS and are cut off");
+                task.abort();
+            }
         }
         node.database().close(remaining(deadline).max(Duration::from_millis(200))).await;
         self.arbiter.stop();
@@ -215,6 +223,17 @@ fn presence_settings(config: &Config, runtime: Handle) -> PresenceSettings {
     }
 }
 
+/// A name that leads into the operator's network fails each post; that is said at the start.
+fn warn_of_internal_destination(config: &Config) {
+    let Some(url) = config.events.url.as_ref().map(|url| url.expose().clone()) else { return };
+    let allowed = config.events.allowed_networks.clone();
+    tokio::spawn(async move {
+        if let Err(refusal) = check_url_resolving(&url, &allowed).await {
+            tracing::warn!(reason = %refusal, "VENDURE_EVENTS_URL cannot be posted to as it is");
+        }
+    });
+}
+
 /// Where events go, if anywhere.
 fn destination(config: &Config) -> Result<Option<Destination>, StartError> {
     let Some(url) = &config.events.url else { return Ok(None) };
@@ -239,13 +258,25 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
         courier: CourierHandle::start(node.clone(), &handle),
     });
     let (sweep, reconciler, judge) = (node.clone(), node.clone(), node.clone());
-    WaitingSweep::start_in_arbiter(&handle, move |_| WaitingSweep::new(sweep));
-    Reconciler::start_in_arbiter(&handle, move |_| Reconciler::new(reconciler));
-    SilenceJudge::start_in_arbiter(&handle, move |_| SilenceJudge::new(judge));
+    let sweep = Revived::start("waiting_sweep", &handle, 1, move || WaitingSweep::new(sweep.clone()));
+    let reconciler = Revived::start("reconciler", &handle, 1, move || Reconciler::new(reconciler.clone()));
+    let judge = Revived::start("silence_judge", &handle, 1, move || SilenceJudge::new(judge.clone()));
+    let mut stopping = node.stopping();
+    let relay_of = node.clone();
+    // Nobody sends these a message: somebody must see that they live.
+    tokio::task::spawn_local(async move {
+        while tokio::time::timeout(KEEPERS_EVERY, stopping.wait_for(|stopping| *stopping)).await.is_err() {
+            (sweep.addr(), reconciler.addr(), judge.addr());
+            if let Some(actors) = relay_of.actors() {
+                actors.relay.wake();
+            }
+        }
+    });
 }
 
 fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
     let gate = web::Data::new(http::Gate::new(node)?);
+    let grace = node.config().shutdown.grace;
     let node = node.clone();
     let server = HttpServer::new(move || {
         App::new()
@@ -262,7 +293,7 @@ fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Serve
         }
     })
     .client_request_timeout(REQUEST_TIMEOUT)
-    .shutdown_timeout(3600)
+    .shutdown_timeout(grace.as_secs().max(1))
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())

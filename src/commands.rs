@@ -36,7 +36,7 @@ pub async fn migrate(config: MaintenanceConfig) -> Result<(), CommandError> {
 /// Makes, lists or revokes API keys. The key itself is all that `create` prints on standard output.
 pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
     let url = config.database.url.expose().as_str();
-    let database = Database::new(url, 1, tokio::runtime::Handle::current())?;
+    let database = Database::new(url, 1, false, tokio::runtime::Handle::current())?;
     match command {
         ApiKeyCommand::Create { name, scope } => println!("{}", create_api_key(&database, name, scope).await?),
         ApiKeyCommand::List => {

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use dashmap::DashMap;
@@ -24,7 +24,7 @@ use crate::domain::position::Position;
 use crate::domain::ranking::Candidate;
 use crate::domain::region::Region;
 use crate::store::deliveries::{self, WaitingOrder};
-use crate::store::{StoreError, drivers};
+use crate::store::{StoreError, assignments, drivers};
 
 /// Orders in one page of a round.
 const PAGE: i64 = 50;
@@ -34,10 +34,12 @@ const NEIGHBOURS: i64 = 8;
 const CANDIDATES: usize = 4;
 /// How often one driver that another transaction holds is tried again before the next one is taken.
 const CONTENTION_ROUNDS: u32 = 3;
-/// How many candidates one order may lose in one round before it waits for the next.
-const MAX_LOST: usize = 64;
+/// How often one order is tried in one round before it waits for the next.
+const MAX_TRIES: usize = 100;
 /// Wake-ups that may wait; more would say the same.
 const MAILBOX: usize = 64;
+/// A coordinator that was not woken for so long ends.
+const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// The longest time between two searches for an order that nobody could be found for, in seconds.
 const MAX_POSTPONE_S: f64 = 5.0;
 
@@ -93,7 +95,7 @@ impl Coordinators {
         let node = self.node.clone();
         AssignmentCoordinator::start_in_arbiter(&self.arbiter, move |ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            AssignmentCoordinator { region, node }
+            AssignmentCoordinator { region, node, woken: Instant::now() }
         })
     }
 }
@@ -102,16 +104,27 @@ impl Coordinators {
 pub struct AssignmentCoordinator {
     region: Region,
     node: Node,
+    woken: Instant,
 }
 
 impl Actor for AssignmentCoordinator {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // A region that nobody orders from keeps no actor; the next wake-up starts one anew.
+        ctx.run_interval(IDLE_AFTER, |this, ctx| {
+            if this.woken.elapsed() >= IDLE_AFTER {
+                ctx.stop();
+            }
+        });
+    }
 }
 
 impl Handler<SearchDue> for AssignmentCoordinator {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, _: SearchDue, _: &mut Self::Context) -> Self::Result {
+        self.woken = Instant::now();
         let (node, region) = (self.node.clone(), self.region);
         AtomicResponse::new(Box::pin(async move { Round::new(node).region(region).await }.into_actor(self)))
     }
@@ -121,6 +134,7 @@ impl Handler<DriverAvailable> for AssignmentCoordinator {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, message: DriverAvailable, _: &mut Self::Context) -> Self::Result {
+        self.woken = Instant::now();
         let node = self.node.clone();
         let round = async move { Round::new(node).around(message.driver, message.position).await };
         AtomicResponse::new(Box::pin(round.into_actor(self)))
@@ -269,13 +283,13 @@ impl Round {
 /// Gives one order to the nearest driver who is free; an older order that waits within that driver's reach goes first,
 /// whatever region it is of.
 async fn give(node: &Node, order: &WaitingOrder) -> Result<Outcome, DispatchError> {
-    let mut search = Search::of(*order);
+    let mut search = Search::of(node, *order).await?;
     let mut passed = HashSet::from([order.id]);
     loop {
         let Some(best) = search.next(node).await? else { return Ok(Outcome::Nobody) };
         match oldest_in_reach(node, &best.fix.position).await? {
             Some(older) if older.created_at < order.created_at && passed.insert(older.id) => {
-                let mut first = Search::of(older);
+                let mut first = Search::of(node, older).await?;
                 while let Some(nearest) = first.next(node).await? {
                     if first.claim(node, &nearest).await?.is_some() {
                         break;
@@ -297,15 +311,25 @@ struct Search {
     order: WaitingOrder,
     lost: HashSet<DriverId>,
     contended: u32,
+    tries: usize,
 }
 
 impl Search {
-    fn of(order: WaitingOrder) -> Self {
-        Self { order, lost: HashSet::new(), contended: 0 }
+    /// Whoever gave the order back themselves is not asked again.
+    async fn of(node: &Node, order: WaitingOrder) -> Result<Self, StoreError> {
+        let mut lost = HashSet::new();
+        if order.attempt > 1 {
+            let declined = node
+                .database()
+                .transact(move |conn| Box::pin(async move { assignments::declined_by(conn, order.id).await }))
+                .await?;
+            lost.extend(declined);
+        }
+        Ok(Self { order, lost, contended: 0, tries: 0 })
     }
 
     async fn next(&self, node: &Node) -> Result<Option<Candidate>, StoreError> {
-        if self.lost.len() >= MAX_LOST {
+        if self.tries >= MAX_TRIES {
             return Ok(None);
         }
         let (radius_m, look_twice) = (node.finder().max_radius_m(), self.order.search_rounds > 0);
@@ -315,6 +339,7 @@ impl Search {
 
     /// Tries to give the order to `best`; `None` when the search must go on.
     async fn claim(&mut self, node: &Node, best: &Candidate) -> Result<Option<Outcome>, DispatchError> {
+        self.tries += 1;
         let (claimed, effects) = attempt(node, self.order.id, best.driver_id, best.distance_m).await?;
         match claimed {
             Claim::Given => {

@@ -6,11 +6,13 @@
 //! | `Poll` | its own interval | none | the next interval |
 //! | `Deliver`, `Look` | whoever committed, or a hint from another node | none | the next poll |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use super::Node;
+use super::revive::Revived;
 use super::session_directory::ToSession;
 use crate::domain::ids::DriverId;
 use crate::presence::Hint;
@@ -44,27 +46,27 @@ struct Look(DriverId);
 /// How the courier is woken.
 #[derive(Clone)]
 pub struct CourierHandle {
-    courier: Addr<CommandCourier>,
+    courier: Arc<Revived<CommandCourier>>,
 }
 
 impl CourierHandle {
     /// Starts the courier on `arbiter`.
     pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
-        let courier = CommandCourier::start_in_arbiter(arbiter, move |ctx| {
-            ctx.set_mailbox_capacity(MAILBOX);
-            CommandCourier { node, polling: false }
+        let courier = Revived::start("command_courier", arbiter, MAILBOX, move || CommandCourier {
+            node: node.clone(),
+            polling: false,
         });
-        Self { courier }
+        Self { courier: Arc::new(courier) }
     }
 
     /// Brings a driver's commands now, if their session is here.
     pub fn deliver(&self, driver: DriverId) {
-        let _ = self.courier.try_send(Deliver(driver));
+        let _ = self.courier.addr().try_send(Deliver(driver));
     }
 
     /// Tells a driver's session what it does not know, if it is here.
     pub fn look(&self, driver: DriverId) {
-        let _ = self.courier.try_send(Look(driver));
+        let _ = self.courier.addr().try_send(Look(driver));
     }
 }
 
@@ -80,12 +82,12 @@ impl Actor for CommandCourier {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(POLL_EVERY, |_, ctx| drop(ctx.address().try_send(Poll)));
         let mut hints = self.node.presence().subscribe();
-        let handle = CourierHandle { courier: ctx.address() };
+        let courier = ctx.address();
         let listening = async move {
             while let Some(hint) = hints.recv().await {
                 match hint {
-                    Hint::Commands { driver_id } => handle.deliver(driver_id),
-                    Hint::Session { driver_id } => handle.look(driver_id),
+                    Hint::Commands { driver_id } => drop(courier.try_send(Deliver(driver_id))),
+                    Hint::Session { driver_id } => drop(courier.try_send(Look(driver_id))),
                     _ => {}
                 }
             }
@@ -123,7 +125,7 @@ impl Handler<Deliver> for CommandCourier {
             }
             let found = node
                 .database()
-                .transact(move |conn| Box::pin(async move { commands::of_driver(conn, driver, DRIVER_PAGE).await }))
+                .transact(move |conn| Box::pin(async move { commands::unacked(conn, &[driver], DRIVER_PAGE).await }))
                 .await;
             hand_over(&node, found);
         })
@@ -150,11 +152,11 @@ async fn poll(node: &Node) -> Result<(), StoreError> {
     if live.is_empty() {
         return Ok(());
     }
+    let drivers: Vec<DriverId> = live.iter().map(|session| session.driver_id).collect();
     tell_news(node, live).await?;
-    let node_id = node.config().node_id.clone();
     let found = node
         .database()
-        .transact(move |conn| Box::pin(async move { commands::of_node(conn, &node_id, PAGE).await }))
+        .transact(move |conn| Box::pin(async move { commands::unacked(conn, &drivers, PAGE).await }))
         .await;
     hand_over(node, found);
     Ok(())

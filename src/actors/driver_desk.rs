@@ -12,31 +12,17 @@ use crate::dispatch::{DispatchError, duty, progress};
 use crate::domain::driver::DriverRefusal;
 use crate::domain::event::Actor;
 use crate::domain::ids::DriverId;
+use crate::domain::plausibility::{FixRefusal, JumpFilter};
 use crate::domain::position::Fix;
-use crate::protocol::inbound::{FixRefusal, FixReport, parse_batch_fix};
+use crate::protocol::inbound::parse_batch_fix;
 use crate::protocol::{Frame, FrameBody, FrameError, outbound};
 use crate::store::credentials::DriverIdentity;
-use crate::store::drivers::DriverChanged;
 use crate::store::{commands, drivers, positions, sessions};
 
 /// Carries out drivers' frames.
 #[derive(Clone)]
 pub struct DriverDesk {
     node: Node,
-}
-
-/// An answer, and the driver's state where the frame changed or read it.
-pub struct DeskAnswer {
-    /// The frame to send.
-    pub frame: Value,
-    /// The state that the driver now knows.
-    pub learned: Option<DriverChanged>,
-}
-
-impl From<Value> for DeskAnswer {
-    fn from(frame: Value) -> Self {
-        Self { frame, learned: None }
-    }
 }
 
 impl DriverDesk {
@@ -49,7 +35,7 @@ impl DriverDesk {
     pub async fn answer(&self, who: &DriverIdentity, session: Option<i64>, frame: Frame) -> Value {
         let reference = frame.reference.clone();
         match self.carry_out(who, session, frame).await {
-            Ok(answer) => answer.frame,
+            Ok(answer) => answer,
             Err(error) => refuse(reference, &error),
         }
     }
@@ -60,22 +46,24 @@ impl DriverDesk {
         who: &DriverIdentity,
         session: Option<i64>,
         frame: Frame,
-    ) -> Result<DeskAnswer, DispatchError> {
+    ) -> Result<Value, DispatchError> {
         let driver = who.driver_id;
         let reference = frame.reference.as_deref();
         match frame.body {
             FrameBody::Heartbeat { fix, .. } => {
-                let (fix, refusal) = split(fix);
-                self.take_over_http(driver, fix).await?;
+                let mut refusal = None;
+                let told = self.take_over_http(driver, fix.into_iter().collect()).await?;
+                for (_, refused) in told.refused {
+                    refusal = Some(refused);
+                }
                 Ok(match refusal {
-                    None => outbound::ok(reference, json!({})).into(),
-                    Some(refusal) => refused_fix(reference, None, &refusal).into(),
+                    None => outbound::ok(reference, json!({})),
+                    Some(refusal) => refused_fix(reference, None, &refusal),
                 })
             }
             FrameBody::Batch { fixes } => {
-                let (newest, tally) = tally(fixes);
-                self.take_over_http(driver, newest).await?;
-                Ok(outbound::ok(reference, tally).into())
+                let told = self.take_over_http(driver, fixes).await?;
+                Ok(outbound::ok(reference, told.to_json()))
             }
             FrameBody::Status { on_duty } => self.set_duty(driver, session, reference, on_duty).await,
             FrameBody::OfferAnswer => Err(DispatchError::NotFound),
@@ -92,15 +80,20 @@ impl DriverDesk {
                         })
                     })
                     .await?;
-                Ok(outbound::ok(reference, json!({"status": status})).into())
+                Ok(outbound::ok(reference, json!({"status": status})))
             }
             FrameBody::Ack { message_id } => {
                 self.node
-                    .database()
-                    .transact(move |conn| Box::pin(async move { commands::ack(conn, driver, message_id).await }))
-                    .await
-                    .map_err(DispatchError::Store)?;
-                Ok(outbound::ok(reference, json!({})).into())
+                    .perform(move |unit| {
+                        Box::pin(async move {
+                            if let Some(epoch) = session {
+                                require_current(unit, driver, epoch).await?;
+                            }
+                            Ok(commands::ack(unit.conn, driver, message_id).await?)
+                        })
+                    })
+                    .await?;
+                Ok(outbound::ok(reference, json!({})))
             }
         }
     }
@@ -111,7 +104,7 @@ impl DriverDesk {
         session: Option<i64>,
         reference: Option<&str>,
         on_duty: bool,
-    ) -> Result<DeskAnswer, DispatchError> {
+    ) -> Result<Value, DispatchError> {
         let (changed, effects) = self
             .node
             .perform_quietly(move |unit| {
@@ -130,15 +123,14 @@ impl DriverDesk {
             entry.learn(changed.epoch);
         }
         self.node.follow(effects).await;
-        let fields = json!({"status": changed.status, "onDuty": changed.on_duty});
-        Ok(DeskAnswer { frame: outbound::ok(reference, fields), learned: Some(changed) })
+        Ok(outbound::ok(reference, json!({"status": changed.status, "onDuty": changed.on_duty})))
     }
 
     /// Takes the fixes of an app without a socket. Renews liveness; opens and replaces no session.
     pub async fn locations(&self, who: &DriverIdentity, fixes: &[Value]) -> Result<Value, DispatchError> {
         let now = Utc::now();
-        let (newest, mut body) = tally(fixes.iter().map(|fix| parse_batch_fix(fix, now)).collect());
-        self.take_over_http(who.driver_id, newest).await?;
+        let fixes = fixes.iter().map(|fix| parse_batch_fix(fix, now)).collect();
+        let mut body = self.take_over_http(who.driver_id, fixes).await?.to_json();
         let driver = who.driver_id;
         let found = self
             .node
@@ -155,8 +147,12 @@ impl DriverDesk {
         Ok(body)
     }
 
-    /// A sign of life over HTTP, under the epoch of the driver's present session, with the last known place if none came.
-    async fn take_over_http(&self, driver: DriverId, fix: Option<Fix>) -> Result<(), DispatchError> {
+    /// A sign of life over HTTP, under the epoch of the driver's present session, judged by the last stored fix.
+    async fn take_over_http(
+        &self,
+        driver: DriverId,
+        fixes: Vec<Result<Fix, FixRefusal>>,
+    ) -> Result<Tally, DispatchError> {
         let (known, session_epoch) = self
             .node
             .database()
@@ -168,8 +164,10 @@ impl DriverDesk {
                 })
             })
             .await?;
+        let mut filter = JumpFilter::new(f64::from(self.node.config().heartbeat.fix_max_speed_kmh), known);
+        let tally = Tally::of(fixes, &mut filter);
         let slot = Slot {
-            fix: newer(known, fix),
+            fix: filter.believed(),
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch,
@@ -179,43 +177,50 @@ impl DriverDesk {
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(driver, slot);
         }
-        Ok(())
+        Ok(tally)
     }
 }
 
-/// A fix that is believed, and the refusal of one that is not.
-pub fn split(fix: Option<Result<FixReport, FixRefusal>>) -> (Option<Fix>, Option<FixRefusal>) {
-    match fix {
-        None => (None, None),
-        Some(Ok(report)) => (Some(report.fix), None),
-        Some(Err(refusal)) => (None, Some(refusal)),
-    }
+/// What came of several fixes.
+pub struct Tally {
+    accepted: usize,
+    refused: Vec<(usize, FixRefusal)>,
 }
 
-/// The newer of two fixes, by the device's time.
-pub fn newer(known: Option<Fix>, fresh: Option<Fix>) -> Option<Fix> {
-    match (known, fresh) {
-        (Some(known), Some(fresh)) if known.time > fresh.time => Some(known),
-        (known, fresh) => fresh.or(known),
-    }
-}
-
-/// The newest believed fix of a batch, and what the driver is told of all of them.
-pub fn tally(fixes: Vec<Result<FixReport, FixRefusal>>) -> (Option<Fix>, Value) {
-    let (mut newest, mut accepted, mut refused) = (None, 0, Vec::new());
-    for (index, fix) in fixes.into_iter().enumerate() {
-        match fix {
-            Ok(report) => {
-                accepted += 1;
-                newest = newer(newest, Some(report.fix));
-            }
-            Err(refusal) => {
-                count_refused_fix(refusal.code);
-                refused.push(json!({"index": index, "code": refusal.code}));
+impl Tally {
+    /// Judges fixes in the order of their times, whatever order they came in; tells of them by the place they came in.
+    pub fn of(fixes: Vec<Result<Fix, FixRefusal>>, filter: &mut JumpFilter) -> Self {
+        let (mut believable, mut refused) = (Vec::new(), Vec::new());
+        for (index, fix) in fixes.into_iter().enumerate() {
+            match fix {
+                Ok(fix) => believable.push((index, fix)),
+                Err(refusal) => refused.push((index, refusal)),
             }
         }
+        believable.sort_by_key(|(_, fix)| fix.time);
+        let mut accepted = 0;
+        for (index, fix) in believable {
+            match filter.judge(fix) {
+                Ok(()) => accepted += 1,
+                Err(refusal) => refused.push((index, refusal)),
+            }
+        }
+        refused.sort_by_key(|(index, _)| *index);
+        Self { accepted, refused }
     }
-    (newest, json!({"accepted": accepted, "refused": refused}))
+
+    /// What the driver is told.
+    pub fn to_json(&self) -> Value {
+        let refused: Vec<Value> = self
+            .refused
+            .iter()
+            .map(|(index, refusal)| {
+                count_refused_fix(refusal.code);
+                json!({"index": index, "code": refusal.code})
+            })
+            .collect();
+        json!({"accepted": self.accepted, "refused": refused})
+    }
 }
 
 /// The error frame of a fix that is not believed.

@@ -20,14 +20,15 @@ use chrono::Utc;
 use serde_json::Value;
 
 use super::Node;
-use super::driver_desk::{DeskAnswer, DriverDesk, newer, refuse, refused_fix, split, tally};
+use super::driver_desk::{DriverDesk, Tally, refuse, refused_fix};
 use super::presence_writer::Slot;
 use super::session_directory::{SessionEntry, ToSession};
 use crate::dispatch::DispatchError;
 use crate::dispatch::duty::ASKED_BY_DRIVER;
 use crate::dispatch::session::{self, DriverSnapshot};
 use crate::domain::ids::{MessageId, SessionId};
-use crate::domain::position::Fix;
+use crate::domain::plausibility::JumpFilter;
+use crate::protocol::inbound::name_of;
 use crate::protocol::{
     Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
 };
@@ -37,6 +38,8 @@ use crate::store::sessions::SessionNews;
 
 /// Between pings.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// Between looks at the session itself.
+const CHECK_EVERY: Duration = Duration::from_secs(4);
 /// A socket from which nothing came for so long is closed.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A command that is not acknowledged is sent again after this.
@@ -59,11 +62,10 @@ pub fn upgrade(
     let frames_per_second = node.config().limits.frames_per_second;
     let session = DriverSession {
         desk: DriverDesk::new(node.clone()),
-        node,
         identity,
         id: SessionId::new(),
         entry: None,
-        last_fix: None,
+        filter: JumpFilter::new(f64::from(node.config().heartbeat.fix_max_speed_kmh), None),
         first_heartbeat: true,
         last_life: Instant::now(),
         budget: FrameBudget::new(frames_per_second),
@@ -72,6 +74,7 @@ pub fn upgrade(
         queue: VecDeque::new(),
         working: false,
         sent: HashMap::new(),
+        node,
         _guard: guard,
     };
     ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
@@ -85,7 +88,7 @@ struct DriverSession {
     id: SessionId,
     /// Set once the session is open.
     entry: Option<SessionEntry>,
-    last_fix: Option<Fix>,
+    filter: JumpFilter,
     first_heartbeat: bool,
     last_life: Instant,
     budget: FrameBudget,
@@ -106,13 +109,8 @@ impl Actor for DriverSession {
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
-        ctx.run_interval(PING_EVERY, |this, ctx| {
-            if this.last_life.elapsed() >= LIFE_TIMEOUT {
-                end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
-            } else {
-                ctx.ping(b"");
-            }
-        });
+        ctx.run_interval(PING_EVERY, |_, ctx| ctx.ping(b""));
+        ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
         let opening = open(self.node.clone(), self.identity, self.id, ctx.address().recipient());
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
@@ -138,7 +136,7 @@ async fn open(
     let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
     let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };
     if let Some(older) = node.sessions().register(entry.clone()) {
-        older.tell(ToSession::Close(close::REPLACED));
+        older.tell(ToSession::Replaced);
     }
     node.follow(effects).await;
     let driver = identity.driver_id;
@@ -153,7 +151,8 @@ impl DriverSession {
         match opened {
             Ok((entry, snapshot)) => {
                 tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");
-                self.last_fix = snapshot.last_fix;
+                let max_speed_kmh = f64::from(self.node.config().heartbeat.fix_max_speed_kmh);
+                self.filter = JumpFilter::new(max_speed_kmh, snapshot.last_fix);
                 self.entry = Some(entry);
                 send(ctx, &outbound::welcome(Some(self.id), &snapshot, self.node.pace(), Utc::now()));
                 if let Some(actors) = self.node.actors() {
@@ -170,6 +169,16 @@ impl DriverSession {
         }
     }
 
+    /// What no message may be needed for: a socket that is dead, and a session that was replaced on this node.
+    fn check(&self, ctx: &mut Ctx) {
+        let present = self.node.sessions().get(self.identity.driver_id);
+        if self.last_life.elapsed() >= LIFE_TIMEOUT {
+            end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
+        } else if self.entry.is_some() && present.is_none_or(|entry| entry.session_id != self.id) {
+            end(ctx, close::REPLACED, "a newer session has taken over");
+        }
+    }
+
     fn session_epoch(&self) -> i64 {
         self.entry.as_ref().map_or(0, |entry| entry.session_epoch)
     }
@@ -182,7 +191,8 @@ impl DriverSession {
             Spend::Fine => {}
             Spend::Over => {
                 let message = "too many frames a second".to_owned();
-                let error = FrameError { reference: None, seq: None, code: "rate_limited", message };
+                let (reference, seq) = name_of(text);
+                let error = FrameError { reference, seq, code: "rate_limited", message };
                 return send(ctx, &outbound::error(&error, Utc::now()));
             }
             Spend::Flood => return end(ctx, close::POLICY, "too many frames"),
@@ -208,16 +218,15 @@ impl DriverSession {
     fn frame(&mut self, frame: Frame, ctx: &mut Ctx) {
         match frame.body {
             FrameBody::Heartbeat { seq, fix } => {
-                let (fix, refusal) = split(fix);
-                if let Some(refusal) = refusal {
+                if let Some(Err(refusal)) = fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix))) {
                     send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal));
                 }
-                self.alive(fix, Some(seq), ctx);
+                self.alive(Some(seq), ctx);
             }
             FrameBody::Batch { fixes } => {
-                let (newest, told) = tally(fixes);
-                self.alive(newest, None, ctx);
-                send(ctx, &outbound::ok(frame.reference.as_deref(), told));
+                let told = Tally::of(fixes, &mut self.filter);
+                self.alive(None, ctx);
+                send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
             }
             FrameBody::Ack { message_id } => {
                 self.sent.remove(&message_id);
@@ -227,12 +236,11 @@ impl DriverSession {
         }
     }
 
-    /// The driver is alive, and perhaps somewhere new.
-    fn alive(&mut self, fix: Option<Fix>, seq: Option<i64>, ctx: &mut Ctx) {
-        self.last_fix = newer(self.last_fix, fix);
+    /// The driver is alive, where the newest believed fix says.
+    fn alive(&mut self, seq: Option<i64>, ctx: &mut Ctx) {
         metrics::counter!("driver_tracker_heartbeats_total").increment(1);
         let slot = Slot {
-            fix: self.last_fix,
+            fix: self.filter.believed(),
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch: self.session_epoch(),
@@ -273,19 +281,14 @@ impl DriverSession {
 
     fn answered(
         &mut self,
-        answer: Result<DeskAnswer, DispatchError>,
+        answer: Result<Value, DispatchError>,
         reference: Option<String>,
         silent: bool,
         ctx: &mut Ctx,
     ) {
         match answer {
             Ok(_) if silent => {}
-            Ok(answer) => {
-                if let (Some(changed), Some(entry)) = (answer.learned, &self.entry) {
-                    entry.learn(changed.epoch);
-                }
-                send(ctx, &answer.frame);
-            }
+            Ok(answer) => send(ctx, &answer),
             Err(DispatchError::SessionReplaced) => end(ctx, close::REPLACED, "a newer session has taken over"),
             Err(error) => send(ctx, &refuse(reference, &error)),
         }
@@ -350,7 +353,11 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
             Ok(ws::Message::Text(text)) => self.text(&text, ctx),
             Ok(ws::Message::Binary(_)) => end(ctx, close::POLICY, "binary frames are not spoken here"),
             Ok(ws::Message::Continuation(item)) => self.fragment(item, ctx),
-            Ok(ws::Message::Ping(bytes)) => ctx.pong(&bytes),
+            Ok(ws::Message::Ping(bytes)) => match self.budget.spend() {
+                Spend::Fine => ctx.pong(&bytes),
+                Spend::Over => {}
+                Spend::Flood => end(ctx, close::POLICY, "too many frames"),
+            },
             Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
             Ok(ws::Message::Close(reason)) => {
                 ctx.close(reason);
@@ -370,7 +377,7 @@ impl Handler<ToSession> for DriverSession {
             ToSession::Acked(seq) => send(ctx, &outbound::ack(seq)),
             ToSession::Commands(commands) => self.commands(&commands, ctx),
             ToSession::News(news) => self.news(&news, ctx),
-            ToSession::Close(code) => end(ctx, code, "a newer session has taken over"),
+            ToSession::Replaced => end(ctx, close::REPLACED, "a newer session has taken over"),
             ToSession::Reconnect { after_ms, close_in_ms } => {
                 ctx.run_later(Duration::from_millis(close_in_ms), move |_, ctx| {
                     send(ctx, &outbound::reconnect(after_ms));

@@ -13,6 +13,7 @@ pub mod node;
 pub mod outbox_relay;
 pub mod presence_writer;
 pub mod reconciler;
+pub mod revive;
 pub mod session_directory;
 pub mod silence_judge;
 pub mod waiting_sweep;

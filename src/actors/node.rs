@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::{oneshot, watch};
@@ -41,7 +40,6 @@ struct Inner {
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
-    started: Instant,
     actors: OnceLock<Handles>,
 }
 
@@ -87,7 +85,6 @@ impl Node {
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
-            started: Instant::now(),
             actors: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -141,11 +138,6 @@ impl Node {
     /// Where the metrics are.
     pub fn metrics_addr(&self) -> SocketAddr {
         self.inner.addresses.1
-    }
-
-    /// How long this process has been up.
-    pub fn uptime(&self) -> Duration {
-        self.inner.started.elapsed()
     }
 
     /// How often drivers speak up, and how long silence is borne.
@@ -235,19 +227,22 @@ impl Node {
         }
     }
 
-    /// Tells Redis the states of drivers, and wakes the orders that wait for those who became available.
-    pub async fn publish_drivers(&self, drivers: &[DriverChanged]) {
+    /// Tells Redis the states of drivers, and wakes the orders that wait for those who became available. `false` when Redis
+    /// was not told; the reconciler tells it of whatever changed lately.
+    pub async fn publish_drivers(&self, drivers: &[DriverChanged]) -> bool {
         if drivers.is_empty() {
-            return;
+            return true;
         }
         let changes: Vec<StatusChange> =
             drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
-        if let Err(error) = self.inner.presence.transition(&changes).await {
+        let told = self.inner.presence.transition(&changes).await;
+        if let Err(error) = &told {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
         }
         for changed in drivers.iter().filter(|c| c.status == DriverStatus::Available) {
             self.announce_available(changed.id);
         }
+        told.is_ok()
     }
 
     /// Wakes every order in reach of a driver who may now be given one.

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::Node;
+use super::revive::Revived;
 use crate::domain::event::OutboundState;
 use crate::store::outbox::{self, Leased};
 use crate::store::{StoreError, shops};
@@ -53,7 +54,7 @@ struct Wake;
 /// How the relay is woken.
 #[derive(Clone)]
 pub struct RelayHandle {
-    relay: Option<Addr<OutboxRelay>>,
+    relay: Option<Arc<Revived<OutboxRelay>>>,
 }
 
 impl RelayHandle {
@@ -61,10 +62,12 @@ impl RelayHandle {
     pub fn start(node: Node, destination: Option<Destination>, arbiter: &ArbiterHandle) -> Self {
         let relay = destination.map(|destination| {
             let destination = Arc::new(destination);
-            OutboxRelay::start_in_arbiter(arbiter, move |ctx| {
-                ctx.set_mailbox_capacity(1);
-                OutboxRelay { node, destination, posts: Arc::new(Semaphore::new(MAX_POSTS)) }
-            })
+            let posts = Arc::new(Semaphore::new(MAX_POSTS));
+            Arc::new(Revived::start("outbox_relay", arbiter, 1, move || OutboxRelay {
+                node: node.clone(),
+                destination: destination.clone(),
+                posts: posts.clone(),
+            }))
         });
         Self { relay }
     }
@@ -73,7 +76,7 @@ impl RelayHandle {
     pub fn wake(&self) {
         if let Some(relay) = &self.relay {
             // A full mailbox means that a look is due already.
-            let _ = relay.try_send(Wake);
+            let _ = relay.addr().try_send(Wake);
         }
     }
 }
@@ -98,7 +101,7 @@ impl Handler<Wake> for OutboxRelay {
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) -> Self::Result {
         let (node, destination, posts) = (self.node.clone(), self.destination.clone(), self.posts.clone());
-        let handle = RelayHandle { relay: Some(ctx.address()) };
+        let relay = ctx.address();
         let look = async move {
             let free = posts.available_permits();
             if free == 0 || *node.stopping().borrow() {
@@ -108,11 +111,11 @@ impl Handler<Wake> for OutboxRelay {
                 Ok(leased) => {
                     for event in leased {
                         let Ok(permit) = posts.clone().try_acquire_owned() else { return };
-                        let (node, destination, handle) = (node.clone(), destination.clone(), handle.clone());
+                        let (node, destination, relay) = (node.clone(), destination.clone(), relay.clone());
                         actix::spawn(async move {
                             post(&node, &destination, event).await;
                             drop(permit);
-                            handle.wake();
+                            let _ = relay.try_send(Wake);
                         });
                     }
                 }

@@ -9,6 +9,7 @@
 //! | `Flush` | sessions, by [`PresenceWriterHandle::offer`] | none | the next heartbeat's flush takes the slot along |
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 
 use super::Node;
+use super::revive::Revived;
 use super::session_directory::ToSession;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
@@ -25,6 +27,8 @@ use crate::store::{StoreError, drivers};
 
 /// Slots written in one round.
 const BATCH: usize = 2048;
+/// Wake-ups that may wait; more would say the same.
+const MAILBOX: usize = 2;
 /// Positions written to PostgreSQL in one statement.
 const STORE_BATCH: usize = 1000;
 /// Pause before heartbeats that could be stored nowhere are tried again.
@@ -61,7 +65,7 @@ struct Store;
 #[derive(Clone)]
 pub struct PresenceWriterHandle {
     slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
-    writer: Addr<PresenceWriter>,
+    writer: Arc<Revived<PresenceWriter>>,
 }
 
 impl PresenceWriterHandle {
@@ -69,10 +73,12 @@ impl PresenceWriterHandle {
     pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
         let slots: Arc<Mutex<HashMap<DriverId, Slot>>> = Arc::default();
         let shared = slots.clone();
-        let writer = PresenceWriter::start_in_arbiter(arbiter, move |ctx| {
-            ctx.set_mailbox_capacity(2);
-            PresenceWriter { node, slots: shared, unstored: HashMap::new() }
+        let writer = Revived::start("presence_writer", arbiter, MAILBOX, move || PresenceWriter {
+            node: node.clone(),
+            slots: shared.clone(),
+            unstored: HashMap::new(),
         });
+        let writer = Arc::new(writer);
         Self { slots, writer }
     }
 
@@ -85,22 +91,23 @@ impl PresenceWriterHandle {
                     return;
                 }
                 slot.first |= old.first;
+                slot.ack = slot.ack.or_else(|| old.ack.clone());
             }
             slots.insert(driver, slot);
         }
         // A full mailbox means that a flush is due already.
-        let _ = self.writer.try_send(Flush);
+        let _ = self.writer.addr().try_send(Flush);
     }
 
     /// Has PostgreSQL told now what it does not know yet.
     pub fn store_soon(&self) {
-        let _ = self.writer.try_send(Store);
+        let _ = self.writer.addr().try_send(Store);
     }
 
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let _ = self.writer.send(Flush).timeout(limit).await;
-        let _ = self.writer.send(Store).timeout(limit).await;
+        let _ = self.writer.addr().send(Flush).timeout(limit).await;
+        let _ = self.writer.addr().send(Store).timeout(limit).await;
     }
 }
 
@@ -150,14 +157,15 @@ impl Handler<Store> for PresenceWriter {
         let batch: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
         let node = self.node.clone();
         let work = async move {
-            let mut failed = Vec::new();
-            for chunk in batch.chunks(STORE_BATCH) {
+            for (number, chunk) in batch.chunks(STORE_BATCH).enumerate() {
                 if let Err(error) = store(&node, chunk).await {
-                    tracing::warn!(error = %error, drivers = chunk.len(), "positions were not stored; trying again");
-                    failed.extend_from_slice(chunk);
+                    // A PostgreSQL that hangs is not asked once more for each chunk: heartbeats wait behind this.
+                    let failed = batch[number * STORE_BATCH..].to_vec();
+                    tracing::debug!(error = %error, drivers = failed.len(), "positions were not stored; trying again");
+                    return failed;
                 }
             }
-            failed
+            Vec::new()
         };
         AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, this, _| {
             for (driver, slot) in failed {
@@ -177,11 +185,18 @@ impl PresenceWriter {
         some.into_iter().filter_map(|driver| slots.remove_entry(&driver)).collect()
     }
 
-    /// What was stored nowhere waits again, unless something newer does.
+    /// What is not dealt with waits again; something newer that waits inherits what was still due.
     fn put_back(&self, failed: Vec<(DriverId, Slot)>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for (driver, slot) in failed {
-            slots.entry(driver).or_insert(slot);
+            match slots.entry(driver) {
+                Entry::Vacant(vacant) => drop(vacant.insert(slot)),
+                Entry::Occupied(mut newer) => {
+                    let newer = newer.get_mut();
+                    newer.first |= slot.first;
+                    newer.ack = newer.ack.take().or(slot.ack);
+                }
+            }
         }
     }
 }
@@ -232,30 +247,24 @@ async fn joined(node: &Node, batch: Vec<(DriverId, Slot)>, lapsed: &[bool]) -> W
     if !believed && store(node, &staying).await.is_ok() {
         staying.clear();
     }
-    if !joining.is_empty() {
-        match store(node, &joining).await {
-            Ok(()) => join(node, &joining).await,
-            Err(error) => {
-                tracing::debug!(error = %error, "joining drivers were not stored");
-                // Claims read PostgreSQL: without it nobody is given anything, and the next heartbeat joins again.
-                return Written { unstored: staying, failed: mark_first(joining) };
-            }
-        }
+    // Their key is set now, so that no later heartbeat looks like a return: who does not join is tried again.
+    let failed = if joining.is_empty() || join(node, &joining).await { Vec::new() } else { joining };
+    let failed = failed.into_iter().map(|(driver, slot)| (driver, Slot { first: true, ack: None, ..slot })).collect();
+    Written { unstored: staying, failed }
+}
+
+/// Brings drivers who are back into PostgreSQL, then into GEO. `false` when something failed and is to be done again.
+async fn join(node: &Node, joining: &[(DriverId, Slot)]) -> bool {
+    if let Err(error) = store(node, joining).await {
+        tracing::debug!(error = %error, "joining drivers were not stored");
+        return false;
     }
-    Written { unstored: staying, failed: Vec::new() }
-}
-
-fn mark_first(slots: Vec<(DriverId, Slot)>) -> Vec<(DriverId, Slot)> {
-    slots.into_iter().map(|(driver, slot)| (driver, Slot { first: true, ack: None, ..slot })).collect()
-}
-
-async fn join(node: &Node, joining: &[(DriverId, Slot)]) {
     let ids: Vec<DriverId> = joining.iter().map(|(driver, _)| *driver).collect();
     let outcomes = match node.presence().join(&ids).await {
         Ok(outcomes) => outcomes,
         Err(error) => {
-            tracing::debug!(error = %error, "drivers did not join; the reconciler sees to it");
-            return;
+            tracing::debug!(error = %error, "drivers did not join");
+            return false;
         }
     };
     let mut unknown = Vec::new();
@@ -266,12 +275,16 @@ async fn join(node: &Node, joining: &[(DriverId, Slot)]) {
             JoinOutcome::NotAvailable | JoinOutcome::NoPosition => {}
         }
     }
-    if !unknown.is_empty() {
-        let states: Result<_, StoreError> =
-            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &unknown).await })).await;
-        match states {
-            Ok(states) => node.publish_drivers(&states).await,
-            Err(error) => tracing::debug!(error = %error, "drivers' states were not read"),
+    if unknown.is_empty() {
+        return true;
+    }
+    let states: Result<_, StoreError> =
+        node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &unknown).await })).await;
+    match states {
+        Ok(states) => node.publish_drivers(&states).await,
+        Err(error) => {
+            tracing::debug!(error = %error, "drivers' states were not read");
+            false
         }
     }
 }

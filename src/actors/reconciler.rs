@@ -54,7 +54,6 @@ impl Actor for Reconciler {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1);
         let _ = ctx.address().try_send(Tick);
         ctx.run_interval(TICK_EVERY, |_, ctx| drop(ctx.address().try_send(Tick)));
     }

@@ -19,7 +19,7 @@ use crate::store::sessions::{LiveSession, SessionNews};
 /// | `Commands` | CommandCourier | the next poll brings them again |
 /// | `News` | CommandCourier | the next poll brings it again |
 /// | `Reconnect` | the drain | the socket closes without a word |
-/// | `Close` | a newer session here | the next poll says the same by `News` |
+/// | `Replaced` | a newer session here | the session finds out by its own check |
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
 pub enum ToSession {
@@ -36,8 +36,8 @@ pub enum ToSession {
         /// For the session.
         close_in_ms: u64,
     },
-    /// End at once, with this close code.
-    Close(u16),
+    /// A newer session of the driver is here: end at once.
+    Replaced,
 }
 
 /// How to reach a session.

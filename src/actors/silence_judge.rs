@@ -1,20 +1,23 @@
 //! `SilenceJudge`: takes drivers off duty who were silent for too long, and their unfetched orders with them.
 //!
 //! Silence is judged from PostgreSQL's `last_seen_at`, never from a missing Redis key, and only by a node that saw
-//! PostgreSQL healthy all the while. When many fall silent at once it is our outage: nobody is judged.
+//! PostgreSQL healthy all the while. Many who fall silent at once are an outage of ours: they are given twice the time.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Tick` | its own interval | none | the next interval |
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use super::Node;
+use crate::config::HeartbeatConfig;
 use crate::dispatch::duty;
 use crate::domain::ids::DriverId;
-use crate::store::{StoreError, drivers};
+use crate::store::StoreError;
+use crate::store::drivers::{self, SilentDriver};
 
 /// More than so many, and more than a tenth of the fleet, silent at once: an outage of ours.
 const OUTAGE_DRIVERS: usize = 20;
@@ -28,12 +31,14 @@ struct Tick;
 /// The actor.
 pub struct SilenceJudge {
     node: Node,
+    /// Who fell silent together with many others: an outage of ours, until they were silent for twice as long.
+    suspended: HashSet<DriverId>,
 }
 
 impl SilenceJudge {
     /// Works for `node`.
     pub fn new(node: Node) -> Self {
-        Self { node }
+        Self { node, suspended: HashSet::new() }
     }
 }
 
@@ -41,7 +46,6 @@ impl Actor for SilenceJudge {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1);
         let offline_after = self.node.config().heartbeat.offline_after;
         let every = (offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10));
         ctx.run_interval(every, |_, ctx| drop(ctx.address().try_send(Tick)));
@@ -53,49 +57,87 @@ impl Handler<Tick> for SilenceJudge {
 
     fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
         let node = self.node.clone();
+        let mut suspended = std::mem::take(&mut self.suspended);
         let judge = async move {
-            if let Err(error) = judge(&node).await {
+            if let Err(error) = judge(&node, &mut suspended).await {
                 tracing::debug!(error = %error, "silence was not judged");
             }
+            suspended
         };
-        AtomicResponse::new(Box::pin(judge.into_actor(self)))
+        AtomicResponse::new(Box::pin(judge.into_actor(self).map(|suspended, this, _| this.suspended = suspended)))
     }
 }
 
-/// After an outage of ours everybody's last word is old. Drivers had as long as anybody has to speak up again, and what
-/// they said had time to reach PostgreSQL, before the first is judged.
-fn may_judge(healthy_for: Duration, offline_after: Duration, position_flush: Duration) -> bool {
-    healthy_for >= offline_after + position_flush
+/// How long silence is borne.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Silent since the configured time, and the time that a word may take to reach PostgreSQL.
+    noticed: Duration,
+    /// Later by more than a heartbeat's interval: whoever fell silent at the same moment has been noticed by now.
+    judged: Duration,
 }
 
-/// Whether so many silent drivers are the fleet's own doing.
-fn is_outage(silent: usize, on_duty: i64) -> bool {
-    silent > OUTAGE_DRIVERS && silent as i64 * 10 > on_duty
+impl Patience {
+    fn of(heartbeat: &HeartbeatConfig) -> Self {
+        let noticed = heartbeat.offline_after + heartbeat.position_flush;
+        Self { noticed, judged: noticed + heartbeat.interval + heartbeat.interval / 2 }
+    }
+
+    /// After an outage of ours everybody's last word is old. Drivers had as long as anybody has to speak up again, and what
+    /// they said had time to reach PostgreSQL, before the first is judged.
+    fn may_judge(&self, healthy_for: Duration) -> bool {
+        healthy_for >= self.noticed
+    }
 }
 
-async fn judge(node: &Node) -> Result<(), StoreError> {
-    let heartbeat = &node.config().heartbeat;
-    if !may_judge(node.database().healthy_for(), heartbeat.offline_after, heartbeat.position_flush) {
+/// Whether so many who fell silent together are an outage of ours.
+fn is_outage(fell_silent: usize, on_duty: i64) -> bool {
+    fell_silent > OUTAGE_DRIVERS && fell_silent as i64 * 10 > on_duty
+}
+
+/// Who is to be judged now, and whether this is an outage. `suspended` learns who fell silent in it, and forgets who spoke.
+fn verdict(
+    silent: &[SilentDriver],
+    on_duty: i64,
+    patience: Patience,
+    suspended: &mut HashSet<DriverId>,
+) -> (Vec<DriverId>, bool) {
+    let still_silent: HashSet<DriverId> = silent.iter().map(|d| d.id).collect();
+    suspended.retain(|driver| still_silent.contains(driver));
+    let fell_silent = silent.iter().filter(|d| !suspended.contains(&d.id)).count();
+    let outage = is_outage(fell_silent, on_duty);
+    if outage {
+        suspended.extend(&still_silent);
+    }
+    let since = |driver: &SilentDriver| Duration::from_millis(driver.silent_ms.max(0).unsigned_abs());
+    let due = |driver: &&SilentDriver| {
+        let limit = if suspended.contains(&driver.id) { patience.judged * 2 } else { patience.judged };
+        since(driver) >= limit
+    };
+    (silent.iter().filter(due).map(|d| d.id).collect(), outage)
+}
+
+async fn judge(node: &Node, suspended: &mut HashSet<DriverId>) -> Result<(), StoreError> {
+    let patience = Patience::of(&node.config().heartbeat);
+    if !patience.may_judge(node.database().healthy_for()) {
         return Ok(());
     }
-    // Positions reach PostgreSQL with a delay: whoever spoke within it is not silent.
-    let silent_s = (heartbeat.offline_after + heartbeat.position_flush).as_secs_f64();
+    let noticed_s = patience.noticed.as_secs_f64();
     let (silent, on_duty) = node
         .database()
-        .transact(move |conn| Box::pin(async move { drivers::silent(conn, silent_s, PAGE).await }))
+        .transact(move |conn| Box::pin(async move { drivers::silent(conn, noticed_s, PAGE).await }))
         .await?;
-    let outage = is_outage(silent.len(), on_duty);
+    let (judged, outage) = verdict(&silent, on_duty, patience, suspended);
     metrics::gauge!("driver_tracker_silence_outage").set(if outage { 1.0 } else { 0.0 });
     if outage {
         tracing::error!(
             drivers.silent = silent.len(),
             drivers.on_duty = on_duty,
-            "many drivers fell silent at once: judging none"
+            "many drivers fell silent at once: they are given twice the time"
         );
-        return Ok(());
     }
-    for driver in silent {
-        retire(node, driver, silent_s).await;
+    for driver in judged {
+        retire(node, driver, noticed_s).await;
     }
     Ok(())
 }
@@ -114,18 +156,38 @@ async fn retire(node: &Node, driver: DriverId, silent_s: f64) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_node_that_was_away_judges_nobody_until_everybody_had_their_time() {
-        let (offline_after, flush) = (Duration::from_secs(900), Duration::from_secs(10));
-        assert!(!may_judge(Duration::from_secs(1), offline_after, flush));
-        assert!(!may_judge(Duration::from_secs(905), offline_after, flush));
-        assert!(may_judge(Duration::from_secs(910), offline_after, flush));
+    const PATIENCE: Patience = Patience { noticed: Duration::from_secs(910), judged: Duration::from_secs(918) };
+
+    fn silent(count: usize, seconds: i64) -> Vec<SilentDriver> {
+        (0..count).map(|_| SilentDriver { id: DriverId::new(), silent_ms: seconds * 1000 }).collect()
     }
 
     #[test]
-    fn many_at_once_is_an_outage_a_few_are_not() {
-        assert!(!is_outage(20, 20));
-        assert!(is_outage(21, 100));
-        assert!(!is_outage(21, 1000));
+    fn a_node_that_was_away_judges_nobody_until_everybody_had_their_time() {
+        assert!(!PATIENCE.may_judge(Duration::from_secs(1)));
+        assert!(!PATIENCE.may_judge(Duration::from_secs(909)));
+        assert!(PATIENCE.may_judge(Duration::from_secs(910)));
+    }
+
+    #[test]
+    fn a_few_are_judged_and_not_before_their_time() {
+        let mut suspended = HashSet::new();
+        assert!(verdict(&silent(3, 915), 3, PATIENCE, &mut suspended).0.is_empty());
+        assert_eq!(verdict(&silent(3, 918), 3, PATIENCE, &mut suspended).0.len(), 3);
+        assert_eq!(verdict(&silent(21, 918), 1000, PATIENCE, &mut suspended).0.len(), 21, "a large fleet loses some");
+    }
+
+    #[test]
+    fn many_at_once_are_an_outage_and_later_ones_are_judged_all_the_same() {
+        let mut suspended = HashSet::new();
+        let many = silent(30, 918);
+        assert_eq!(verdict(&many, 100, PATIENCE, &mut suspended), (vec![], true));
+        let mut later = many.clone();
+        later.extend(silent(1, 918));
+        let alone = later[30].id;
+        assert_eq!(verdict(&later, 100, PATIENCE, &mut suspended), (vec![alone], false));
+        let long: Vec<_> = many.iter().map(|d| SilentDriver { silent_ms: 1_836_000, ..*d }).collect();
+        assert_eq!(verdict(&long, 100, PATIENCE, &mut suspended).0.len(), 30, "silent for twice as long");
+        assert!(verdict(&[], 100, PATIENCE, &mut suspended).0.is_empty() && suspended.is_empty());
     }
 }

@@ -33,7 +33,6 @@ impl Actor for WaitingSweep {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1);
         let every = self.node.config().assignment.pending_sweep;
         ctx.run_interval(every, |_, ctx| {
             // A full mailbox means that a sweep is due already.

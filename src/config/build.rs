@@ -137,7 +137,9 @@ impl<'a> Reader<'a> {
     fn database(&mut self) -> Option<DatabaseConfig> {
         let url = self.required("DATABASE_URL", parse::database_url);
         let max_connections = self.count("DATABASE_MAX_CONNECTIONS", 2, 1000);
-        Some(DatabaseConfig { url: url?, max_connections: max_connections? })
+        let prepared_statements = self.required("DATABASE_PREPARED_STATEMENTS", parse::boolean);
+        let prepared_statements = prepared_statements?;
+        Some(DatabaseConfig { url: url?, max_connections: max_connections?, prepared_statements })
     }
 
     fn redis(&mut self) -> Option<RedisConfig> {
@@ -244,6 +246,7 @@ impl<'a> Reader<'a> {
         let offline_after = self.millis("OFFLINE_AFTER_MS", 300, 604_800_000);
         let position_max_age = self.millis("POSITION_MAX_AGE_MS", 1000, 86_400_000);
         let position_flush = self.millis("POSITION_FLUSH_MS", 100, 600_000);
+        let fix_max_speed_kmh = self.count("FIX_MAX_SPEED_KMH", 0, 2000);
         if let Some(ttl) = ttl {
             self.beside_ttl(ttl, interval, offline_after, position_flush);
         }
@@ -252,6 +255,7 @@ impl<'a> Reader<'a> {
             ttl: ttl?,
             offline_after: offline_after?,
             position_max_age: position_max_age?,
+            fix_max_speed_kmh: fix_max_speed_kmh?,
             position_flush: position_flush?,
         })
     }

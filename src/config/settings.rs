@@ -137,6 +137,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     plain(
         Database,
+        "DATABASE_PREPARED_STATEMENTS",
+        "false",
+        "Whether statements are kept prepared on connections: faster, but not every transaction pooler bears it; true or false",
+    ),
+    plain(
+        Database,
         "MIGRATE_ON_START",
         "false",
         "Whether serve brings the database's schema up to date itself: true or false",
@@ -152,7 +158,7 @@ pub const SETTINGS: &[Setting] = &[
         Redis,
         "REDIS_CLUSTER",
         "auto",
-        "Whether Redis is a cluster: auto (ask the server), on or off; clusters are not supported yet",
+        "Whether Redis is a cluster: auto or off, both meaning a single server for now; on is refused",
     ),
     open(
         Redis,
@@ -266,6 +272,12 @@ pub const SETTINGS: &[Setting] = &[
         "A driver silent for this long goes off duty; 300 to 604800000, not below HEARTBEAT_TTL_MS",
     ),
     plain(Heartbeats, "POSITION_MAX_AGE_MS", "120000", "A position older than this earns no orders, 1000 to 86400000"),
+    plain(
+        Heartbeats,
+        "FIX_MAX_SPEED_KMH",
+        "200",
+        "A fix farther from the last than this speed allows is refused, 1 to 2000; 0: no limit",
+    ),
     plain(
         Heartbeats,
         "POSITION_FLUSH_MS",

@@ -79,6 +79,8 @@ pub struct DatabaseConfig {
     pub url: SecretUrl,
     /// The most connections of this node.
     pub max_connections: u32,
+    /// Whether statements stay prepared on their connections.
+    pub prepared_statements: bool,
 }
 
 /// Redis.
@@ -150,6 +152,8 @@ pub struct HeartbeatConfig {
     pub offline_after: Duration,
     /// Older positions earn no orders.
     pub position_max_age: Duration,
+    /// A fix that this speed does not allow is refused; 0: no limit.
+    pub fix_max_speed_kmh: u32,
     /// How often positions go to PostgreSQL.
     pub position_flush: Duration,
 }

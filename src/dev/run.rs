@@ -220,6 +220,9 @@ fn configure(
     preset("EVENTS_ALLOWED_NETWORKS", "127.0.0.0/8");
     preset("METRICS_ADDR", &metrics);
     preset("HEARTBEAT_INTERVAL_MS", "2000");
+    preset("DATABASE_PREPARED_STATEMENTS", "true");
+    // Simulated time runs faster than drivers can drive.
+    preset("FIX_MAX_SPEED_KMH", "0");
     preset("SHUTDOWN_DELAY_MS", "0");
     preset("SHUTDOWN_GRACE_MS", "4000");
     if let Some(listen) = listen {

@@ -31,19 +31,20 @@ pub async fn set_duty(
     Ok(changed)
 }
 
-/// Takes a driver off duty who was silent for `offline_after_s`, and takes back what they have not fetched yet. Judged
-/// again from locked rows: `false` when they were heard of since.
-pub async fn retire_silent(unit: &mut Unit<'_>, driver: DriverId, offline_after_s: f64) -> Result<bool, DispatchError> {
+/// Takes a driver off duty who was silent for `silent_s` seconds, and takes back what they have not fetched yet, on duty or
+/// not. Judged again from locked rows: `false` when they were heard of since.
+pub async fn retire_silent(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) -> Result<bool, DispatchError> {
     let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
     let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
     let seen = positions::get(unit.conn, &[driver]).await?;
-    let still_silent = seen.first().is_none_or(|p| p.silent_ms as f64 >= offline_after_s * 1000.0);
-    if !locked.state.on_duty || !still_silent {
+    if seen.first().is_some_and(|p| (p.silent_ms as f64) < silent_s * 1000.0) {
         return Ok(false);
     }
-    let off_duty = locked.state.transition(DriverChange::SetDuty(false))?;
-    let changed = drivers::apply(unit.conn, driver, off_duty, "silent for too long", &Actor::System).await?;
-    unit.effects.drivers.push(changed);
+    if locked.state.on_duty {
+        let off_duty = locked.state.transition(DriverChange::SetDuty(false))?;
+        let changed = drivers::apply(unit.conn, driver, off_duty, "silent for too long", &Actor::System).await?;
+        unit.effects.drivers.push(changed);
+    }
     for delivery in held.iter_mut().filter(|d| d.status == DeliveryStatus::Assigned && d.driver_id == Some(driver)) {
         let ending = Ending::of("DRIVER_OFFLINE");
         lifecycle::take_back(unit, delivery, &ending, EndedAs::TakenBack, &Actor::System).await?;

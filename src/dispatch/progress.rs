@@ -10,6 +10,7 @@ use crate::domain::event::{Actor, AuditType};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 use crate::domain::position::Position;
 use crate::store::assignments::{self, Assignment, EndedAs};
+use crate::store::commands::{self, CommandKind};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers;
 use crate::vendure::event::OutboundDetails;
@@ -98,6 +99,7 @@ async fn advance(
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     let occurred_at = plausible_moment(delivery, particulars.occurred_at, unit.now);
+    let holder = delivery.driver_id.zip(delivery.assignment_id);
     match step {
         Step::PickedUp => pick_up(unit, delivery, occurred_at, particulars, actor).await,
         Step::InTransit => depart(unit, delivery, occurred_at, actor).await,
@@ -111,7 +113,16 @@ async fn advance(
             let ending = Ending::of(reason.as_deref().unwrap_or("rejected by the driver"));
             lifecycle::take_back(unit, delivery, &ending, EndedAs::Rejected, actor).await
         }
+    }?;
+    match holder {
+        // Their app still shows it as it was. A failure is told by `assignment.cancelled`.
+        Some((driver, assignment)) if *actor != Actor::Driver(driver.0) && step != Step::Failed => {
+            commands::insert(unit.conn, driver, CommandKind::Delivery, delivery.id, assignment, None).await?;
+            unit.effects.commands.push(driver);
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 /// The teller's moment if it lies between the assignment and now; else now.

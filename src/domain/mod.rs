@@ -10,6 +10,7 @@ pub mod fields;
 pub mod ids;
 pub mod network;
 pub mod order;
+pub mod plausibility;
 pub mod position;
 pub mod ranking;
 pub mod region;

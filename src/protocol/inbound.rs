@@ -1,18 +1,15 @@
 //! Frames from drivers, parsed: raw JSON stops here.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::MAX_BATCH_FIXES;
 use crate::dispatch::progress::{Particulars, Step};
 use crate::domain::delivery::FailureCode;
 use crate::domain::ids::{AssignmentId, DeliveryId, MessageId};
-use crate::domain::position::{Fix, Position, check_latitude, check_longitude};
+use crate::domain::plausibility::{FixRefusal, judge_alone};
+use crate::domain::position::{Fix, Position, PositionError};
 
-/// A fix further in the future than this is refused.
-const MAX_FUTURE: TimeDelta = TimeDelta::seconds(30);
-/// A fix less accurate than this, in metres, is refused.
-const MAX_INACCURACY_M: f64 = 200.0;
 /// The longest `ref`, in characters.
 const MAX_REF_CHARS: usize = 64;
 /// The longest `proofUrl`, in characters.
@@ -50,12 +47,12 @@ pub enum FrameBody {
         /// Rises within a session.
         seq: i64,
         /// Where, or why that is refused.
-        fix: Option<Result<FixReport, FixRefusal>>,
+        fix: Option<Result<Fix, FixRefusal>>,
     },
     /// Fixes kept while out of coverage.
     Batch {
         /// Each, or why it is refused.
-        fixes: Vec<Result<FixReport, FixRefusal>>,
+        fixes: Vec<Result<Fix, FixRefusal>>,
     },
     /// The wish to work.
     Status {
@@ -80,22 +77,6 @@ pub enum FrameBody {
         /// Which.
         message_id: MessageId,
     },
-}
-
-/// A fix that is taken at its word.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FixReport {
-    /// Where and when.
-    pub fix: Fix,
-}
-
-/// A fix that is not taken; the driver is alive all the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FixRefusal {
-    /// A stable code of the contract.
-    pub code: &'static str,
-    /// In words.
-    pub message: String,
 }
 
 type Object = Map<String, Value>;
@@ -131,6 +112,13 @@ pub fn parse_value(value: &Value, now: DateTime<Utc>) -> Result<Frame, FrameErro
         message,
     })?;
     Ok(Frame { reference, body })
+}
+
+/// What names a frame that is not looked at any further: its `ref` and `seq`, as far as they can be read.
+pub fn name_of(text: &str) -> (Option<String>, Option<i64>) {
+    let Ok(Value::Object(object)) = serde_json::from_str(text) else { return (None, None) };
+    let reference = field(&object, "ref").and_then(Value::as_str).filter(|r| r.chars().count() <= MAX_REF_CHARS);
+    (reference.map(str::to_owned), field(&object, "seq").and_then(Value::as_i64))
 }
 
 /// A field's value; `null` means absent, everywhere.
@@ -169,7 +157,7 @@ fn parse_batch(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> 
 }
 
 /// One fix of a batch: whatever is wrong with it refuses it alone.
-pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>) -> Result<FixReport, FixRefusal> {
+pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>) -> Result<Fix, FixRefusal> {
     let refuse = |Fault(code, message)| FixRefusal { code, message };
     let object = value.as_object().ok_or_else(|| refuse(invalid("a fix", "must be an object")))?;
     parse_fix(object, now)
@@ -178,43 +166,30 @@ pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>) -> Result<FixReport, F
 }
 
 /// The fix in an object: none without coordinates, a fault when a field is malformed, a refusal when it is not believed.
-fn parse_fix(object: &Object, now: DateTime<Utc>) -> Result<Option<Result<FixReport, FixRefusal>>, Fault> {
+fn parse_fix(object: &Object, now: DateTime<Utc>) -> Result<Option<Result<Fix, FixRefusal>>, Fault> {
     let time = field(object, "fixTime").map(|value| moment("fixTime", value)).transpose()?;
     let accuracy_m = number(object, "accuracyM")?;
     for name in ["speedMps", "headingDeg", "batteryPct"] {
         number(object, name)?;
     }
-    let (lat, lon) = (number(object, "lat")?, number(object, "lon")?);
-    let (lat, lon) = match (lat, lon) {
+    let Some(position) = coordinates(object)? else { return Ok(None) };
+    let time = time.ok_or_else(|| invalid("fixTime", "is required with lat and lon"))?;
+    let fix = Fix { position, time };
+    Ok(Some(judge_alone(&fix, accuracy_m, now).map(|()| fix)))
+}
+
+/// A place, which has both coordinates or neither.
+fn coordinates(object: &Object) -> Result<Option<Position>, Fault> {
+    let position = match (number(object, "lat")?, number(object, "lon")?) {
         (None, None) => return Ok(None),
-        (Some(lat), Some(lon)) => (lat, lon),
+        (Some(lat), Some(lon)) => Position::new(lat, lon),
         (None, Some(_)) => return Err(invalid("lat", "is required with lon")),
         (Some(_), None) => return Err(invalid("lon", "is required with lat")),
     };
-    check_latitude(lat).map_err(|e| invalid("lat", &e.to_string()))?;
-    check_longitude(lon).map_err(|e| invalid("lon", &e.to_string()))?;
-    let time = time.ok_or_else(|| invalid("fixTime", "is required with lat and lon"))?;
-    let position = Position::new(lat, lon).map_err(|e| invalid("lat", &e.to_string()))?;
-    Ok(Some(believe(position, time, accuracy_m, now)))
-}
-
-fn believe(
-    position: Position,
-    time: DateTime<Utc>,
-    accuracy_m: Option<f64>,
-    now: DateTime<Utc>,
-) -> Result<FixReport, FixRefusal> {
-    let refuse = |code, message: String| Err(FixRefusal { code, message });
-    if time > now + MAX_FUTURE {
-        return refuse("fix_in_future", "fixTime is more than 30 s ahead of serverTime".to_owned());
-    }
-    if position.lat() == 0.0 && position.lon() == 0.0 {
-        return refuse("fix_at_zero", "a fix at 0/0 is no fix".to_owned());
-    }
-    if accuracy_m.is_some_and(|metres| metres > MAX_INACCURACY_M) {
-        return refuse("fix_inaccurate", "accuracyM is worse than 200 m".to_owned());
-    }
-    Ok(FixReport { fix: Fix { position, time } })
+    position.map(Some).map_err(|error| match error {
+        PositionError::Latitude => invalid("lat", &error.to_string()),
+        PositionError::Longitude => invalid("lon", &error.to_string()),
+    })
 }
 
 fn parse_status(object: &Object) -> Result<FrameBody, Fault> {
@@ -242,15 +217,7 @@ fn parse_delivery_update(object: &Object) -> Result<FrameBody, Fault> {
         Some("REJECTED") => Step::Rejected,
         _ => return Err(invalid("status", "must be PICKED_UP, IN_TRANSIT, DELIVERED, FAILED or REJECTED")),
     };
-    let position = match (number(object, "lat")?, number(object, "lon")?) {
-        (Some(lat), Some(lon)) => {
-            check_latitude(lat).map_err(|e| invalid("lat", &e.to_string()))?;
-            Some(Position::new(lat, lon).map_err(|e| invalid("lon", &e.to_string()))?)
-        }
-        (None, None) => None,
-        (None, Some(_)) => return Err(invalid("lat", "is required with lon")),
-        (Some(_), None) => return Err(invalid("lon", "is required with lat")),
-    };
+    let position = coordinates(object)?;
     let failure = field(object, "failure").map(parse_failure).transpose()?;
     if step == Step::Failed && failure.is_none() {
         return Err(invalid("failure", "is required with FAILED"));

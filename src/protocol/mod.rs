@@ -4,7 +4,7 @@
 pub mod inbound;
 pub mod outbound;
 
-pub use inbound::{FixReport, Frame, FrameBody, FrameError, parse_frame};
+pub use inbound::{Frame, FrameBody, FrameError, parse_frame};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "driver-tracker.v1";
@@ -27,8 +27,6 @@ pub mod close {
     pub const REPLACED: u16 = 4001;
     /// The token was revoked or the driver deactivated.
     pub const REVOKED: u16 = 4002;
-    /// The client does not read.
-    pub const TOO_SLOW: u16 = 4003;
     /// Nothing came for too long.
     pub const HEARTBEAT_TIMEOUT: u16 = 4004;
 }

@@ -5,6 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 
 statements! {
@@ -19,6 +20,7 @@ statements! {
         FROM drivers d, generate_series(0, d.capacity - 1) AS s (slot)
         WHERE d.id = $3 AND NOT EXISTS (
             SELECT 1 FROM assignments a WHERE a.driver_id = $3 AND a.state = 'ACTIVE' AND a.slot = s.slot)";
+    DECLINED_BY = "SELECT DISTINCT driver_id FROM assignments WHERE delivery_id = $1 AND state = 'DECLINED'";
     GET = "SELECT id, delivery_id, driver_id, state, picked_up_at, departed_at, ended_as FROM assignments WHERE id = $1";
     MARK_PICKED_UP = "UPDATE assignments SET picked_up_at = $2 WHERE id = $1";
     MARK_DEPARTED = "UPDATE assignments SET departed_at = $2 WHERE id = $1";
@@ -44,15 +46,21 @@ pub async fn lock_chosen_driver(
     seen_within_s: f64,
 ) -> Result<DriverLock, StoreError> {
     let fresh: Option<bool> =
-        sqlx::query_scalar(LOCK_CHOSEN).bind(driver.0).bind(seen_within_s).fetch_optional(&mut *conn).await?;
+        query_scalar(LOCK_CHOSEN).bind(driver.0).bind(seen_within_s).fetch_optional(&mut *conn).await?;
     match fresh {
         Some(true) => Ok(DriverLock::Held),
         Some(false) => Ok(DriverLock::Unavailable),
         None => {
-            let available: bool = sqlx::query_scalar(IS_AVAILABLE).bind(driver.0).fetch_one(conn).await?;
+            let available: bool = query_scalar(IS_AVAILABLE).bind(driver.0).fetch_one(conn).await?;
             Ok(if available { DriverLock::HeldByAnother } else { DriverLock::Unavailable })
         }
     }
+}
+
+/// Drivers who gave this delivery back themselves.
+pub async fn declined_by(conn: &mut PgConnection, delivery: DeliveryId) -> Result<Vec<DriverId>, StoreError> {
+    let ids: Vec<Uuid> = query_scalar(DECLINED_BY).bind(delivery.0).fetch_all(conn).await?;
+    Ok(ids.into_iter().map(DriverId).collect())
 }
 
 /// A new hold of a driver on a delivery, in the lowest free slot.
@@ -74,7 +82,7 @@ pub struct NewAssignment {
 
 /// Inserts an ACTIVE assignment. Both rows must be locked by the caller and the driver must have a free slot.
 pub async fn insert(conn: &mut PgConnection, new: &NewAssignment) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(new.id.0)
         .bind(new.delivery_id.0)
         .bind(new.driver_id.0)
@@ -145,7 +153,7 @@ struct Row {
 
 /// Reads an assignment.
 pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Assignment>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?;
+    let row: Option<Row> = query_as(GET).bind(id.0).fetch_optional(conn).await?;
     Ok(row.map(|row| Assignment {
         id: AssignmentId(row.id),
         delivery_id: DeliveryId(row.delivery_id),
@@ -159,13 +167,13 @@ pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Ass
 
 /// Notes that the driver has the goods.
 pub async fn mark_picked_up(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
+    query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
     Ok(())
 }
 
 /// Notes that the driver is on the way to the drop.
 pub async fn mark_departed(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
+    query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
     Ok(())
 }
 
@@ -177,6 +185,6 @@ pub async fn end(
     at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let (state, name) = ended_as.columns();
-    let done = sqlx::query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
+    let done = query(END).bind(id.0).bind(state).bind(name).bind(at).execute(conn).await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt(format!("assignment {id} was not active"))) }
 }

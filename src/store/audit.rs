@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::statement::{query_as, query_scalar};
 use crate::domain::event::{Actor, AuditType};
 use crate::domain::ids::DeliveryId;
 
@@ -34,7 +35,7 @@ pub async fn append(
     actor: &Actor,
     data: &Value,
 ) -> Result<Option<i32>, StoreError> {
-    Ok(sqlx::query_scalar(APPEND)
+    Ok(query_scalar(APPEND)
         .bind(delivery.0)
         .bind(kind.as_str())
         .bind(at)
@@ -70,5 +71,5 @@ pub async fn list(
     before: Option<i32>,
     limit: i64,
 ) -> Result<Vec<AuditRow>, StoreError> {
-    Ok(sqlx::query_as(LIST).bind(delivery.0).bind(before).bind(limit).fetch_all(conn).await?)
+    Ok(query_as(LIST).bind(delivery.0).bind(before).bind(limit).fetch_all(conn).await?)
 }

@@ -5,26 +5,19 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::deliveries::{self, Delivery};
+use super::statement::{query, query_as};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, MessageId};
 
 statements! {
     INSERT = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    // An assignment that no longer holds is not announced any more; its cancelling command is.
-    OF_NODE = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
-        delivery_columns!(), "
-        FROM driver_commands c
-        JOIN driver_sessions s ON s.driver_id = c.driver_id AND s.node_id = $1
-        JOIN deliveries d ON d.id = c.delivery_id
-        JOIN assignments a ON a.id = c.assignment_id
-        WHERE c.acked_at IS NULL AND (c.kind = 'assignment.cancelled' OR a.state = 'ACTIVE')
-        ORDER BY c.message_id LIMIT $2");
-    OF_DRIVER = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
+    // An assignment that no longer holds is not announced any more; everything else is told.
+    UNACKED = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
         delivery_columns!(), "
         FROM driver_commands c
         JOIN deliveries d ON d.id = c.delivery_id
         JOIN assignments a ON a.id = c.assignment_id
-        WHERE c.driver_id = $1 AND c.acked_at IS NULL AND (c.kind = 'assignment.cancelled' OR a.state = 'ACTIVE')
+        WHERE c.driver_id = ANY($1) AND c.acked_at IS NULL AND (c.kind <> 'assignment' OR a.state = 'ACTIVE')
         ORDER BY c.message_id LIMIT $2");
     ACK = "UPDATE driver_commands SET acked_at = clock_timestamp()
         WHERE message_id = $1 AND driver_id = $2 AND acked_at IS NULL";
@@ -113,7 +106,7 @@ pub async fn insert(
     assignment: AssignmentId,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(MessageId::new().0)
         .bind(driver.0)
         .bind(kind.as_str())
@@ -125,25 +118,20 @@ pub async fn insert(
     Ok(())
 }
 
-/// What drivers whose newest session is on this node have not acknowledged.
-pub async fn of_node(conn: &mut PgConnection, node_id: &str, limit: i64) -> Result<Vec<Command>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(OF_NODE).bind(node_id).bind(limit).fetch_all(conn).await?;
-    rows.into_iter().map(Command::try_from).collect()
-}
-
-/// What one driver has not acknowledged.
-pub async fn of_driver(conn: &mut PgConnection, driver: DriverId, limit: i64) -> Result<Vec<Command>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(OF_DRIVER).bind(driver.0).bind(limit).fetch_all(conn).await?;
+/// What these drivers have not acknowledged, oldest first.
+pub async fn unacked(conn: &mut PgConnection, drivers: &[DriverId], limit: i64) -> Result<Vec<Command>, StoreError> {
+    let drivers: Vec<Uuid> = drivers.iter().map(|driver| driver.0).collect();
+    let rows: Vec<Row> = query_as(UNACKED).bind(drivers).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(Command::try_from).collect()
 }
 
 /// Notes that a command arrived. An id that is unknown, or another driver's, changes nothing.
 pub async fn ack(conn: &mut PgConnection, driver: DriverId, message: MessageId) -> Result<(), StoreError> {
-    sqlx::query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
+    query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
     Ok(())
 }
 
 /// Forgets old commands whose assignments are over; gives how many.
 pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    Ok(sqlx::query(PRUNE).execute(conn).await?.rows_affected())
+    Ok(query(PRUNE).execute(conn).await?.rows_affected())
 }

@@ -5,6 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::ids::{ApiKeyId, DriverId, TokenId};
 
 statements! {
@@ -86,29 +87,29 @@ pub async fn insert_api_key(
     key_hash: &[u8],
 ) -> Result<ApiKeyId, StoreError> {
     let id = ApiKeyId::new();
-    sqlx::query(INSERT_API_KEY).bind(id.0).bind(name).bind(scope).bind(shop).bind(key_hash).execute(conn).await?;
+    query(INSERT_API_KEY).bind(id.0).bind(name).bind(scope).bind(shop).bind(key_hash).execute(conn).await?;
     Ok(id)
 }
 
 /// The key with this hash, unless revoked.
 pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, StoreError> {
-    Ok(sqlx::query_as(FIND_API_KEY).bind(key_hash).fetch_optional(conn).await?)
+    Ok(query_as(FIND_API_KEY).bind(key_hash).fetch_optional(conn).await?)
 }
 
 /// Every key, oldest first.
 pub async fn list_api_keys(conn: &mut PgConnection) -> Result<Vec<ApiKeyRow>, StoreError> {
-    Ok(sqlx::query_as(LIST_API_KEYS).fetch_all(conn).await?)
+    Ok(query_as(LIST_API_KEYS).fetch_all(conn).await?)
 }
 
 /// Revokes a key; `false` when there is none that is valid.
 pub async fn revoke_api_key(conn: &mut PgConnection, id: ApiKeyId) -> Result<bool, StoreError> {
-    Ok(sqlx::query(REVOKE_API_KEY).bind(id.0).execute(conn).await?.rows_affected() > 0)
+    Ok(query(REVOKE_API_KEY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }
 
 /// Stores a driver's token by its hash.
 pub async fn insert_token(conn: &mut PgConnection, driver: DriverId, token_hash: &[u8]) -> Result<TokenId, StoreError> {
     let id = TokenId::new();
-    sqlx::query(INSERT_TOKEN).bind(id.0).bind(driver.0).bind(token_hash).execute(conn).await?;
+    query(INSERT_TOKEN).bind(id.0).bind(driver.0).bind(token_hash).execute(conn).await?;
     Ok(id)
 }
 
@@ -118,7 +119,7 @@ fn identity(row: Option<(Uuid, Uuid)>) -> Option<DriverIdentity> {
 
 /// Who holds the token with this hash, unless revoked or deactivated.
 pub async fn find_token(conn: &mut PgConnection, token_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
-    Ok(identity(sqlx::query_as(FIND_TOKEN).bind(token_hash).fetch_optional(conn).await?))
+    Ok(identity(query_as(FIND_TOKEN).bind(token_hash).fetch_optional(conn).await?))
 }
 
 /// A driver's tokens, newest first, before `before`.
@@ -129,12 +130,12 @@ pub async fn list_tokens(
     limit: i64,
 ) -> Result<Vec<TokenRow>, StoreError> {
     let before = before.map(|id| id.0);
-    Ok(sqlx::query_as(LIST_TOKENS).bind(driver.0).bind(before).bind(limit).fetch_all(conn).await?)
+    Ok(query_as(LIST_TOKENS).bind(driver.0).bind(before).bind(limit).fetch_all(conn).await?)
 }
 
 /// Revokes a token; `false` when the driver has no such token. Repeats succeed.
 pub async fn revoke_token(conn: &mut PgConnection, driver: DriverId, token: TokenId) -> Result<bool, StoreError> {
-    Ok(sqlx::query(REVOKE_TOKEN).bind(token.0).bind(driver.0).execute(conn).await?.rows_affected() > 0)
+    Ok(query(REVOKE_TOKEN).bind(token.0).bind(driver.0).execute(conn).await?.rows_affected() > 0)
 }
 
 /// Stores a one-use ticket by its hash, good for `seconds`; gives when it expires.
@@ -144,11 +145,11 @@ pub async fn insert_ticket(
     ticket_hash: &[u8],
     seconds: f64,
 ) -> Result<DateTime<Utc>, StoreError> {
-    sqlx::query(PRUNE_TICKETS).execute(&mut *conn).await?;
-    Ok(sqlx::query_scalar(INSERT_TICKET).bind(ticket_hash).bind(token.0).bind(seconds).fetch_one(conn).await?)
+    query(PRUNE_TICKETS).execute(&mut *conn).await?;
+    Ok(query_scalar(INSERT_TICKET).bind(ticket_hash).bind(token.0).bind(seconds).fetch_one(conn).await?)
 }
 
 /// Uses up a ticket and gives whom it stands for.
 pub async fn use_ticket(conn: &mut PgConnection, ticket_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
-    Ok(identity(sqlx::query_as(USE_TICKET).bind(ticket_hash).fetch_optional(conn).await?))
+    Ok(identity(query_as(USE_TICKET).bind(ticket_hash).fetch_optional(conn).await?))
 }

@@ -6,14 +6,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::runtime::Handle;
 
-use super::StoreError;
+use super::{StoreError, statement};
 
 /// Database work on a borrowed connection.
 pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
@@ -44,18 +44,27 @@ struct Health {
     started: Instant,
     /// Milliseconds after `started` from which on every call succeeded.
     healthy_since_ms: AtomicU64,
+    /// Whether the last call failed.
+    out: AtomicBool,
 }
 
 impl Database {
     /// A pool on `url` that connects when first used. Its connections live on `runtime`, which must outlive every caller.
-    pub fn new(url: &str, max_connections: u32, runtime: Handle) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url.parse::<PgConnectOptions>()?.application_name("driver-tracker");
+    /// With `keep_statements` they are prepared once a connection, which a transaction-pooling proxy may not bear.
+    pub fn new(url: &str, max_connections: u32, keep_statements: bool, runtime: Handle) -> Result<Self, StoreError> {
+        statement::keep_statements(keep_statements);
+        // No start-up parameter but those that every pooler knows.
+        let options = url.parse::<PgConnectOptions>()?.application_name("driver-tracker").extra_float_digits(None);
         let _guard = runtime.enter();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        let health = Arc::new(Health { started: Instant::now(), healthy_since_ms: AtomicU64::new(0) });
+        let health = Arc::new(Health {
+            started: Instant::now(),
+            healthy_since_ms: AtomicU64::new(0),
+            out: AtomicBool::new(false),
+        });
         Ok(Self { pool, runtime, health })
     }
 
@@ -108,6 +117,7 @@ impl Database {
             match work(&mut transaction).await {
                 Ok(value) => {
                     transaction.commit().await.map_err(|error| self.failed(error))?;
+                    self.note_success();
                     Ok(value)
                 }
                 Err(error) => {
@@ -133,7 +143,16 @@ impl Database {
         error
     }
 
+    fn note_success(&self) {
+        if self.health.out.load(Ordering::Relaxed) && self.health.out.swap(false, Ordering::Relaxed) {
+            tracing::info!("PostgreSQL answers again");
+        }
+    }
+
     fn note_failure(&self) {
+        if !self.health.out.swap(true, Ordering::Relaxed) {
+            tracing::error!("PostgreSQL does not answer");
+        }
         let now_ms = self.health.started.elapsed().as_millis() as u64;
         self.health.healthy_since_ms.fetch_max(now_ms.max(1), Ordering::Relaxed);
     }

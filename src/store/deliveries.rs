@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, ShopName};
 use crate::domain::order::{NewOrder, Stop, StopDetails};
@@ -40,11 +41,11 @@ statements! {
                search_rounds = $11, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = $1";
     WAITING_REGIONS = "SELECT region FROM deliveries WHERE status = 'PENDING' AND next_attempt_at <= clock_timestamp()
         GROUP BY region ORDER BY min(created_at)";
-    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
         WHERE d.status = 'PENDING' AND d.region = $1 AND d.next_attempt_at <= clock_timestamp()
           AND ($2::timestamptz IS NULL OR (d.created_at, d.id) > ($2, $3))
         ORDER BY d.created_at, d.id LIMIT $4";
-    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.created_at FROM deliveries d
+    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
         WHERE d.status = 'PENDING' AND d.pickup_lat BETWEEN $1 AND $2
           AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
           AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
@@ -198,7 +199,7 @@ pub async fn insert(
     order: &NewOrder,
     region: Region,
 ) -> Result<Option<Delivery>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(INSERT)
+    let row: Option<Row> = query_as(INSERT)
         .bind(DeliveryId::new().0)
         .bind(shop.as_str())
         .bind(order.seller_order_id.as_str())
@@ -223,13 +224,13 @@ pub async fn insert(
 
 /// Waits until no other transaction handles this order's arrival or cancellation.
 pub async fn take_turn(conn: &mut PgConnection, shop: &ShopName, seller_order_id: &str) -> Result<(), StoreError> {
-    sqlx::query(TURN).bind(shop.as_str()).bind(seller_order_id).execute(conn).await?;
+    query(TURN).bind(shop.as_str()).bind(seller_order_id).execute(conn).await?;
     Ok(())
 }
 
 /// Reads a delivery.
 pub async fn get(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-    one(sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?)
+    one(query_as(GET).bind(id.0).fetch_optional(conn).await?)
 }
 
 /// Reads the delivery of a shop's order.
@@ -238,12 +239,12 @@ pub async fn get_by_order(
     shop: &ShopName,
     seller_order_id: &str,
 ) -> Result<Option<Delivery>, StoreError> {
-    one(sqlx::query_as(GET_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+    one(query_as(GET_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }
 
 /// Reads a delivery and locks it, waiting for whoever holds it.
 pub async fn lock(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-    one(sqlx::query_as(LOCK).bind(id.0).fetch_optional(conn).await?)
+    one(query_as(LOCK).bind(id.0).fetch_optional(conn).await?)
 }
 
 /// Reads the delivery of a shop's order and locks it.
@@ -252,34 +253,34 @@ pub async fn lock_by_order(
     shop: &ShopName,
     seller_order_id: &str,
 ) -> Result<Option<Delivery>, StoreError> {
-    one(sqlx::query_as(LOCK_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+    one(query_as(LOCK_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }
 
 /// Locks a delivery that still waits, unless somebody else holds it.
 pub async fn lock_pending(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-    one(sqlx::query_as(LOCK_PENDING).bind(id.0).fetch_optional(conn).await?)
+    one(query_as(LOCK_PENDING).bind(id.0).fetch_optional(conn).await?)
 }
 
 /// Locks what a driver has in hand, by id.
 pub async fn lock_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(LOCK_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
+    let rows: Vec<Row> = query_as(LOCK_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
 /// What a driver has in hand, oldest first.
 pub async fn active_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(ACTIVE_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
+    let rows: Vec<Row> = query_as(ACTIVE_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
 /// The database's clock, now (not the transaction's start).
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
-    Ok(sqlx::query_scalar(NOW).fetch_one(conn).await?)
+    Ok(query_scalar(NOW).fetch_one(conn).await?)
 }
 
 /// Writes the state of a locked delivery.
 pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Result<(), StoreError> {
-    sqlx::query(UPDATE_STATE)
+    query(UPDATE_STATE)
         .bind(delivery.id.0)
         .bind(delivery.status.as_str())
         .bind(delivery.attempt)
@@ -298,7 +299,7 @@ pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Resul
 
 /// Every region that has an order due for a search, the longest waiting first.
 pub async fn waiting_regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
-    let cells: Vec<i64> = sqlx::query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
+    let cells: Vec<i64> = query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
     cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
 }
 
@@ -311,15 +312,17 @@ pub struct WaitingOrder {
     pub pickup: Position,
     /// Searches since it began to wait.
     pub search_rounds: i32,
+    /// Above 1 it was somebody's before.
+    pub attempt: i32,
     /// When it arrived.
     pub created_at: DateTime<Utc>,
 }
 
-type WaitingRow = (Uuid, f64, f64, i32, DateTime<Utc>);
+type WaitingRow = (Uuid, f64, f64, i32, i32, DateTime<Utc>);
 
-fn waiting_order((id, lat, lon, search_rounds, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
+fn waiting_order((id, lat, lon, search_rounds, attempt, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
     let pickup = Position::new(lat, lon).map_err(StoreError::corrupt)?;
-    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, created_at })
+    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, attempt, created_at })
 }
 
 /// A page of a region's orders that are due, oldest first, after `after`.
@@ -329,7 +332,7 @@ pub async fn waiting(
     after: Option<&WaitingOrder>,
     limit: i64,
 ) -> Result<Vec<WaitingOrder>, StoreError> {
-    let rows: Vec<WaitingRow> = sqlx::query_as(WAITING)
+    let rows: Vec<WaitingRow> = query_as(WAITING)
         .bind(region.as_i64())
         .bind(after.map(|o| o.created_at))
         .bind(after.map(|o| o.id.0))
@@ -349,7 +352,7 @@ pub async fn waiting_near(
 ) -> Result<Vec<WaitingOrder>, StoreError> {
     let boxes = place.boxes_around(radius_m);
     let (first, second) = (boxes[0], boxes[boxes.len() - 1]);
-    let rows: Vec<WaitingRow> = sqlx::query_as(WAITING_NEAR)
+    let rows: Vec<WaitingRow> = query_as(WAITING_NEAR)
         .bind(first.min_lat)
         .bind(first.max_lat)
         .bind(first.min_lon)
@@ -367,7 +370,7 @@ pub async fn waiting_near(
 /// Puts off the next search for orders that nobody could be found for.
 pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    sqlx::query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;
+    query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;
     Ok(())
 }
 
@@ -398,7 +401,7 @@ pub struct DeliveryFilter {
 
 /// Deliveries, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(LIST)
+    let rows: Vec<Row> = query_as(LIST)
         .bind(filter.status.map(DeliveryStatus::as_str))
         .bind(filter.driver_id.map(|id| id.0))
         .bind(&filter.shop)
@@ -423,7 +426,7 @@ pub async fn remember_cancellation(
     channel_id: &str,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query(REMEMBER_CANCELLATION)
+    query(REMEMBER_CANCELLATION)
         .bind(shop.as_str())
         .bind(seller_order_id)
         .bind(channel_id)
@@ -439,5 +442,5 @@ pub async fn take_cancellation(
     shop: &ShopName,
     seller_order_id: &str,
 ) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar(TAKE_CANCELLATION).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
+    Ok(query_scalar(TAKE_CANCELLATION).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }

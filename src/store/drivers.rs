@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::driver::{DriverState, DriverStatus};
 use crate::domain::event::Actor;
 use crate::domain::ids::{DeliveryId, DriverId};
@@ -37,17 +38,20 @@ statements! {
                metadata = CASE WHEN $6 THEN $7 ELSE metadata END, updated_at = clock_timestamp()
         WHERE id = $1";
     CHANGED_SINCE = "SELECT id, epoch, status, on_duty FROM drivers
-        WHERE changed_at > clock_timestamp() - make_interval(secs => $1::double precision) ORDER BY id LIMIT $2";
+        WHERE changed_at > clock_timestamp() - make_interval(secs => $1::double precision) ORDER BY changed_at DESC LIMIT $2";
     STATES = "SELECT id, epoch, status, on_duty FROM drivers WHERE id = ANY($1)";
-    PAGE_FOR_REBUILD = "SELECT d.id, d.epoch, d.status, d.on_duty, p.lat, p.lon, p.fix_time, p.last_seen_at,
-               p.session_epoch,
+    PAGE_FOR_REBUILD = "SELECT d.id, d.epoch, d.status, d.on_duty, p.lat, p.lon, p.fix_time, p.session_epoch,
                (extract(epoch FROM clock_timestamp() - p.last_seen_at) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
         WHERE d.active AND ($1::uuid IS NULL OR d.id > $1) ORDER BY d.id LIMIT $2";
-    SILENT = "SELECT d.id FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
-        WHERE d.on_duty AND greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at) <
+    // Whoever is on duty, or has an order that is not fetched yet; silent since their last word or their last change.
+    SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
+               - greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at)) * 1000)::bigint AS silent_ms
+        FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
+        WHERE (d.on_duty OR EXISTS (SELECT 1 FROM deliveries x WHERE x.driver_id = d.id AND x.status = 'ASSIGNED'))
+          AND greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at) <
               clock_timestamp() - make_interval(secs => $1::double precision)
-        ORDER BY d.id LIMIT $2";
+        ORDER BY 2 DESC, d.id LIMIT $2";
     ON_DUTY = "SELECT count(*) FROM drivers WHERE on_duty";
     ACTIVE_DELIVERIES = "SELECT driver_id, delivery_id FROM assignments
         WHERE driver_id = ANY($1) AND state = 'ACTIVE' ORDER BY driver_id, slot";
@@ -164,7 +168,7 @@ pub struct NewDriver {
 
 /// Makes a driver, off duty.
 pub async fn insert(conn: &mut PgConnection, new: &NewDriver, actor: &Actor) -> Result<Driver, StoreError> {
-    let row: Row = sqlx::query_as(INSERT)
+    let row: Row = query_as(INSERT)
         .bind(DriverId::new().0)
         .bind(&new.name)
         .bind(&new.phone)
@@ -173,18 +177,18 @@ pub async fn insert(conn: &mut PgConnection, new: &NewDriver, actor: &Actor) -> 
         .bind(&new.metadata)
         .fetch_one(&mut *conn)
         .await?;
-    sqlx::query(INSERT_CREATED_EVENT).bind(row.id).bind(actor.kind()).bind(actor.id()).execute(conn).await?;
+    query(INSERT_CREATED_EVENT).bind(row.id).bind(actor.kind()).bind(actor.id()).execute(conn).await?;
     row.try_into()
 }
 
 /// Reads a driver.
 pub async fn get(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
-    sqlx::query_as::<_, Row>(GET).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
+    query_as::<Row>(GET).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
 
 /// Reads a driver and locks the row, waiting for whoever holds it.
 pub async fn lock(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
-    sqlx::query_as::<_, Row>(LOCK).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
+    query_as::<Row>(LOCK).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
 
 /// Which drivers a list shows.
@@ -210,7 +214,7 @@ pub struct DriverFilter {
 
 /// Drivers, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &DriverFilter) -> Result<Vec<Driver>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(LIST)
+    let rows: Vec<Row> = query_as(LIST)
         .bind(filter.status.map(DriverStatus::as_str))
         .bind(filter.active)
         .bind(&filter.external_id)
@@ -232,7 +236,7 @@ pub async fn apply(
     reason: &str,
     actor: &Actor,
 ) -> Result<DriverChanged, StoreError> {
-    let row: ChangedRow = sqlx::query_as(APPLY)
+    let row: ChangedRow = query_as(APPLY)
         .bind(id.0)
         .bind(state.on_duty)
         .bind(state.active)
@@ -261,7 +265,7 @@ pub struct ProfileChange {
 
 /// Writes a profile change.
 pub async fn update_profile(conn: &mut PgConnection, id: DriverId, change: &ProfileChange) -> Result<(), StoreError> {
-    sqlx::query(UPDATE_PROFILE)
+    query(UPDATE_PROFILE)
         .bind(id.0)
         .bind(&change.name)
         .bind(&change.phone)
@@ -280,14 +284,14 @@ pub async fn changed_within(
     seconds: f64,
     limit: i64,
 ) -> Result<Vec<DriverChanged>, StoreError> {
-    let rows: Vec<ChangedRow> = sqlx::query_as(CHANGED_SINCE).bind(seconds).bind(limit).fetch_all(conn).await?;
+    let rows: Vec<ChangedRow> = query_as(CHANGED_SINCE).bind(seconds).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
 /// The present state of some drivers.
 pub async fn states(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<DriverChanged>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows: Vec<ChangedRow> = sqlx::query_as(STATES).bind(ids).fetch_all(conn).await?;
+    let rows: Vec<ChangedRow> = query_as(STATES).bind(ids).fetch_all(conn).await?;
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
@@ -322,7 +326,7 @@ pub async fn page_for_rebuild(
     limit: i64,
 ) -> Result<Vec<RebuildRow>, StoreError> {
     let rows: Vec<RebuildSql> =
-        sqlx::query_as(PAGE_FOR_REBUILD).bind(after.map(|id| id.0)).bind(limit).fetch_all(conn).await?;
+        query_as(PAGE_FOR_REBUILD).bind(after.map(|id| id.0)).bind(limit).fetch_all(conn).await?;
     rows.into_iter()
         .map(|row| {
             Ok(RebuildRow {
@@ -335,11 +339,21 @@ pub async fn page_for_rebuild(
         .collect()
 }
 
-/// Drivers on duty that nothing was heard of for `seconds`, and how many are on duty in all.
-pub async fn silent(conn: &mut PgConnection, seconds: f64, limit: i64) -> Result<(Vec<DriverId>, i64), StoreError> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(SILENT).bind(seconds).bind(limit).fetch_all(&mut *conn).await?;
-    let on_duty: i64 = sqlx::query_scalar(ON_DUTY).fetch_one(conn).await?;
-    Ok((ids.into_iter().map(DriverId).collect(), on_duty))
+/// A driver of whom nothing was heard for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SilentDriver {
+    /// Who.
+    pub id: DriverId,
+    /// For how long, in milliseconds.
+    pub silent_ms: i64,
+}
+
+/// Drivers of whom nothing was heard for `seconds` and who are on duty or hold an unfetched order, the longest silent
+/// first; and how many are on duty in all.
+pub async fn silent(conn: &mut PgConnection, seconds: f64, limit: i64) -> Result<(Vec<SilentDriver>, i64), StoreError> {
+    let rows: Vec<(Uuid, i64)> = query_as(SILENT).bind(seconds).bind(limit).fetch_all(&mut *conn).await?;
+    let on_duty: i64 = query_scalar(ON_DUTY).fetch_one(conn).await?;
+    Ok((rows.into_iter().map(|(id, silent_ms)| SilentDriver { id: DriverId(id), silent_ms }).collect(), on_duty))
 }
 
 /// The deliveries that drivers have in hand, as pairs.
@@ -348,6 +362,6 @@ pub async fn active_deliveries(
     ids: &[DriverId],
 ) -> Result<Vec<(DriverId, DeliveryId)>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(ACTIVE_DELIVERIES).bind(ids).fetch_all(conn).await?;
+    let rows: Vec<(Uuid, Uuid)> = query_as(ACTIVE_DELIVERIES).bind(ids).fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(driver, delivery)| (DriverId(driver), DeliveryId(delivery))).collect())
 }

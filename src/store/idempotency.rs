@@ -3,6 +3,7 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
 
 statements! {
     TRY_TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 1))";
@@ -42,17 +43,17 @@ pub struct SavedAnswer {
 
 /// Takes the key's turn until the transaction ends; `false` when a request with it is still under way.
 pub async fn try_turn(conn: &mut PgConnection, key: &RequestKey) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar(TRY_TURN).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_one(conn).await?)
+    Ok(query_scalar(TRY_TURN).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_one(conn).await?)
 }
 
 /// The answer that was given under this key.
 pub async fn find(conn: &mut PgConnection, key: &RequestKey) -> Result<Option<SavedAnswer>, StoreError> {
-    Ok(sqlx::query_as(FIND).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_optional(conn).await?)
+    Ok(query_as(FIND).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_optional(conn).await?)
 }
 
 /// Keeps an answer.
 pub async fn save(conn: &mut PgConnection, key: &RequestKey, answer: &SavedAnswer) -> Result<(), StoreError> {
-    sqlx::query(SAVE)
+    query(SAVE)
         .bind(&key.owner)
         .bind(&key.route)
         .bind(&key.key)
@@ -67,5 +68,5 @@ pub async fn save(conn: &mut PgConnection, key: &RequestKey, answer: &SavedAnswe
 
 /// Forgets answers older than a day.
 pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    Ok(sqlx::query(PRUNE).execute(conn).await?.rows_affected())
+    Ok(query(PRUNE).execute(conn).await?.rows_affected())
 }

@@ -48,6 +48,7 @@ pub mod positions;
 pub mod schema;
 pub mod sessions;
 pub mod shops;
+mod statement;
 
 pub use database::{Database, Work};
 pub use error::StoreError;

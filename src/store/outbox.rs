@@ -8,6 +8,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as};
 use crate::domain::event::{OutboundState, OutboundType};
 use crate::domain::ids::{DeliveryId, EventId};
 
@@ -31,14 +32,10 @@ statements! {
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
     RECORD_ATTEMPT = "INSERT INTO outbox_attempts (event_id, number, status, error)
         SELECT $1, coalesce(max(number), 0) + 1, $2, $3 FROM outbox_attempts WHERE event_id = $1";
-    NEXT_DUE = "SELECT (extract(epoch FROM min(greatest(o.next_try_at, coalesce(o.lease_until, '-infinity')))
-               - clock_timestamp()) * 1000)::bigint
-        FROM outbox o JOIN shop_endpoints e ON e.shop = o.shop AND e.enabled
-        WHERE o.state = 'pending' AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id
-              AND p.state = 'pending' AND p.sequence < o.sequence)";
-    STATS = "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'dead'),
-               (extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE state = 'pending')) * 1000)::bigint
-        FROM outbox WHERE state IN ('pending', 'dead')";
+    STATS = "SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'),
+               (SELECT count(*) FROM outbox WHERE state = 'dead'),
+               (SELECT (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000)::bigint
+                FROM outbox WHERE state = 'pending')";
     LIST = "SELECT event_id, type, delivery_id, shop, sequence, state, next_try_at, created_at FROM outbox
         WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR shop = $2)
           AND ($3::uuid IS NULL OR delivery_id = $3) AND ($4::uuid IS NULL OR event_id < $4)
@@ -71,7 +68,7 @@ pub struct NewEvent {
 
 /// Inserts an event.
 pub async fn insert(conn: &mut PgConnection, event: &NewEvent) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
+    query(INSERT)
         .bind(event.event_id.0)
         .bind(event.delivery_id.0)
         .bind(&event.shop)
@@ -99,7 +96,7 @@ pub struct Leased {
 
 /// Leases due events for `seconds`.
 pub async fn lease(conn: &mut PgConnection, owner: &str, limit: i64, seconds: f64) -> Result<Vec<Leased>, StoreError> {
-    Ok(sqlx::query_as(LEASE).bind(limit).bind(owner).bind(seconds).fetch_all(conn).await?)
+    Ok(query_as(LEASE).bind(limit).bind(owner).bind(seconds).fetch_all(conn).await?)
 }
 
 /// Ends a lease: the event's new state, and for a pending one how many seconds until the next try. `false` when the lease
@@ -116,7 +113,7 @@ pub async fn settle(
         OutboundState::Delivered => "delivered",
         OutboundState::Dead => "dead",
     };
-    let done = sqlx::query(SETTLE)
+    let done = query(SETTLE)
         .bind(leased.event_id)
         .bind(owner)
         .bind(leased.tries)
@@ -134,13 +131,8 @@ pub async fn record_attempt(
     status: Option<u16>,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query(RECORD_ATTEMPT).bind(event).bind(status.map(i32::from)).bind(error).execute(conn).await?;
+    query(RECORD_ATTEMPT).bind(event).bind(status.map(i32::from)).bind(error).execute(conn).await?;
     Ok(())
-}
-
-/// Milliseconds until an event is due (negative: overdue); `None` when nothing is pending.
-pub async fn next_due_ms(conn: &mut PgConnection) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar(NEXT_DUE).fetch_one(conn).await?)
 }
 
 /// How full the outbox is.
@@ -156,7 +148,7 @@ pub struct OutboxStats {
 
 /// Counts what is pending and dead.
 pub async fn stats(conn: &mut PgConnection) -> Result<OutboxStats, StoreError> {
-    let (pending, dead, oldest_pending_ms): (i64, i64, Option<i64>) = sqlx::query_as(STATS).fetch_one(conn).await?;
+    let (pending, dead, oldest_pending_ms): (i64, i64, Option<i64>) = query_as(STATS).fetch_one(conn).await?;
     Ok(OutboxStats { pending, dead, oldest_pending_ms })
 }
 
@@ -212,7 +204,7 @@ pub struct EventFilter {
 
 /// Events, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &EventFilter) -> Result<Vec<EventRow>, StoreError> {
-    Ok(sqlx::query_as(LIST)
+    Ok(query_as(LIST)
         .bind(&filter.state)
         .bind(&filter.shop)
         .bind(filter.delivery_id.map(|id| id.0))
@@ -224,15 +216,15 @@ pub async fn list(conn: &mut PgConnection, filter: &EventFilter) -> Result<Vec<E
 
 /// Reads an event.
 pub async fn get(conn: &mut PgConnection, id: EventId) -> Result<Option<EventRow>, StoreError> {
-    Ok(sqlx::query_as(GET).bind(id.0).fetch_optional(conn).await?)
+    Ok(query_as(GET).bind(id.0).fetch_optional(conn).await?)
 }
 
 /// The tries of some events, in order.
 pub async fn attempts(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<AttemptRow>, StoreError> {
-    Ok(sqlx::query_as(ATTEMPTS).bind(ids).fetch_all(conn).await?)
+    Ok(query_as(ATTEMPTS).bind(ids).fetch_all(conn).await?)
 }
 
 /// Makes an event pending again, whatever it was; id and sequence stay.
 pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<bool, StoreError> {
-    Ok(sqlx::query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
+    Ok(query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }

@@ -3,6 +3,7 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::StoreError;
+use super::statement::query_as;
 
 statements! {
     READ = "SELECT (SELECT count(*) FROM drivers WHERE on_duty) AS on_duty,
@@ -29,5 +30,5 @@ pub struct Overview {
 
 /// Reads them.
 pub async fn read(conn: &mut PgConnection) -> Result<Overview, StoreError> {
-    Ok(sqlx::query_as(READ).fetch_one(conn).await?)
+    Ok(query_as(READ).fetch_one(conn).await?)
 }

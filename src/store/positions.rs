@@ -5,6 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::statement::{query, query_as};
 use crate::domain::ids::DriverId;
 use crate::domain::position::{BoundingBox, Fix, Position};
 
@@ -66,7 +67,7 @@ pub async fn upsert(conn: &mut PgConnection, updates: &[PositionUpdate]) -> Resu
         ages.push(update.age_ms);
         epochs.push(update.session_epoch);
     }
-    sqlx::query(UPSERT).bind(ids).bind(lats).bind(lons).bind(times).bind(ages).bind(epochs).execute(conn).await?;
+    query(UPSERT).bind(ids).bind(lats).bind(lons).bind(times).bind(ages).bind(epochs).execute(conn).await?;
     Ok(())
 }
 
@@ -103,7 +104,7 @@ fn fix_of(lat: f64, lon: f64, time: DateTime<Utc>) -> Result<Fix, StoreError> {
 /// The stored positions of some drivers; who was never heard of is left out.
 pub async fn get(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<StoredPosition>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows: Vec<Row> = sqlx::query_as(GET).bind(ids).fetch_all(conn).await?;
+    let rows: Vec<Row> = query_as(GET).bind(ids).fetch_all(conn).await?;
     rows.into_iter()
         .map(|row| {
             let fix = match (row.lat, row.lon, row.fix_time) {
@@ -144,7 +145,7 @@ pub async fn available_in_box(
     search: &BoxSearch<'_>,
 ) -> Result<Vec<(DriverId, Fix)>, StoreError> {
     let excluded: Vec<Uuid> = search.excluded.iter().map(|id| id.0).collect();
-    let rows: Vec<(Uuid, f64, f64, DateTime<Utc>)> = sqlx::query_as(IN_BOX)
+    let rows: Vec<(Uuid, f64, f64, DateTime<Utc>)> = query_as(IN_BOX)
         .bind(search.area.min_lon)
         .bind(search.area.min_lat)
         .bind(search.area.max_lon)

@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::StoreError;
+use super::statement::query_scalar;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -39,15 +40,15 @@ pub fn newest_known() -> i64 {
 
 /// Compares the database's schema with this program.
 pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
-    let exists: bool = sqlx::query_scalar(TABLE_EXISTS).fetch_one(&mut *conn).await?;
+    let exists: bool = query_scalar(TABLE_EXISTS).fetch_one(&mut *conn).await?;
     if !exists {
         return Ok(SchemaState::Behind);
     }
-    let applied: Option<i64> = sqlx::query_scalar(APPLIED).fetch_one(&mut *conn).await?;
+    let applied: Option<i64> = query_scalar(APPLIED).fetch_one(&mut *conn).await?;
     if applied.unwrap_or(0) < newest_known() {
         return Ok(SchemaState::Behind);
     }
-    let min_program: i64 = sqlx::query_scalar(MIN_PROGRAM).fetch_one(&mut *conn).await?;
+    let min_program: i64 = query_scalar(MIN_PROGRAM).fetch_one(&mut *conn).await?;
     Ok(if min_program > newest_known() { SchemaState::TooNew } else { SchemaState::Fits })
 }
 
@@ -64,5 +65,5 @@ pub async fn migrate(url: &str) -> Result<(), MigrationError> {
 
 /// What tells this database, at this point of its life, from every other: it changes at a restore or a promotion.
 pub async fn identity(conn: &mut PgConnection) -> Result<String, StoreError> {
-    Ok(sqlx::query_scalar(IDENTITY).fetch_one(conn).await?)
+    Ok(query_scalar(IDENTITY).fetch_one(conn).await?)
 }

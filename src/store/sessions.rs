@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::drivers::DriverChanged;
+use super::statement::{query_as, query_scalar};
 use crate::domain::ids::{DriverId, SessionId, TokenId};
 
 statements! {
@@ -34,18 +35,18 @@ pub async fn open(
     token: TokenId,
     node_id: &str,
 ) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar(OPEN).bind(driver.0).bind(session.0).bind(token.0).bind(node_id).fetch_one(conn).await?)
+    Ok(query_scalar(OPEN).bind(driver.0).bind(session.0).bind(token.0).bind(node_id).fetch_one(conn).await?)
 }
 
 /// Whether `epoch` is still the driver's newest session; holds it so until the transaction ends.
 pub async fn hold(conn: &mut PgConnection, driver: DriverId, epoch: i64) -> Result<bool, StoreError> {
-    let current: Option<i64> = sqlx::query_scalar(HOLD).bind(driver.0).fetch_optional(conn).await?;
+    let current: Option<i64> = query_scalar(HOLD).bind(driver.0).fetch_optional(conn).await?;
     Ok(current == Some(epoch))
 }
 
 /// The epoch of the driver's newest session; 0 when there never was one.
 pub async fn current_epoch(conn: &mut PgConnection, driver: DriverId) -> Result<i64, StoreError> {
-    let current: Option<i64> = sqlx::query_scalar(CURRENT_EPOCH).bind(driver.0).fetch_optional(conn).await?;
+    let current: Option<i64> = query_scalar(CURRENT_EPOCH).bind(driver.0).fetch_optional(conn).await?;
     Ok(current.unwrap_or(0))
 }
 
@@ -98,7 +99,7 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
     let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
     let epochs: Vec<i64> = sessions.iter().map(|s| s.epoch).collect();
     let rows: Vec<NewsRow> =
-        sqlx::query_as(NEWS).bind(drivers).bind(session_epochs).bind(tokens).bind(epochs).fetch_all(conn).await?;
+        query_as(NEWS).bind(drivers).bind(session_epochs).bind(tokens).bind(epochs).fetch_all(conn).await?;
     rows.into_iter()
         .map(|row| {
             let status = row.status.parse().map_err(StoreError::corrupt)?;

@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::statement::{query, query_scalar};
 use crate::domain::ids::ShopName;
 
 statements! {
@@ -16,22 +17,22 @@ statements! {
 
 /// Makes the shop and its endpoint if they are not there.
 pub async fn ensure(conn: &mut PgConnection, shop: &ShopName) -> Result<(), StoreError> {
-    sqlx::query(ENSURE).bind(shop.as_str()).execute(&mut *conn).await?;
-    sqlx::query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(conn).await?;
+    query(ENSURE).bind(shop.as_str()).execute(&mut *conn).await?;
+    query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(conn).await?;
     Ok(())
 }
 
 /// Whether the shop is known.
 pub async fn exists(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar(EXISTS).bind(shop.as_str()).fetch_one(conn).await?)
+    Ok(query_scalar(EXISTS).bind(shop.as_str()).fetch_one(conn).await?)
 }
 
 /// Stops posting to the shop; its events stay pending. `false` when it was stopped before.
 pub async fn disable_endpoint(conn: &mut PgConnection, shop: &str, reason: &str) -> Result<bool, StoreError> {
-    Ok(sqlx::query(DISABLE_ENDPOINT).bind(shop).bind(reason).execute(conn).await?.rows_affected() > 0)
+    Ok(query(DISABLE_ENDPOINT).bind(shop).bind(reason).execute(conn).await?.rows_affected() > 0)
 }
 
 /// Posts to the shop again. `false` when there is no such shop.
 pub async fn enable_endpoint(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
-    Ok(sqlx::query(ENABLE_ENDPOINT).bind(shop.as_str()).execute(conn).await?.rows_affected() > 0)
+    Ok(query(ENABLE_ENDPOINT).bind(shop.as_str()).execute(conn).await?.rows_affected() > 0)
 }

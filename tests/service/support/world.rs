@@ -228,13 +228,12 @@ impl World {
         .await;
         if self.has_redis() {
             eventually("Redis knows where those are who are free", SOON, || async {
-                let free: Vec<String> = sqlx::query_scalar(
-                    "SELECT id::text FROM drivers WHERE id = ANY($1) AND status = 'AVAILABLE'",
-                )
-                .bind(&ids)
-                .fetch_all(&self.pool)
-                .await
-                .ok()?;
+                let free: Vec<String> =
+                    sqlx::query_scalar("SELECT id::text FROM drivers WHERE id = ANY($1) AND status = 'AVAILABLE'")
+                        .bind(&ids)
+                        .fetch_all(&self.pool)
+                        .await
+                        .ok()?;
                 let findable = self.redis.findable().await?;
                 free.iter().all(|id| findable.contains(id)).then_some(())
             })
