@@ -258,7 +258,7 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
         courier: CourierHandle::start(node.clone(), &handle),
     });
     let (sweep, reconciler, judge) = (node.clone(), node.clone(), node.clone());
-    let sweep = Revived::start("waiting_sweep", &handle, 1, move || WaitingSweep::new(sweep.clone()));
+    let sweep = Revived::start("waiting_sweep", &handle, 2, move || WaitingSweep::new(sweep.clone()));
     let reconciler = Revived::start("reconciler", &handle, 1, move || Reconciler::new(reconciler.clone()));
     let judge = Revived::start("silence_judge", &handle, 1, move || SilenceJudge::new(judge.clone()));
     let mut stopping = node.stopping();
@@ -266,7 +266,9 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
     // Nobody sends these a message: somebody must see that they live.
     tokio::task::spawn_local(async move {
         while tokio::time::timeout(KEEPERS_EVERY, stopping.wait_for(|stopping| *stopping)).await.is_err() {
-            (sweep.addr(), reconciler.addr(), judge.addr());
+            sweep.addr();
+            reconciler.addr();
+            judge.addr();
             if let Some(actors) = relay_of.actors() {
                 actors.relay.wake();
             }

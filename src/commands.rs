@@ -1,11 +1,9 @@
 //! The commands that only touch the database: `migrate` and `api-key`.
 
-use rand::Rng;
-
 use crate::cli::{ApiKeyCommand, KeyScope};
 use crate::config::MaintenanceConfig;
 use crate::domain::ids::ShopName;
-use crate::domain::secret_token::SecretToken;
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::schema::MigrationError;
 use crate::store::{Database, StoreError, credentials, schema, shops};
 
@@ -62,7 +60,7 @@ pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Resul
 
 /// Makes an API key and gives it, once.
 pub async fn create_api_key(database: &Database, name: String, scope: KeyScope) -> Result<String, CommandError> {
-    let token = new_token("dt_key_");
+    let token = SecretToken::random(TokenKind::ApiKey);
     let hash = token.hash();
     database
         .transact(move |conn| {
@@ -85,11 +83,4 @@ pub async fn create_api_key(database: &Database, name: String, scope: KeyScope) 
         })
         .await?;
     Ok(token.expose().to_owned())
-}
-
-/// A new secret token of 256 random bits.
-pub fn new_token(prefix: &str) -> SecretToken {
-    let mut bytes = [0u8; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    SecretToken::from_bytes(prefix, &bytes)
 }

@@ -88,7 +88,6 @@ impl Actor for CommandCourier {
                 match hint {
                     Hint::Commands { driver_id } => drop(courier.try_send(Deliver(driver_id))),
                     Hint::Session { driver_id } => drop(courier.try_send(Look(driver_id))),
-                    _ => {}
                 }
             }
         };

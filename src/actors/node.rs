@@ -263,7 +263,6 @@ impl Node {
     fn hint_elsewhere(&self, hint: Hint) {
         let driver_id = match &hint {
             Hint::Commands { driver_id } | Hint::Session { driver_id } => *driver_id,
-            _ => return,
         };
         // A newest session that is here needs no hint; an older one elsewhere does when this node has just taken over.
         if self.inner.sessions.get(driver_id).is_some() && matches!(hint, Hint::Commands { .. }) {

@@ -13,7 +13,7 @@ use chrono::{TimeDelta, Utc};
 use super::Node;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
-use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange, Warmth};
+use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange};
 use crate::store::drivers::{self, RebuildRow};
 use crate::store::{StoreError, schema};
 
@@ -145,7 +145,7 @@ async fn identify(node: &Node) -> Result<(), StoreError> {
 
 /// Makes sure that Redis may be believed: renews its generation, or rebuilds it.
 async fn warm(node: &Node) -> Result<(), ReconcileError> {
-    if node.presence().warmth().await? == Warmth::Warm && node.presence().renew_generation().await? {
+    if node.presence().renew_generation().await? {
         return Ok(());
     }
     let Some(token) = node.presence().begin_rebuild().await? else { return Err(ReconcileError::Elsewhere) };

@@ -1,15 +1,24 @@
 //! `WaitingSweep`: no accepted order is forgotten. Wakes the coordinator of every region that has an order due, whatever
-//! resolution its region was made with, and forgets old bookkeeping.
+//! resolution its region was made with, forgets old bookkeeping, and measures what waits.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | `Tick` | its own interval | none | the next interval |
+//! | `Measure` | its own interval | none | the next interval |
 
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
 use super::Node;
-use crate::store::{StoreError, commands, deliveries, idempotency};
+use crate::store::outbox::{self, OutboxStats};
+use crate::store::{StoreError, commands, deliveries, idempotency, overview};
 
 /// How often old commands and answers are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// How often what waits is counted, for the metrics.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// The actor.
 pub struct WaitingSweep {
@@ -29,6 +38,11 @@ impl WaitingSweep {
 #[rtype(result = "()")]
 struct Tick;
 
+/// Time to count.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Measure;
+
 impl Actor for WaitingSweep {
     type Context = Context<Self>;
 
@@ -38,6 +52,8 @@ impl Actor for WaitingSweep {
             // A full mailbox means that a sweep is due already.
             let _ = ctx.address().try_send(Tick);
         });
+        let _ = ctx.address().try_send(Measure);
+        ctx.run_interval(MEASURE_EVERY, |_, ctx| drop(ctx.address().try_send(Measure)));
     }
 }
 
@@ -59,6 +75,34 @@ impl Handler<Tick> for WaitingSweep {
             }
         };
         AtomicResponse::new(Box::pin(sweep.into_actor(self)))
+    }
+}
+
+impl Handler<Measure> for WaitingSweep {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: Measure, _: &mut Self::Context) -> Self::Result {
+        let node = self.node.clone();
+        AtomicResponse::new(Box::pin(async move { measure(&node).await }.into_actor(self)))
+    }
+}
+
+/// While PostgreSQL is out, the last counts stand beside a `database_up` of 0.
+async fn measure(node: &Node) {
+    let counted: Result<(i64, OutboxStats), StoreError> = node
+        .database()
+        .transact(|conn| Box::pin(async move { Ok((overview::waiting(conn).await?, outbox::stats(conn).await?)) }))
+        .await;
+    metrics::gauge!("driver_tracker_database_up").set(if counted.is_ok() { 1.0 } else { 0.0 });
+    match counted {
+        Ok((waiting, outbox)) => {
+            let oldest_ms = outbox.oldest_pending_ms.unwrap_or(0).max(0);
+            metrics::gauge!("driver_tracker_orders_waiting").set(waiting as f64);
+            metrics::gauge!("driver_tracker_outbox_pending").set(outbox.pending as f64);
+            metrics::gauge!("driver_tracker_outbox_dead").set(outbox.dead as f64);
+            metrics::gauge!("driver_tracker_outbox_oldest_pending_seconds").set(oldest_ms as f64 / 1000.0);
+        }
+        Err(error) => tracing::debug!(error = %error, "what waits was not counted"),
     }
 }
 

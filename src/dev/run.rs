@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::seed::{self, SeedError};
@@ -97,19 +98,18 @@ pub async fn run(args: DevArgs) -> Result<(), DevError> {
         std::process::exit(130);
     });
     let workspace = Workspace::open(&args.dir)?;
-    let outcome = tokio::select! {
-        outcome = run_in(&workspace, args, stopped.clone()) => outcome,
-        // Before anything is up there is nothing to drain.
-        () = stopped_before_start(&mut stopped) => Ok(()),
+    let drivers = args.drivers;
+    let up = tokio::select! {
+        up = start(&workspace, args) => up?,
+        // Before everything is up there is nothing to drain; the private servers end with their handles.
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
+    let outcome = watch_until_stopped(&up, drivers, stopped).await;
+    println!("stopping …");
     workspace.forget_running();
+    up.service.stop().await;
+    up.background.shutdown_background();
     outcome
-}
-
-/// Resolves on a signal only when `run_in` does not handle it itself within a moment: while it still starts.
-async fn stopped_before_start(stopped: &mut watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-    tokio::time::sleep(Duration::from_secs(15)).await;
 }
 
 async fn wait_for_signal() {
@@ -124,7 +124,18 @@ async fn wait_for_signal() {
     }
 }
 
-async fn run_in(workspace: &Workspace, args: DevArgs, stopped: watch::Receiver<bool>) -> Result<(), DevError> {
+/// Everything that runs.
+struct Up {
+    service: Service,
+    shop: ReceivingShop,
+    kept: Kept,
+    running: Running,
+    background: Runtime,
+    /// Dropped last: the service needs them to the end.
+    _servers: Servers,
+}
+
+async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
     let mut kept = workspace.kept()?;
     seed::fill_secrets(&mut kept);
     println!("driver-tracker dev: data, keys and log are in {}", workspace.path("").display());
@@ -144,11 +155,7 @@ async fn run_in(workspace: &Workspace, args: DevArgs, stopped: watch::Receiver<b
     let running = describe(&service, &kept, &servers, shop.url());
     workspace.tell(&running)?;
     introduce(&running, args.drivers);
-    watch_until_stopped(&service, &shop, &kept, &running, args.drivers, stopped).await?;
-    println!("stopping …");
-    service.stop().await;
-    background.shutdown_background();
-    Ok(())
+    Ok(Up { service, shop, kept, running, background, _servers: servers })
 }
 
 async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources) -> Result<Servers, DevError> {
@@ -278,14 +285,8 @@ fn introduce(running: &Running, drivers: u32) {
     println!("Ctrl-C stops everything.\n");
 }
 
-async fn watch_until_stopped(
-    service: &Service,
-    shop: &ReceivingShop,
-    kept: &Kept,
-    running: &Running,
-    drivers: u32,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<(), DevError> {
+async fn watch_until_stopped(up: &Up, drivers: u32, mut stopped: watch::Receiver<bool>) -> Result<(), DevError> {
+    let Up { service, shop, kept, running, .. } = up;
     let mut summary = Summary::new(std::io::stdout().is_terminal());
     if drivers == 0 {
         loop {

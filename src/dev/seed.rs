@@ -1,14 +1,13 @@
 //! What `dev` needs in the database: an admin key, the simulated drivers and one for the reader. Made once, kept.
 
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use rand::Rng;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 use super::workspace::{Kept, KeptDriver};
 use crate::cli::KeyScope;
-use crate::commands::{CommandError, create_api_key, new_token};
+use crate::commands::{CommandError, create_api_key};
 use crate::domain::event::Actor;
-use crate::domain::secret_token::SecretToken;
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::drivers::NewDriver;
 use crate::store::{Database, StoreError, credentials, drivers};
 
@@ -25,11 +24,8 @@ pub enum SeedError {
 
 /// Draws the secrets that are not there yet.
 pub fn fill_secrets(kept: &mut Kept) {
-    let signing = || {
-        let mut bytes = [0u8; 32];
-        rand::rng().fill_bytes(&mut bytes);
-        format!("whsec_{}", BASE64_STANDARD.encode(bytes))
-    };
+    let drawn = rand::random::<[u8; 32]>;
+    let signing = || format!("whsec_{}", BASE64_STANDARD.encode(drawn()));
     if kept.webhook_secret.is_empty() {
         kept.webhook_secret = signing();
     }
@@ -37,7 +33,7 @@ pub fn fill_secrets(kept: &mut Kept) {
         kept.events_secret = signing();
     }
     if kept.webhook_shared_secret.is_empty() {
-        kept.webhook_shared_secret = new_token("dev_").expose().to_owned();
+        kept.webhook_shared_secret = format!("dev_{}", BASE64_URL_SAFE_NO_PAD.encode(drawn()));
     }
 }
 
@@ -70,7 +66,7 @@ async fn is_known(database: &Database, driver: Option<&KeptDriver>) -> Result<bo
 }
 
 async fn new_driver(database: &Database, name: String) -> Result<KeptDriver, StoreError> {
-    let token = new_token("dt_drv_");
+    let token = SecretToken::random(TokenKind::Driver);
     let hash = token.hash();
     let new = NewDriver { name, phone: "+0000000000".to_owned(), capacity: 1, external_id: None, metadata: None };
     let id = database

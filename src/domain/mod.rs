@@ -1,7 +1,8 @@
 //! The rules of delivery, pure: ids, positions, states and their transitions, regions, ranking.
 //!
-//! Owns what is true by definition. Knows no clock, no IO and none of the other rooms, so that every rule here can be
-//! tested by value (the property tests stand beside the code).
+//! Owns what is true by definition. Knows no IO and none of the other rooms, and no rule reads a clock: the time is
+//! handed in, so that every rule here can be tested by value (the property tests stand beside the code). Only what makes
+//! something new draws from the system: ids from its clock and randomness, tokens from its randomness.
 
 pub mod delivery;
 pub mod driver;

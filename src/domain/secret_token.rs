@@ -4,13 +4,35 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+/// What a token is for; its text begins with it, so that a leaked one is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An operator's or a shop's key.
+    ApiKey,
+    /// A driver's bearer token.
+    Driver,
+    /// A one-use ticket for a WebSocket.
+    Ticket,
+}
+
+impl TokenKind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::ApiKey => "dt_key_",
+            Self::Driver => "dt_drv_",
+            Self::Ticket => "dt_tkt_",
+        }
+    }
+}
+
 /// A token of 256 random bits, base64url behind a prefix that tells what it is for. Debug does not show it.
 pub struct SecretToken(String);
 
 impl SecretToken {
-    /// From 256 bits that the caller drew at random.
-    pub fn from_bytes(prefix: &str, bytes: &[u8; 32]) -> Self {
-        Self(format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    /// A new one.
+    pub fn random(kind: TokenKind) -> Self {
+        let bytes: [u8; 32] = rand::random();
+        Self(format!("{}{}", kind.prefix(), BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
     /// As somebody presents it.
@@ -32,5 +54,23 @@ impl SecretToken {
 impl std::fmt::Debug for SecretToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_are_found_by_their_hash() {
+        for (kind, prefix) in
+            [(TokenKind::ApiKey, "dt_key_"), (TokenKind::Driver, "dt_drv_"), (TokenKind::Ticket, "dt_tkt_")]
+        {
+            let (one, other) = (SecretToken::random(kind), SecretToken::random(kind));
+            assert_ne!(one.expose(), other.expose());
+            assert_eq!(one.hash(), SecretToken::presented(one.expose()).hash());
+            assert!(one.expose().starts_with(prefix) && one.expose().len() == 7 + 43);
+            assert_eq!(format!("{one:?}"), "[redacted]");
+        }
     }
 }

@@ -15,13 +15,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use super::fields::Query;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
-use super::tokens;
+use super::routes::transact;
 use crate::actors::Node;
 use crate::domain::event::Actor;
-use crate::domain::ids::ApiKeyId;
-use crate::store::StoreError;
+use crate::domain::ids::{ApiKeyId, ShopName};
+use crate::domain::secret_token::SecretToken;
 use crate::store::credentials::{self, ApiKey, DriverIdentity};
 
 /// No key or token of ours is longer.
@@ -34,7 +35,7 @@ pub enum Scope {
     Admin,
     /// Read everything.
     Read,
-    /// The deliveries and events of one shop.
+    /// What one shop may do itself: create, read and cancel its own deliveries, see its own events.
     Shop(String),
 }
 
@@ -62,7 +63,10 @@ pub struct Caller {
 impl Caller {
     /// As the audit trail names them.
     pub fn actor(&self) -> Actor {
-        Actor::Operator(self.key_id.0)
+        match &self.scope {
+            Scope::Shop(shop) => Actor::Shop(shop.clone()),
+            Scope::Admin | Scope::Read => Actor::Operator(self.key_id.0),
+        }
     }
 
     /// The shop that a `shop` key is bound to.
@@ -78,9 +82,20 @@ impl Caller {
         self.own_shop().is_none_or(|own| own == shop)
     }
 
+    /// The shop of a list: a `shop` key's own, or the one that the query names. Another's is not there.
+    pub fn listed_shop(&self, query: &mut Query) -> Result<Option<String>, Problem> {
+        let named = query.parse("shop", "form", "must be a shop's name", ShopName::parse);
+        match named {
+            Some(named) if !self.sees(named.as_str()) => Err(Problem::not_found()),
+            Some(named) => Ok(Some(named.as_str().to_owned())),
+            None => Ok(self.own_shop().map(str::to_owned)),
+        }
+    }
+
     /// 32 bytes that only the holder of this API key's text can have again, different for every `id`.
     pub fn mask(&self, id: Uuid) -> [u8; 32] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.sealing_key) else { return [0; 32] };
+        #[allow(clippy::expect_used)]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.sealing_key).expect("HMAC takes keys of any length");
         mac.update(id.as_bytes());
         mac.finalize().into_bytes().into()
     }
@@ -179,13 +194,10 @@ async fn admit<T: 'static>(
 async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<Caller, Problem> {
     let refuse = || gate.refuse(request, Refused::Key);
     let text = bearer(request).ok_or_else(refuse)?;
-    let hash = tokens::hash(text);
-    let sealing_key = tokens::hash(&format!("sealing {text}"));
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    let hash = SecretToken::presented(text).hash();
+    let sealing_key = SecretToken::presented(&format!("sealing {text}")).hash();
+    let found =
+        transact(node, move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
     let admitted = found.and_then(|key| Scope::of(&key).map(|scope| (ApiKeyId(key.id), scope)));
     match admitted {
         Some((key_id, scope)) => Ok(Caller { key_id, scope, sealing_key }),
@@ -196,12 +208,8 @@ async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<
 /// The driver whose token the request bears.
 pub async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
     let refuse = || gate.refuse(request, Refused::Driver);
-    let hash = bearer(request).map(tokens::hash).ok_or_else(refuse)?;
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    let hash = bearer(request).map(|text| SecretToken::presented(text).hash()).ok_or_else(refuse)?;
+    let found = transact(node, move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
     found.ok_or_else(refuse)
 }
 
@@ -233,6 +241,26 @@ pub(super) mod tests {
         assert_eq!(taken::<Staff>(Method::GET, shop()).err(), Some("forbidden"));
         assert!(taken::<Caller>(Method::POST, shop()).is_ok());
         assert!(caller(shop(), 7).sees("a") && !caller(shop(), 7).sees("b") && caller(Scope::Read, 7).sees("b"));
+    }
+
+    #[test]
+    fn the_audit_trail_names_a_shop_by_its_name() {
+        assert_eq!(caller(Scope::Shop("a".to_owned()), 7).actor(), Actor::Shop("a".to_owned()));
+        let admin = caller(Scope::Admin, 7);
+        assert_eq!(admin.actor(), Actor::Operator(admin.key_id.0));
+    }
+
+    #[test]
+    fn a_shops_key_lists_its_own_shop_alone() {
+        let listed = |scope: Scope, query: &str| {
+            caller(scope, 7).listed_shop(&mut Query::parse_text(query)).map_err(|problem| problem.code())
+        };
+        let own = || Scope::Shop("a".to_owned());
+        assert_eq!(listed(own(), ""), Ok(Some("a".to_owned())));
+        assert_eq!(listed(own(), "shop=a"), Ok(Some("a".to_owned())));
+        assert_eq!(listed(own(), "shop=b"), Err("not_found"));
+        assert_eq!(listed(Scope::Read, ""), Ok(None));
+        assert_eq!(listed(Scope::Read, "shop=b"), Ok(Some("b".to_owned())));
     }
 
     #[test]

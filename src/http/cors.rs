@@ -51,3 +51,35 @@ fn mark(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(RESPONSE_HEADERS));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::gate::tests::gate;
+    use actix_web::App;
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    #[actix_web::test]
+    async fn only_pages_of_allowed_origins_are_answered_as_pages() {
+        let scope = web::scope("/api").wrap(from_fn(allow)).route("/x", web::get().to(HttpResponse::Ok));
+        let app = init_service(App::new().app_data(web::Data::new(gate())).service(scope)).await;
+        let preflight = |origin: &'static str| {
+            let asked = TestRequest::with_uri("/api/x").method(Method::OPTIONS).insert_header((ORIGIN, origin));
+            asked.insert_header((ACCESS_CONTROL_REQUEST_METHOD, "PATCH")).to_request()
+        };
+        let response = call_service(&app, preflight("https://shop.example")).await;
+        assert_eq!(response.status(), 204);
+        assert_eq!(response.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN).unwrap(), "https://shop.example");
+        assert!(response.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS));
+        let response = call_service(&app, preflight("https://elsewhere.example")).await;
+        assert_ne!(response.status(), 204);
+        assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        let read = |origin| TestRequest::with_uri("/api/x").insert_header((ORIGIN, origin)).to_request();
+        let response = call_service(&app, read("https://elsewhere.example")).await;
+        assert!(response.status().is_success() && !response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        assert_eq!(response.headers().get(VARY).unwrap(), "Origin");
+        let response = call_service(&app, read("https://shop.example")).await;
+        assert!(response.headers().contains_key(ACCESS_CONTROL_EXPOSE_HEADERS));
+    }
+}

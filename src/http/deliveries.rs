@@ -11,13 +11,13 @@ use super::idempotency::{Answer, Keyed};
 use super::orders::{self, Order};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
-use super::routes::{get, post, resource};
+use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::actors::Node;
 use crate::dispatch::DispatchError;
 use crate::domain::ids::{DeliveryId, ShopName};
+use crate::store::audit;
 use crate::store::deliveries::{self, Delivery, DeliveryFilter};
-use crate::store::{StoreError, audit};
 use crate::vendure::order::parse_order_with_shop;
 
 /// Registers the routes.
@@ -60,13 +60,10 @@ fn shop_of(caller: &Caller, named: Option<ShopName>) -> Result<ShopName, Problem
 async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<(DateTime<Utc>, DeliveryId)>::read(&mut query);
-    let shop = query.parse("shop", "form", "must be a shop's name", ShopName::parse);
-    let shop = shop.map(|shop| shop.as_str().to_owned());
-    let foreign = shop.as_deref().is_some_and(|shop| !caller.sees(shop));
     let filter = DeliveryFilter {
         status: query.state("status"),
         driver_id: query.id("driverId"),
-        shop: caller.own_shop().map(str::to_owned).or(shop),
+        shop: caller.listed_shop(&mut query)?,
         seller_order_id: query.external_id("sellerOrderId"),
         external_id: query.external_id("externalId"),
         from: query.moment("from"),
@@ -76,15 +73,7 @@ async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Re
         limit: page.fetch(),
     };
     query.finish()?;
-    if foreign {
-        return Err(Problem::not_found());
-    }
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { deliveries::list(conn, &filter).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
-    let mut found = found;
+    let mut found = transact(&node, move |conn| Box::pin(async move { deliveries::list(conn, &filter).await })).await?;
     let next = page.cut(&mut found, |delivery| (delivery.created_at, delivery.id));
     Ok(Answer::ok(page_of(found.iter().map(shapes::delivery).collect(), next)).into_response())
 }

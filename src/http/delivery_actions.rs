@@ -1,10 +1,13 @@
-//! Acting on one delivery, for operators and for shops (their own): assign, cancel, set its status, retry.
+//! Acting on one delivery. Operators assign, set its status and retry; a shop cancels its own, as they do.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use super::auth::Caller;
-use super::body::{JsonBody, path_id};
+use super::auth::{Caller, Staff};
+use super::body::JsonBody;
 use super::deliveries::visible;
 use super::fields::Fields;
 use super::idempotency::{self, Answer, Keyed};
@@ -41,18 +44,34 @@ enum Action {
 /// A request to act on one delivery, before its own fields are read.
 struct Acting {
     caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
+    delivery: DeliveryId,
     node: web::Data<Node>,
-    body_hash: [u8; 32],
+    keyed: Option<Keyed>,
+    object: Map<String, Value>,
+}
+
+impl FromRequest for Acting {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, body) = (request.clone(), JsonBody::from_request(request, payload));
+        Box::pin(async move {
+            let caller = Caller::extract(&request).await?;
+            let delivery = request.match_info().query("id").parse().map_err(|_| Problem::not_found())?;
+            let node = request.app_data::<web::Data<Node>>().cloned();
+            let node = node.ok_or_else(|| Problem::internal("the application holds no node"))?;
+            let body = body.await?;
+            let keyed = Keyed::of(&request, &caller, body.hash)?;
+            Ok(Self { caller, delivery, node, keyed, object: body.object })
+        })
+    }
 }
 
 impl Acting {
     async fn perform(self, action: Action) -> Result<HttpResponse, Problem> {
-        let id: DeliveryId = path_id(&self.path)?;
-        let keyed = Keyed::of(&self.request, &self.caller, self.body_hash)?;
-        let caller = self.caller;
-        let answer = idempotency::perform(&self.node, keyed, move |unit| {
+        let Self { caller, delivery: id, node, keyed, .. } = self;
+        let answer = idempotency::perform(&node, keyed, move |unit| {
             Box::pin(async move {
                 let mut delivery = visible(&caller, deliveries::lock(unit.conn, id).await?)?;
                 act(unit, &mut delivery, &action, &caller.actor()).await?;
@@ -93,54 +112,28 @@ async fn give(
     lifecycle::give(unit, delivery, &driver, Grounds::Chosen { reason }, actor).await
 }
 
-async fn assign(
-    caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
-    node: web::Data<Node>,
-    body: JsonBody,
-) -> Result<HttpResponse, Problem> {
-    let mut fields = Fields::of(&body.object);
+async fn assign(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
+    let mut fields = Fields::of(&acting.object);
     let driver = fields.required("driverId", Fields::id);
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
     let driver = driver.ok_or_else(Problem::not_found)?;
-    let action = Action::Assign(driver, Ending::of(&reason));
-    Acting { caller, path, request, node, body_hash: body.hash }.perform(action).await
+    acting.perform(Action::Assign(driver, Ending::of(&reason))).await
 }
 
-async fn cancel(
-    caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
-    node: web::Data<Node>,
-    body: JsonBody,
-) -> Result<HttpResponse, Problem> {
-    let ending = parse_reason(&body.object)?;
-    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Cancel(ending)).await
+async fn cancel(acting: Acting) -> Result<HttpResponse, Problem> {
+    let ending = parse_reason(&acting.object)?;
+    acting.perform(Action::Cancel(ending)).await
 }
 
-async fn retry(
-    caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
-    node: web::Data<Node>,
-    body: JsonBody,
-) -> Result<HttpResponse, Problem> {
-    let ending = parse_reason(&body.object)?;
-    Acting { caller, path, request, node, body_hash: body.hash }.perform(Action::Retry(ending)).await
+async fn retry(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
+    let ending = parse_reason(&acting.object)?;
+    acting.perform(Action::Retry(ending)).await
 }
 
-async fn set_status(
-    caller: Caller,
-    path: web::Path<String>,
-    request: HttpRequest,
-    node: web::Data<Node>,
-    body: JsonBody,
-) -> Result<HttpResponse, Problem> {
-    let (step, particulars) = parse_status(&body.object)?;
-    let action = Action::Update(step, particulars);
-    Acting { caller, path, request, node, body_hash: body.hash }.perform(action).await
+async fn set_status(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
+    let (step, particulars) = parse_status(&acting.object)?;
+    acting.perform(Action::Update(step, particulars)).await
 }
 
 fn parse_reason(object: &Map<String, Value>) -> Result<Ending, Problem> {
@@ -182,10 +175,33 @@ fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Prob
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::auth::Scope;
+    use crate::http::auth::tests::caller;
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, HttpMessage};
     use serde_json::json;
 
     fn status(value: Value) -> Result<(Step, Particulars), Problem> {
         parse_status(value.as_object().unwrap())
+    }
+
+    /// What each action answers to a key of this scope, in an application that holds no node: 500 means let in.
+    async fn statuses(scope: Scope) -> Vec<u16> {
+        let app = init_service(App::new().configure(configure)).await;
+        let mut statuses = Vec::new();
+        for action in ["assign", "status", "retry", "cancel"] {
+            let request = TestRequest::post().uri(&format!("/deliveries/{}/{action}", DeliveryId::new())).to_request();
+            request.extensions_mut().insert(caller(scope.clone(), 7));
+            statuses.push(call_service(&app, request).await.status().as_u16());
+        }
+        statuses
+    }
+
+    #[actix_web::test]
+    async fn a_shop_cancels_and_leaves_the_rest_to_operators() {
+        assert_eq!(statuses(Scope::Admin).await, [500; 4]);
+        assert_eq!(statuses(Scope::Shop("a".to_owned())).await, [403, 403, 403, 500]);
+        assert_eq!(statuses(Scope::Read).await, [403; 4]);
     }
 
     #[test]

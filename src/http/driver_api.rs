@@ -1,8 +1,11 @@
 //! The drivers' own HTTP paths, for apps that cannot hold a socket: same token, same rules, no session.
 
-use actix_web::{HttpResponse, web};
+use std::time::Duration;
+
+use actix_web::{HttpResponse, rt, web};
 use chrono::Utc;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::auth::DriverAuth;
 use super::body::AnyJson;
@@ -10,16 +13,16 @@ use super::fields::Fields;
 use super::gate::Gate;
 use super::idempotency::Answer;
 use super::problem::Problem;
-use super::routes::{get, post, resource};
-use super::tokens::{self, TokenKind};
+use super::routes::{get, post, resource, transact};
 use crate::actors::Node;
 use crate::actors::driver_desk::DriverDesk;
-use crate::dispatch::session;
+use crate::dispatch::{DispatchError, session};
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::protocol::inbound::{FrameError, parse_value};
 use crate::protocol::outbound::{self, moment};
 use crate::protocol::{MAX_BATCH_BYTES, MAX_FRAME_BYTES};
 use crate::store::credentials::{self, DriverIdentity};
-use crate::store::{StoreError, deliveries};
+use crate::store::deliveries;
 
 /// How long a ticket is good, in seconds.
 const TICKET_S: f64 = 30.0;
@@ -27,6 +30,8 @@ const TICKET_S: f64 = 30.0;
 const MAX_FRAMES: usize = 100;
 /// The largest request with frames, in bytes.
 const MAX_MESSAGES_BYTES: usize = 4 * MAX_BATCH_BYTES;
+/// How long all the frames of one request may take together.
+const MESSAGES_TIMEOUT: Duration = Duration::from_millis(4500);
 
 /// Registers the routes.
 pub fn configure(cfg: &mut web::ServiceConfig) {
@@ -37,15 +42,12 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 }
 
 async fn ticket(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
-    let new = tokens::make(TokenKind::Ticket);
+    let new = SecretToken::random(TokenKind::Ticket);
     let (token_id, hash) = (driver.0.token_id, new.hash());
-    let expires_at = node
-        .database()
-        .transact(move |conn| {
-            Box::pin(async move { credentials::insert_ticket(conn, token_id, &hash, TICKET_S).await })
-        })
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    let expires_at = transact(&node, move |conn| {
+        Box::pin(async move { credentials::insert_ticket(conn, token_id, &hash, TICKET_S).await })
+    })
+    .await?;
     let mut answer = Answer::ok(json!({"ticket": new.expose(), "expiresAt": moment(expires_at)}));
     answer.status = actix_web::http::StatusCode::CREATED;
     Ok(answer.into_response())
@@ -80,10 +82,12 @@ async fn state(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse
     let (snapshot, now) = node
         .database()
         .transact(move |conn| {
-            Box::pin(async move { Ok((session::snapshot(&mut *conn, id).await?, deliveries::now(conn).await?)) })
+            Box::pin(async move {
+                let snapshot = session::snapshot(&mut *conn, id).await?;
+                Ok::<_, DispatchError>((snapshot, deliveries::now(conn).await?))
+            })
         })
-        .await
-        .map_err(|error: crate::dispatch::DispatchError| Problem::from(error))?;
+        .await?;
     Ok(Answer::ok(outbound::welcome(None, &snapshot, node.pace(), now)).into_response())
 }
 
@@ -93,13 +97,26 @@ async fn messages(
     gate: web::Data<Gate>,
     body: AnyJson<MAX_MESSAGES_BYTES>,
 ) -> Result<HttpResponse, Problem> {
+    let deadline = Instant::now() + MESSAGES_TIMEOUT;
     let frames = parse_frames(&body.0)?;
     let desk = DriverDesk::new(node.get_ref().clone());
-    let mut answers = Vec::with_capacity(frames.len());
-    for frame in frames {
-        answers.push(answer(&desk, &gate, &driver.0, frame).await);
-    }
+    let answers = answer_all(frames, deadline, async |frame| answer(&desk, &gate, &driver.0, frame).await).await;
     Ok(Answer::ok(json!({"answers": answers})).into_response())
+}
+
+/// The answers to the frames, in order. Past the deadline, or once a frame finds PostgreSQL out, the rest are not tried:
+/// each would wait as long again, and the app is better served by sending them later.
+async fn answer_all(frames: &[Value], deadline: Instant, answer: impl AsyncFn(&Value) -> Value) -> Vec<Value> {
+    let mut answers = Vec::with_capacity(frames.len());
+    let mut is_out = false;
+    for frame in frames {
+        is_out |= Instant::now() >= deadline;
+        let given = if is_out { None } else { timeout_at(deadline, answer(frame)).await.ok() };
+        let given = given.unwrap_or_else(|| unavailable(frame));
+        is_out |= given["type"] == "error" && given["code"] == "unavailable";
+        answers.push(given);
+    }
+    answers
 }
 
 fn parse_frames(body: &Value) -> Result<&[Value], Problem> {
@@ -119,24 +136,34 @@ fn parse_frames(body: &Value) -> Result<&[Value], Problem> {
     }
 }
 
+/// An error in answer to a frame that was not read.
+fn told(frame: &Value, code: &'static str, message: &str) -> Value {
+    let reference = frame.get("ref").and_then(Value::as_str).filter(|text| text.chars().count() <= 64);
+    let error = FrameError { reference: reference.map(str::to_owned), seq: None, code, message: message.to_owned() };
+    outbound::error(&error, Utc::now())
+}
+
+fn unavailable(frame: &Value) -> Value {
+    told(frame, "unavailable", "not possible just now; try again")
+}
+
 async fn answer(desk: &DriverDesk, gate: &Gate, who: &DriverIdentity, frame: &Value) -> Value {
     let now = Utc::now();
-    let told = |code, message: &str| {
-        let reference = frame.get("ref").and_then(Value::as_str).filter(|text| text.chars().count() <= 64);
-        let error =
-            FrameError { reference: reference.map(str::to_owned), seq: None, code, message: message.to_owned() };
-        outbound::error(&error, now)
-    };
     if gate.admit_frame(who.driver_id).is_err() {
-        return told("rate_limited", "too many frames; send fewer");
+        return told(frame, "rate_limited", "too many frames; send fewer");
     }
     let is_batch = frame.get("type").and_then(Value::as_str) == Some("batch");
     let max_bytes = if is_batch { MAX_BATCH_BYTES } else { MAX_FRAME_BYTES };
     if frame.to_string().len() > max_bytes {
-        return told("invalid_frame", "the frame is too big");
+        return told(frame, "invalid_frame", "the frame is too big");
     }
     match parse_value(frame, now) {
-        Ok(parsed) => desk.answer(who, None, parsed).await,
+        Ok(parsed) => {
+            // A task of its own: whoever stops waiting must not keep what follows the commit from being done.
+            let (desk, who) = (desk.clone(), *who);
+            let answering = rt::spawn(async move { desk.answer(&who, None, parsed).await });
+            answering.await.unwrap_or_else(|_| unavailable(frame))
+        }
         Err(error) => outbound::error(&error, now),
     }
 }
@@ -144,6 +171,7 @@ async fn answer(desk: &DriverDesk, gate: &Gate, who: &DriverIdentity, frame: &Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn whatever_is_json_has_fixes() {
@@ -151,6 +179,38 @@ mod tests {
         assert!(fixes_of(json!({})).is_empty() && fixes_of(json!({"fixes": null})).is_empty());
         assert_eq!(fixes_of(json!({"fixes": "x"})).len(), 1);
         assert_eq!(fixes_of(json!([])).len(), 1);
+    }
+
+    fn refs(answers: &[Value]) -> Vec<(&str, &str)> {
+        answers.iter().map(|a| (a["ref"].as_str().unwrap(), a["code"].as_str().unwrap_or("ok"))).collect()
+    }
+
+    #[actix_web::test]
+    async fn after_an_outage_the_rest_is_not_tried() {
+        let frames = ["a", "b", "c"].map(|name| json!({"ref": name}));
+        let tried = Cell::new(0);
+        let deadline = Instant::now() + MESSAGES_TIMEOUT;
+        let answers = answer_all(&frames, deadline, async |frame| {
+            tried.set(tried.get() + 1);
+            if frame["ref"] == "b" { unavailable(frame) } else { outbound::ok(frame["ref"].as_str(), json!({})) }
+        })
+        .await;
+        assert_eq!(refs(&answers), [("a", "ok"), ("b", "unavailable"), ("c", "unavailable")]);
+        assert!(tried.get() == 2 && answers[2]["retryable"] == true);
+    }
+
+    #[actix_web::test]
+    async fn all_frames_share_one_deadline() {
+        let frames = ["a", "b"].map(|name| json!({"ref": name}));
+        let tried = Cell::new(0);
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let answers = answer_all(&frames, deadline, async |_| {
+            tried.set(tried.get() + 1);
+            std::future::pending().await
+        })
+        .await;
+        assert_eq!(refs(&answers), [("a", "unavailable"), ("b", "unavailable")]);
+        assert_eq!(tried.get(), 1);
     }
 
     #[test]

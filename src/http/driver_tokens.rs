@@ -17,10 +17,10 @@ use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource};
 use super::shapes;
-use super::tokens::{self, TokenKind};
 use crate::actors::Node;
 use crate::dispatch::{DispatchError, roster};
 use crate::domain::ids::{DriverId, TokenId};
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::{credentials, drivers};
 
 /// Registers the routes.
@@ -42,7 +42,7 @@ async fn create(
     let answer = idempotency::perform(&node, keyed, move |unit| {
         Box::pin(async move {
             drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
-            let new = tokens::make(TokenKind::Driver);
+            let new = SecretToken::random(TokenKind::Driver);
             let id = credentials::insert_token(unit.conn, driver, &new.hash()).await?;
             let masked = URL_SAFE_NO_PAD.encode(mask(&caller, id.0, new.expose().as_bytes()));
             let location = format!("/api/v1/drivers/{driver}/tokens/{id}");
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_kept_token_is_read_by_its_own_key_alone() {
         let (own, other) = (caller(Scope::Admin, 1), caller(Scope::Admin, 2));
-        let token = tokens::make(TokenKind::Driver);
+        let token = SecretToken::random(TokenKind::Driver);
         let token = token.expose();
         let id = TokenId::new();
         let masked = mask(&own, id.0, token.as_bytes());

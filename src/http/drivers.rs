@@ -12,7 +12,7 @@ use super::fields::{Fields, Query};
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of, read_limit};
 use super::problem::Problem;
-use super::routes::{get, post, resource};
+use super::routes::{get, post, resource, transact};
 use super::shapes;
 use super::whereabouts::{Whereabouts, WhereaboutsOf};
 use crate::actors::Node;
@@ -22,7 +22,7 @@ use crate::domain::driver::DriverStatus;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::{Position, check_latitude, check_longitude};
 use crate::store::drivers::{self, Driver, DriverFilter, NewDriver, ProfileChange};
-use crate::store::{StoreError, deliveries, positions};
+use crate::store::{deliveries, positions};
 
 /// The farthest that a search for drivers looks, in kilometres.
 const MAX_RADIUS_KM: f64 = 500.0;
@@ -89,12 +89,7 @@ async fn list(_staff: Staff, request: HttpRequest, node: web::Data<Node>) -> Res
         limit: page.fetch(),
     };
     query.finish()?;
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { drivers::list(conn, &filter).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
-    let mut found = found;
+    let mut found = transact(&node, move |conn| Box::pin(async move { drivers::list(conn, &filter).await })).await?;
     let next = page.cut(&mut found, |driver| driver.id);
     let shown = show_all(&node, found).await?;
     let matches = |value: &Value| online.is_none_or(|wanted| value["online"] == wanted);
@@ -106,17 +101,14 @@ async fn list(_staff: Staff, request: HttpRequest, node: web::Data<Node>) -> Res
 async fn show_all(node: &Node, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
     let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
     let mut places = WhereaboutsOf::ask(node, &ids).await;
-    let (stored, active, now) = node
-        .database()
-        .transact(move |conn| {
-            Box::pin(async move {
-                let stored = positions::get(&mut *conn, &ids).await?;
-                let active = drivers::active_deliveries(&mut *conn, &ids).await?;
-                Ok((stored, active, deliveries::now(conn).await?))
-            })
+    let (stored, active, now) = transact(node, move |conn| {
+        Box::pin(async move {
+            let stored = positions::get(&mut *conn, &ids).await?;
+            let active = drivers::active_deliveries(&mut *conn, &ids).await?;
+            Ok((stored, active, deliveries::now(conn).await?))
         })
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    })
+    .await?;
     places.note_stored(&stored, node.config().heartbeat.ttl);
     let held = |id: DriverId| of_driver(&active, id);
     Ok(found.iter().map(|driver| shapes::driver(driver, &places.of(driver.id), &held(driver.id), now)).collect())
@@ -128,11 +120,7 @@ fn of_driver(active: &[(DriverId, DeliveryId)], driver: DriverId) -> Vec<Deliver
 
 async fn read(_staff: Staff, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { drivers::get(conn, id).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    let found = transact(&node, move |conn| Box::pin(async move { drivers::get(conn, id).await })).await?;
     let driver = found.ok_or_else(Problem::not_found)?;
     let shown = show_all(&node, vec![driver]).await?.pop().unwrap_or_default();
     Ok(Answer::ok(shown).into_response())

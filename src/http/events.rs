@@ -10,13 +10,12 @@ use super::fields::Query;
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
-use super::routes::{get, post, resource};
+use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::actors::Node;
 use crate::dispatch::DispatchError;
 use crate::domain::event::OutboundState;
-use crate::domain::ids::{EventId, ShopName};
-use crate::store::StoreError;
+use crate::domain::ids::EventId;
 use crate::store::outbox::{self, EventFilter};
 
 /// Registers the routes.
@@ -29,35 +28,25 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<EventId>::read(&mut query);
-    let shop = query.parse("shop", "form", "must be a shop's name", ShopName::parse);
-    let shop = shop.map(|shop| shop.as_str().to_owned());
-    let foreign = shop.as_deref().is_some_and(|shop| !caller.sees(shop));
     let state = query.parse("state", "unknown", "must be pending, delivered or dead", |text| {
         text.parse::<OutboundState>().is_ok().then(|| text.to_owned())
     });
     let filter = EventFilter {
         state,
-        shop: caller.own_shop().map(str::to_owned).or(shop),
+        shop: caller.listed_shop(&mut query)?,
         delivery_id: query.id("deliveryId"),
         before: page.after,
         limit: page.fetch(),
     };
     query.finish()?;
-    if foreign {
-        return Err(Problem::not_found());
-    }
-    let found = node
-        .database()
-        .transact(move |conn| {
-            Box::pin(async move {
-                let rows = outbox::list(&mut *conn, &filter).await?;
-                let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.event_id).collect();
-                Ok((rows, outbox::attempts(conn, &ids).await?))
-            })
+    let (mut rows, attempts) = transact(&node, move |conn| {
+        Box::pin(async move {
+            let rows = outbox::list(&mut *conn, &filter).await?;
+            let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.event_id).collect();
+            Ok((rows, outbox::attempts(conn, &ids).await?))
         })
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
-    let (mut rows, attempts) = found;
+    })
+    .await?;
     let next = page.cut(&mut rows, |row| EventId(row.event_id));
     let items = rows.iter().map(|row| shapes::outbound_event(row, &attempts)).collect();
     Ok(Answer::ok(page_of(items, next)).into_response())

@@ -160,3 +160,78 @@ fn inbound_headers(headers: &HeaderMap) -> InboundHeaders<'_> {
         shared_secret: header_text(headers, "x-webhook-secret"),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use actix_web::ResponseError;
+    use actix_web::test::TestRequest;
+
+    /// A gate for the shop `vendure`, with one of each thing allowed and pages of `https://shop.example`.
+    pub(in crate::http) fn gate() -> Gate {
+        let shared = "a-shared-secret-that-is-long-enough".parse().ok();
+        let credentials = InboundCredentials { signing: Vec::new(), shared };
+        Gate {
+            shops: HashMap::from([("vendure".to_owned(), credentials)]),
+            orders: KeyedRate::per_minute(1),
+            frames: KeyedRate::per_minute(1),
+            auth_failures: KeyedRate::per_minute(1),
+            connections: Connections::new(1),
+            trusted_proxies: Vec::new(),
+            own_origin: "https://tracker.example".to_owned(),
+            allowed_origins: vec!["https://shop.example".to_owned()],
+        }
+    }
+
+    fn from(address: &str) -> TestRequest {
+        TestRequest::default().peer_addr(format!("{address}:4711").parse().unwrap())
+    }
+
+    #[test]
+    fn an_address_that_fails_often_is_told_to_wait_and_others_are_not() {
+        let gate = gate();
+        let refuse = |address: &str| gate.refuse(&from(address).to_http_request(), Refused::Key).status_code().as_u16();
+        assert_eq!([refuse("198.51.100.1"), refuse("198.51.100.1"), refuse("198.51.100.2")], [401, 429, 401]);
+    }
+
+    #[test]
+    fn a_shop_comes_in_by_its_secret_and_an_unknown_one_learns_nothing() {
+        let gate = gate();
+        let admit = |shop: &str, secret: &str, address: &str| {
+            let request = from(address).insert_header(("x-webhook-secret", secret)).to_http_request();
+            let admitted = gate.admit_shop(&request, shop, b"{}", Utc::now());
+            admitted.map(|shop| shop.as_str().to_owned()).map_err(|problem| problem.code())
+        };
+        let right = "a-shared-secret-that-is-long-enough";
+        assert_eq!(admit("vendure", right, "198.51.100.1"), Ok("vendure".to_owned()));
+        assert_eq!(admit("vendure", "another", "198.51.100.2"), Err("unauthorized"));
+        assert_eq!(admit("elsewhere", right, "198.51.100.3"), Err("unauthorized"));
+        // Good credentials pass from wherever many failed.
+        assert_eq!(admit("vendure", "another", "198.51.100.1"), Err("unauthorized"));
+        assert_eq!(admit("vendure", "another", "198.51.100.1"), Err("too_many_failures"));
+        assert_eq!(admit("vendure", right, "198.51.100.1"), Ok("vendure".to_owned()));
+    }
+
+    #[test]
+    fn orders_frames_and_connections_have_their_limits() {
+        let (gate, shop, driver) = (gate(), ShopName::vendure(), DriverId::new());
+        assert!(gate.admit_order(&shop).is_ok());
+        assert_eq!(gate.admit_order(&shop).unwrap_err().code(), "too_many_orders");
+        assert!(gate.admit_frame(driver).is_ok() && gate.admit_frame(driver).is_err());
+        assert!(gate.admit_frame(DriverId::new()).is_ok());
+        let request = from("198.51.100.1").to_http_request();
+        let open = gate.admit_connection(&request).unwrap();
+        assert_eq!(gate.admit_connection(&request).unwrap_err().code(), "too_many_connections");
+        drop(open);
+        assert!(gate.admit_connection(&request).is_ok());
+    }
+
+    #[test]
+    fn pages_of_its_own_and_of_listed_origins_are_let_in() {
+        let gate = gate();
+        assert!(gate.allows_origin("https://tracker.example") && gate.allows_origin("https://shop.example"));
+        for foreign in ["null", "", "http://shop.example", "https://shop.example.net", "https://shop.example:8443"] {
+            assert!(!gate.allows_origin(foreign), "{foreign}");
+        }
+    }
+}

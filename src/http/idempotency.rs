@@ -13,8 +13,8 @@ use super::auth::Caller;
 use super::problem::Problem;
 use crate::actors::Node;
 use crate::dispatch::{DispatchError, Unit};
-use crate::store::Work;
 use crate::store::idempotency::{self, RequestKey, SavedAnswer};
+use crate::store::{StoreError, Work};
 
 const HEADER: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 255;
@@ -87,7 +87,7 @@ impl Keyed {
         if saved.body_hash != self.body_hash {
             return Err(DispatchError::KeyReused);
         }
-        Ok(Some(restore(saved)))
+        Ok(Some(restore(saved)?))
     }
 
     /// Keeps an answer in the unit's transaction.
@@ -102,13 +102,14 @@ impl Keyed {
     }
 }
 
-fn restore(saved: SavedAnswer) -> Answer {
+fn restore(saved: SavedAnswer) -> Result<Answer, StoreError> {
     let status = u16::try_from(saved.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
-    Answer {
-        status: status.unwrap_or(StatusCode::OK),
-        location: saved.location,
-        body: serde_json::from_slice(&saved.response).unwrap_or(Value::Null),
-    }
+    let status = status.filter(StatusCode::is_success);
+    let status = status.ok_or_else(|| StoreError::corrupt("a kept answer's status is none of a success"))?;
+    // What the parser says would quote the answer.
+    let body =
+        serde_json::from_slice(&saved.response).map_err(|_| StoreError::corrupt("a kept answer's body is not JSON"))?;
+    Ok(Answer { status, location: saved.location, body })
 }
 
 /// Does `work` in one transaction with the keeping of its answer, or gives the answer that was given before.
@@ -135,14 +136,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn saved(status: i32, response: &[u8]) -> SavedAnswer {
+        let location = Some("/api/v1/drivers/1".to_owned());
+        SavedAnswer { body_hash: vec![1], status, location, response: response.to_vec() }
+    }
+
     #[test]
     fn a_kept_answer_is_given_again_as_it_was() {
-        let saved = SavedAnswer {
-            body_hash: vec![1],
-            status: 201,
-            location: Some("/api/v1/drivers/1".to_owned()),
-            response: br#"{"a":1}"#.to_vec(),
-        };
-        assert_eq!(restore(saved), Answer::created("/api/v1/drivers/1".to_owned(), json!({"a": 1})));
+        let before = restore(saved(201, br#"{"a":1}"#)).unwrap();
+        assert_eq!(before, Answer::created("/api/v1/drivers/1".to_owned(), json!({"a": 1})));
+    }
+
+    #[test]
+    fn a_kept_answer_that_cannot_be_read_is_no_success() {
+        for (status, response) in [(0, &b"{}"[..]), (500, b"{}"), (70_000, b"{}"), (200, b""), (200, b"{")] {
+            assert!(matches!(restore(saved(status, response)), Err(StoreError::Corrupt(_))), "{status}");
+        }
     }
 }

@@ -28,7 +28,7 @@ mod problem;
 mod request_id;
 mod routes;
 mod shapes;
-mod tokens;
+mod shops;
 mod webhook;
 mod whereabouts;
 mod ws;
@@ -69,5 +69,6 @@ fn operator_scope() -> impl actix_web::dev::HttpServiceFactory {
         .configure(deliveries::configure)
         .configure(delivery_actions::configure)
         .configure(events::configure)
+        .configure(shops::configure)
         .default_service(web::to(routes::not_found))
 }

@@ -4,8 +4,11 @@ use actix_web::guard::{self, Guard};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpResponse, Resource, ResponseError, Route, web};
+use sqlx::PgConnection;
 
 use super::problem::Problem;
+use crate::actors::Node;
+use crate::store::{StoreError, Work};
 
 /// A resource that answers other methods than `allow` with a 405 that names them.
 pub fn resource(path: &str, allow: &'static str) -> Resource {
@@ -33,4 +36,13 @@ pub fn get() -> Route {
 /// POST.
 pub fn post() -> Route {
     web::post()
+}
+
+/// Runs what can fail by the store alone in a transaction of its own.
+pub async fn transact<T, F>(node: &Node, work: F) -> Result<T, Problem>
+where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, StoreError> + Send + 'static,
+    T: Send + 'static,
+{
+    Ok(node.database().transact(work).await?)
 }

@@ -14,7 +14,7 @@ use super::routes::{post, resource};
 use crate::actors::Node;
 use crate::domain::event::Actor;
 use crate::domain::ids::ShopName;
-use crate::vendure::order::{body_hash, parse_cancellation, parse_order};
+use crate::vendure::order::{parse_cancellation, parse_order};
 
 /// Registers the webhooks.
 pub fn configure(cfg: &mut web::ServiceConfig) {
@@ -64,7 +64,7 @@ async fn take_order(
     let Admitted { shop, body } = admit(node, gate, request, body?)?;
     let order = parse_order(&body).map_err(orders::refusal)?;
     let actor = Actor::Shop(shop.as_str().to_owned());
-    let order = Order { shop, order, body_hash: body_hash(&body), actor };
+    let order = Order { shop, order, body_hash: body::hash(&body), actor };
     let mut answer = orders::take(node, order, None).await?;
     // A shop has no key to read what stands there.
     answer.location = None;

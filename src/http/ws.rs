@@ -8,11 +8,10 @@ use actix_web::{Error, HttpRequest, HttpResponse, web};
 use super::auth::find_driver;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
-use super::routes::{get, resource};
-use super::tokens;
+use super::routes::{get, resource, transact};
 use crate::actors::{Node, driver_session};
+use crate::domain::secret_token::SecretToken;
 use crate::protocol::SUBPROTOCOL;
-use crate::store::StoreError;
 use crate::store::credentials::{self, DriverIdentity};
 
 /// No ticket of ours is longer.
@@ -66,12 +65,8 @@ async fn identify(request: &HttpRequest, node: &Node, gate: &Gate) -> Result<Dri
     let ticket = ticket_of(request.query_string());
     check_origin(request, gate, ticket.is_some())?;
     let Some(ticket) = ticket else { return Err(gate.refuse(request, Refused::Driver)) };
-    let hash = tokens::hash(&ticket);
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { credentials::use_ticket(conn, &hash).await }))
-        .await
-        .map_err(|error: StoreError| Problem::from(error))?;
+    let hash = SecretToken::presented(&ticket).hash();
+    let found = transact(node, move |conn| Box::pin(async move { credentials::use_ticket(conn, &hash).await })).await?;
     found.ok_or_else(|| gate.refuse(request, Refused::Driver))
 }
 

@@ -24,15 +24,6 @@ const GENERATION_TTL_MS: &str = "30000";
 /// How long a rebuild may pause between two loads before another node may begin its own.
 const REBUILD_TTL_MS: &str = "10000";
 
-/// Whether Redis may be believed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Warmth {
-    /// It holds what PostgreSQL says.
-    Warm,
-    /// It has to be rebuilt first.
-    Cold,
-}
-
 /// The right to call the data in Redis whole, once it is.
 #[derive(Clone)]
 pub struct RebuildToken {
@@ -59,15 +50,6 @@ impl Presence {
     /// Names the database whose epochs these are; it changes at a restore or a promotion. Until it is set all is cold.
     pub fn set_database_identity(&self, identity: String) {
         self.inner.database.store(Some(Arc::new(identity)));
-    }
-
-    /// Whether Redis may be believed right now.
-    pub async fn warmth(&self) -> Result<Warmth, PresenceError> {
-        match self.inner.check_warm("warmth").await {
-            Ok(()) => Ok(Warmth::Warm),
-            Err(PresenceError::Cold) => Ok(Warmth::Cold),
-            Err(error) => Err(error),
-        }
     }
 
     /// Keeps Redis warm for another while; `false` when it is cold.
@@ -208,11 +190,7 @@ impl Inner {
 
     /// First who lives, then who can be found: the second looks at the first.
     fn load_one(&self, driver: &RebuildDriver) -> impl Iterator<Item = Cmd> + use<> {
-        let alive = driver.online.and_then(|beat| {
-            let left_ms = beat.ttl_left_ms(self.ttl, Utc::now())?.to_string();
-            let key = self.keys.online(beat.driver_id);
-            Some(scripts::REMEMBER.call(&[&key], &[&beat.value().encode(), &left_ms]))
-        });
+        let alive = driver.online.and_then(|beat| Some(self.merge(&beat, beat.ttl_left_ms(self.ttl, Utc::now())?)));
         alive.into_iter().chain([self.transition(&driver.change)])
     }
 }

@@ -19,14 +19,12 @@ pub enum RedisState {
 }
 
 /// What `/health` says of Redis.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RedisHealth {
     /// Whether it answers.
     pub state: RedisState,
     /// Whether its data may be believed.
     pub warm: bool,
-    /// What is wrong with it; names no secret.
-    pub error: Option<String>,
     /// How long it took to answer.
     pub latency_ms: Option<f64>,
 }
@@ -40,10 +38,11 @@ impl Presence {
             .unwrap_or_else(|_| Err(Outage::TimedOut(HEALTH_TIMEOUT).into()));
         let latency_ms = Some(started.elapsed().as_secs_f64() * 1_000.0);
         match answer {
-            Ok(()) => RedisHealth { state: RedisState::Up, warm: true, error: None, latency_ms },
-            Err(PresenceError::Cold) => RedisHealth { state: RedisState::Up, warm: false, error: None, latency_ms },
+            Ok(()) => RedisHealth { state: RedisState::Up, warm: true, latency_ms },
+            Err(PresenceError::Cold) => RedisHealth { state: RedisState::Up, warm: false, latency_ms },
             Err(error) => {
-                RedisHealth { state: RedisState::Down, warm: false, error: Some(error.to_string()), latency_ms: None }
+                tracing::debug!(error = %error, "Redis did not answer a health probe");
+                RedisHealth { state: RedisState::Down, warm: false, latency_ms: None }
             }
         }
     }

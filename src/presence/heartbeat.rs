@@ -1,4 +1,8 @@
 //! Heartbeats: they renew who is online and move who can be found, and can add nobody.
+//!
+//! `SET … GET` writes first and tells afterwards what stood there; a condition would take a script, at more than twice the
+//! cost. The rare heartbeat of a session that was replaced is therefore undone in one more trip, before its answer is
+//! given: the newer session's value goes back, and `drivers:geo` is made to follow it.
 
 use std::collections::HashSet;
 use std::sync::{MutexGuard, PoisonError};
@@ -44,8 +48,8 @@ impl Presence {
     ///
     /// For each driver, in order: whether [`Presence::join`] is due, because their key had lapsed, they come through a new
     /// session, or their first known position came. Newest first is the caller's matter: one heartbeat a driver.
-    /// One that is older than the TTL stores nothing. After an error the drivers of the lost answers are due at their next
-    /// heartbeat.
+    /// One that is older than the TTL, or of an older session than Redis knows, leaves nothing behind. After an error the
+    /// drivers of the lost answers are due at their next heartbeat.
     pub async fn heartbeats(&self, heartbeats: &[Heartbeat]) -> Result<Vec<bool>, PresenceError> {
         let mut due = Vec::with_capacity(heartbeats.len());
         for chunk in heartbeats.chunks(BATCH) {
@@ -76,18 +80,37 @@ impl Presence {
         };
         let mut answers = inner.link.batch("heartbeats", commands).await?.into_iter();
         let mut due = Vec::with_capacity(chunk.len());
+        let mut newer = Vec::new();
         for ((beat, live), owed) in chunk.iter().zip(&live).zip(owed) {
             let lapsed = match live {
-                Some(_) => join_is_due(beat, answers.next().ok_or(Outage::Unexpected("SET"))?),
+                Some(_) => {
+                    let old = decode(answers.next().ok_or(Outage::Unexpected("SET"))?);
+                    newer.extend(old.filter(|old| old.session_epoch > beat.session_epoch).map(|old| (beat, old)));
+                    join_is_due(beat, old)
+                }
                 None => false,
             };
             due.push(owed || lapsed);
         }
+        self.put_back(&newer).await?;
         let mut unanswered = inner.unanswered();
         for (beat, _) in sent() {
             unanswered.remove(&beat.driver_id);
         }
         Ok(due)
+    }
+
+    /// Undoes the heartbeats of sessions that were replaced. Merged, since the newer session may have spoken again.
+    async fn put_back(&self, newer: &[(&Heartbeat, OnlineValue)]) -> Result<(), PresenceError> {
+        let (inner, now) = (&self.inner, Utc::now());
+        let commands = newer.iter().flat_map(|(beat, old)| {
+            let OnlineValue { fix, received_at, session_epoch } = *old;
+            let old = Heartbeat { driver_id: beat.driver_id, fix, received_at, session_epoch };
+            // It was there a moment ago: if our clock says that it cannot be, it ends at once, and a join follows.
+            let left_ms = old.ttl_left_ms(inner.ttl, now).unwrap_or(1);
+            [inner.merge(&old, left_ms), inner.join(old.driver_id)]
+        });
+        inner.link.batch("put_back", commands.collect()).await.map(drop)
     }
 
     /// What the online keys say, in order; `None` for who is not online.
@@ -107,13 +130,18 @@ impl Presence {
 impl Inner {
     /// Stores one heartbeat and answers with the text that was there.
     fn remember(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
-        let (key, value) = (self.keys.online(beat.driver_id), beat.value().encode());
         if beat.fix.is_none() {
-            return scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string()]);
+            return self.merge(beat, left_ms);
         }
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(value).arg("PX").arg(left_ms).arg("GET");
+        command.arg(self.keys.online(beat.driver_id)).arg(beat.value().encode()).arg("PX").arg(left_ms).arg("GET");
         command
+    }
+
+    /// As [`Self::remember`], but what is newer stays.
+    pub(super) fn merge(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
+        let (key, value) = (self.keys.online(beat.driver_id), beat.value().encode());
+        scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string()])
     }
 
     /// One command that moves everybody with a fix; XX: it can never bring back who was just taken out.
@@ -135,13 +163,16 @@ impl Inner {
     }
 }
 
-fn join_is_due(beat: &Heartbeat, old: Value) -> bool {
-    let old = match old {
+fn decode(old: Value) -> Option<OnlineValue> {
+    match old {
         Value::BulkString(text) => OnlineValue::decode(&text),
         _ => None,
-    };
-    match old {
-        None => true,
-        Some(old) => old.session_epoch != beat.session_epoch || (old.fix.is_none() && beat.fix.is_some()),
     }
+}
+
+fn join_is_due(beat: &Heartbeat, old: Option<OnlineValue>) -> bool {
+    old.is_none_or(|old| {
+        old.session_epoch < beat.session_epoch
+            || (old.session_epoch == beat.session_epoch && old.fix.is_none() && beat.fix.is_some())
+    })
 }

@@ -35,8 +35,6 @@ pub enum Hint {
         /// Whose session.
         driver_id: DriverId,
     },
-    /// The outbox has something to post.
-    Relay,
 }
 
 impl Hint {
@@ -44,7 +42,6 @@ impl Hint {
         match self {
             Self::Commands { driver_id } => format!("commands:{driver_id}"),
             Self::Session { driver_id } => format!("session:{driver_id}"),
-            Self::Relay => "relay".to_owned(),
         }
     }
 
@@ -54,7 +51,6 @@ impl Hint {
         match text.split_once(':') {
             Some(("commands", id)) => Some(Self::Commands { driver_id: DriverId::from_str(id).ok()? }),
             Some(("session", id)) => Some(Self::Session { driver_id: DriverId::from_str(id).ok()? }),
-            None if text == "relay" => Some(Self::Relay),
             _ => None,
         }
     }
@@ -132,10 +128,10 @@ mod tests {
     #[test]
     fn hints_are_read_back_and_unknown_ones_borne() {
         let driver_id = DriverId::new();
-        for hint in [Hint::Commands { driver_id }, Hint::Session { driver_id }, Hint::Relay] {
+        for hint in [Hint::Commands { driver_id }, Hint::Session { driver_id }] {
             assert_eq!(Hint::decode(hint.encode().as_bytes()), Some(hint));
         }
-        for text in ["", "commands", "commands:7", "relay:", "weather:rain"] {
+        for text in ["", "commands", "commands:7", "relay", "weather:rain"] {
             assert_eq!(Hint::decode(text.as_bytes()), None, "{text}");
         }
     }

@@ -111,7 +111,7 @@ impl Inner {
         scripts::TRANSITION.call(&self.script_keys(&self.keys.online(*driver_id)), &args)
     }
 
-    fn join(&self, driver: DriverId) -> Cmd {
+    pub(super) fn join(&self, driver: DriverId) -> Cmd {
         let args = [&*driver.to_string(), &member(driver)];
         scripts::JOIN.call(&self.script_keys(&self.keys.online(driver)), &args)
     }

@@ -7,7 +7,8 @@
 //! Invariants, each held by a script or by the form of a command:
 //! - `drivers:geo` holds only drivers whom `drivers:status` calls AVAILABLE. A heartbeat moves members and can never add
 //!   one (`GEOADD XX`); only the scripts *transition* and *join* add, and both look at the status first.
-//! - An older epoch never overwrites a newer one; an equal one is applied again, which heals.
+//! - An older epoch never overwrites a newer one; an equal one is applied again, which heals. The
+//!   heartbeat of a replaced session does for the length of one round trip, and is undone before anybody is told of it.
 //! - A search names nobody whose heartbeat has expired, whatever `drivers:geo` still holds.
 //! - Data is believed only under a generation that names this database and this run of Redis.
 //!
@@ -43,7 +44,7 @@ use keys::Keys;
 use link::Link;
 
 pub use error::{Outage, PresenceError};
-pub use generation::{RebuildDriver, RebuildToken, Warmth};
+pub use generation::{RebuildDriver, RebuildToken};
 pub use health::{RedisHealth, RedisState};
 pub use heartbeat::Heartbeat;
 pub use hints::Hint;

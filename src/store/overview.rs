@@ -3,7 +3,7 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::StoreError;
-use super::statement::query_as;
+use super::statement::{query_as, query_scalar};
 
 statements! {
     READ = "SELECT (SELECT count(*) FROM drivers WHERE on_duty) AS on_duty,
@@ -11,6 +11,7 @@ statements! {
                (SELECT count(*) FROM deliveries WHERE status = 'PENDING') AS waiting,
                (SELECT count(*) FROM deliveries WHERE status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT')) AS under_way,
                (SELECT count(*) FROM deliveries WHERE status = 'DELIVERED') AS delivered";
+    WAITING = "SELECT count(*) FROM deliveries WHERE status = 'PENDING'";
 }
 
 /// A few numbers.
@@ -31,4 +32,9 @@ pub struct Overview {
 /// Reads them.
 pub async fn read(conn: &mut PgConnection) -> Result<Overview, StoreError> {
     Ok(query_as(READ).fetch_one(conn).await?)
+}
+
+/// Orders without a driver; reads no more than them.
+pub async fn waiting(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    Ok(query_scalar(WAITING).fetch_one(conn).await?)
 }

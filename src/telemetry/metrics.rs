@@ -78,7 +78,7 @@ mod tests {
             describe();
             metrics::counter!("driver_tracker_orders_total", "outcome" => "created").increment(2);
             metrics::gauge!("driver_tracker_sessions").set(3.0);
-            metrics::histogram!("driver_tracker_assignment_duration_seconds").record(0.003);
+            metrics::histogram!("driver_tracker_redis_call_seconds", "op" => "nearest").record(0.003);
         });
         let text = Metrics(handle).render();
         for line in [
@@ -86,7 +86,7 @@ mod tests {
             "driver_tracker_orders_total{outcome=\"created\"} 2",
             "# HELP driver_tracker_sessions ",
             "driver_tracker_sessions 3",
-            "driver_tracker_assignment_duration_seconds_bucket{le=\"0.005\"} 1",
+            "driver_tracker_redis_call_seconds_bucket{op=\"nearest\",le=\"0.005\"} 1",
         ] {
             assert!(text.contains(line), "{line:?} is not in:\n{text}");
         }

@@ -20,85 +20,98 @@ pub struct Metric {
     pub name: &'static str,
     /// How it moves.
     pub kind: MetricKind,
-    /// What it means, and its labels.
+    /// Its labels, in the order of the code that emits it.
+    pub labels: &'static [&'static str],
+    /// What it means, every label named.
     pub help: &'static str,
 }
 
 /// Bounds for times within the service: 0.5 ms to 10 s.
-const FAST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Bounds for times that hang on somebody else: 10 ms to 15 s, the timeout of a post.
-const SLOW_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Bounds for calls to Redis: 0.1 ms to 2.5 s, ten times the timeout of a call.
+const CALL_SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 2.5];
 /// Bounds for the size of batches.
-const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Counter, help }
+type Labels = &'static [&'static str];
+
+const fn counter(name: &'static str, labels: Labels, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Counter, labels, help }
 }
 
 const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Gauge, help }
+    Metric { name, kind: MetricKind::Gauge, labels: &[], help }
 }
 
-const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Histogram(buckets), help }
+const fn histogram(name: &'static str, buckets: &'static [f64], labels: Labels, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Histogram(buckets), labels, help }
 }
 
-/// Every metric of the service.
+/// Every metric of the service, and none that it does not emit.
 pub const METRICS: &[Metric] = &[
-    counter("driver_tracker_http_requests_total", "Requests answered, by route, method and status"),
-    histogram("driver_tracker_http_request_duration_seconds", FAST_SECONDS, "From request to answer, by route"),
-    counter("driver_tracker_auth_failures_total", "Credentials refused, by kind: webhook, key or driver"),
-    counter("driver_tracker_rate_limited_total", "Requests and frames over a limit, by limit"),
+    counter(
+        "driver_tracker_http_requests_total",
+        &["route", "method", "status"],
+        "Requests answered, by route, method and status",
+    ),
+    histogram("driver_tracker_http_request_duration_seconds", SECONDS, &["route"], "From request to answer, by route"),
+    counter("driver_tracker_auth_failures_total", &["kind"], "Credentials refused, by kind: webhook, key or driver"),
+    counter(
+        "driver_tracker_rate_limited_total",
+        &["limit"],
+        "Requests and frames over a limit, by limit: orders, frames, connections or auth_failures",
+    ),
     counter(
         "driver_tracker_orders_total",
+        &["outcome"],
         "Orders posted by shops, by outcome: created, duplicate, conflict or refused",
     ),
-    gauge("driver_tracker_orders_waiting", "Deliveries that are PENDING"),
+    gauge("driver_tracker_orders_waiting", "Orders without a driver, of the whole database"),
+    gauge("driver_tracker_regions_waiting", "Regions with an order due for a search"),
     counter(
         "driver_tracker_assignments_total",
-        "Orders given to a driver, by source of the candidates: redis or postgres",
+        &["outcome"],
+        "Searches for an order's driver, by outcome: given, nobody, gone (the order needs none any more) or error",
     ),
+    gauge("driver_tracker_sessions", "Open sockets of drivers on this node"),
+    counter("driver_tracker_sessions_closed_total", &["code"], "Sockets closed by the service, by close code"),
+    counter("driver_tracker_frames_refused_total", &["code"], "Frames that could not be read, by code of the error"),
+    counter("driver_tracker_fixes_refused_total", &["code"], "Fixes that were not believed, by code of the error"),
+    counter("driver_tracker_heartbeats_total", &[], "Heartbeats received over sockets"),
     counter(
-        "driver_tracker_assignment_conflicts_total",
-        "Drivers chosen who were lost to another order before the commit",
+        "driver_tracker_heartbeats_stored_total",
+        &["in"],
+        "Heartbeats stored in redis, or in postgresql while Redis is out",
     ),
-    histogram("driver_tracker_assignment_duration_seconds", FAST_SECONDS, "From wake-up to committed assignment"),
-    histogram("driver_tracker_search_duration_seconds", FAST_SECONDS, "One search for candidates, by source"),
-    counter("driver_tracker_delivery_transitions_total", "Deliveries that changed state, by the new status"),
-    gauge("driver_tracker_sessions", "Open WebSocket sessions of drivers on this node"),
-    counter("driver_tracker_sessions_opened_total", "WebSocket sessions begun"),
-    counter("driver_tracker_sessions_closed_total", "WebSocket sessions ended, by close code"),
-    counter("driver_tracker_frames_total", "Frames from drivers, by type"),
-    counter("driver_tracker_frame_errors_total", "Error frames sent to drivers, by code"),
-    counter("driver_tracker_heartbeats_total", "Heartbeats, by outcome: stored, superseded or refused"),
-    histogram("driver_tracker_heartbeat_batch_size", SIZES, "Heartbeats written to Redis in one batch"),
-    histogram(
-        "driver_tracker_heartbeat_flush_duration_seconds",
-        FAST_SECONDS,
-        "One batch of heartbeats written to Redis",
+    histogram("driver_tracker_heartbeat_batch_size", SIZES, &[], "Heartbeats written in one batch"),
+    counter(
+        "driver_tracker_events_posted_total",
+        &["outcome"],
+        "Posts of events, by outcome: delivered, retried, rejected, gone or dead",
     ),
-    counter("driver_tracker_positions_stored_total", "Positions written to PostgreSQL"),
-    counter("driver_tracker_commands_sent_total", "Commands pushed to drivers, repeats included, by kind"),
-    histogram("driver_tracker_command_ack_duration_seconds", SLOW_SECONDS, "From a command's first push to its ack"),
-    counter("driver_tracker_events_posted_total", "Posts of events, by outcome: delivered, retried, dead or disabled"),
-    histogram("driver_tracker_event_post_duration_seconds", SLOW_SECONDS, "One post of an event, answered or not"),
-    gauge("driver_tracker_outbox_pending", "Events that wait to be posted"),
-    gauge("driver_tracker_outbox_dead", "Events given up, which an operator may replay"),
-    gauge("driver_tracker_outbox_oldest_pending_seconds", "Age of the oldest event that waits"),
+    gauge("driver_tracker_outbox_pending", "Events that wait to be posted, of the whole database"),
+    gauge("driver_tracker_outbox_dead", "Events given up, which an operator may replay, of the whole database"),
+    gauge("driver_tracker_outbox_oldest_pending_seconds", "Age of the oldest event that waits, 0 when none does"),
     gauge("driver_tracker_database_up", "1 while PostgreSQL answers, else 0"),
-    gauge("driver_tracker_database_connections", "Connections to PostgreSQL, by state: idle or used"),
-    gauge("driver_tracker_redis_up", "1 while Redis answers, else 0"),
-    gauge("driver_tracker_redis_warm", "1 while Redis is believed, 0 while it is cold and PostgreSQL is searched"),
-    counter("driver_tracker_redis_failures_total", "Calls to Redis that failed or took too long, by operation"),
-    counter("driver_tracker_presence_rebuilds_total", "Times that Redis was filled again from PostgreSQL"),
-    counter("driver_tracker_drivers_silenced_total", "Drivers who went off duty because they were silent"),
-    counter("driver_tracker_actor_restarts_total", "Actors started anew after a panic, by actor"),
+    counter(
+        "driver_tracker_redis_calls_total",
+        &["op", "outcome"],
+        "Calls to Redis, by op and outcome: ok, cold, timeout, error or breaker_open",
+    ),
+    histogram("driver_tracker_redis_call_seconds", CALL_SECONDS, &["op"], "One call to Redis, by op"),
+    gauge("driver_tracker_redis_breaker_state", "0 closed, 1 probing, 2 open: Redis is not asked"),
+    gauge("driver_tracker_redis_believed", "1 while Redis is believed, 0 while searches go to PostgreSQL"),
+    counter("driver_tracker_redis_rebuilds_total", &[], "Times that this node filled Redis again from PostgreSQL"),
+    counter("driver_tracker_redis_hints_dropped_total", &[], "Hints from other nodes that found no room"),
+    counter("driver_tracker_presence_swept_total", &[], "Silent drivers taken out of the GEO set"),
+    gauge("driver_tracker_silence_outage", "1 while so many drivers are silent that nobody is judged"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, HashSet};
+    use std::path::Path;
 
     #[test]
     fn names_follow_the_conventions_of_prometheus() {
@@ -111,6 +124,74 @@ mod tests {
             if let MetricKind::Histogram(buckets) = metric.kind {
                 assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
             }
+            for label in metric.labels {
+                assert!(metric.help.split(|c: char| !c.is_alphabetic()).any(|word| word == *label), "{}", metric.name);
+            }
         }
+    }
+
+    /// A metric as the code and the table can be compared: kind and labels.
+    type Shape = (&'static str, Vec<String>);
+
+    fn quoted(text: &str) -> Option<(&str, &str)> {
+        text.trim_start().strip_prefix('"')?.split_once('"')
+    }
+
+    /// The metrics that a source file emits.
+    fn emitted(source: &str) -> Vec<(String, Shape)> {
+        let mut found = Vec::new();
+        for kind in ["counter", "gauge", "histogram"] {
+            for call in source.split(&format!("metrics::{kind}!(")).skip(1) {
+                let (name, mut rest) = quoted(call).expect("the name of a metric stands where it is emitted");
+                let mut labels = Vec::new();
+                // One label after the other: `, "label" => value`.
+                while let Some((label, value)) = rest.trim_start().strip_prefix(',').and_then(quoted) {
+                    labels.push(label.to_owned());
+                    let value = value.trim_start().strip_prefix("=>").expect("a label's value");
+                    rest = &value[value.find([',', ';']).expect("an end")..];
+                }
+                found.push((name.to_owned(), (kind, labels)));
+            }
+        }
+        found
+    }
+
+    fn read_sources(dir: &Path, found: &mut BTreeMap<String, Shape>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("telemetry") {
+                read_sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                for (name, shape) in emitted(&source) {
+                    let known = found.entry(name).or_insert_with(|| shape.clone());
+                    assert_eq!(*known, shape, "one metric in two shapes, in {}", path.display());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_what_the_code_emits() {
+        let mut found = BTreeMap::new();
+        read_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        let shape = |metric: &Metric| {
+            let kind = match metric.kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram(_) => "histogram",
+            };
+            (metric.name.to_owned(), (kind, metric.labels.iter().map(|label| (*label).to_owned()).collect()))
+        };
+        let table: BTreeMap<String, Shape> = METRICS.iter().map(shape).collect();
+        assert_eq!(found, table, "left: emitted, right: the table");
+    }
+
+    #[test]
+    fn metrics_are_found_in_source_text() {
+        let source =
+            concat!("metrics", "::counter!(\n  \"a_total\",\n \"op\" => op(1), \"outcome\" => \"ok\"\n).increment(1);");
+        let labels = vec!["op".to_owned(), "outcome".to_owned()];
+        assert_eq!(emitted(source), [("a_total".to_owned(), ("counter", labels))]);
     }
 }

@@ -7,8 +7,6 @@
 //!
 //! Coordinates are JSON numbers, never numeric strings. Unknown fields are ignored. Every fault is named at once.
 
-use sha2::{Digest, Sha256};
-
 use super::reader::{NotJson, Object, Reader};
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ShopName;
@@ -61,11 +59,6 @@ pub fn parse_cancellation(body: &[u8]) -> Result<Cancellation, OrderError> {
         let reason = reader.text(root, "reason", MAX_LINE_CHARS);
         Some(Cancellation { seller_order_id: seller_order_id?, channel_id: channel_id?, reason })
     })
-}
-
-/// SHA-256 of a body as it came, which tells one body of an order from another.
-pub fn body_hash(body: &[u8]) -> [u8; 32] {
-    Sha256::digest(body).into()
 }
 
 /// Opens `body`, reads it by `parse`, and gives its value only when nothing was at fault.

@@ -187,7 +187,6 @@ fn another_place_is_a_conflict_and_another_spelling_is_not() {
     assert!(!respelt.coordinates_differ(&order.pickup.position, &order.drop.position));
     let moved = parse_order(FULL.replace("77.6245", "77.6246").as_bytes()).unwrap();
     assert!(moved.coordinates_differ(&order.pickup.position, &order.drop.position));
-    assert_ne!(body_hash(b"{}"), body_hash(b"{ }"));
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -15,6 +15,7 @@ mod frames;
 mod geo_invariant;
 mod health;
 mod lifecycle;
+mod metrics_page;
 mod nearest;
 mod node_death;
 mod operators_deliveries;

@@ -41,11 +41,14 @@ fn no_query_of_the_store_has_its_sql_in_place() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate() {
-            for call in ["query(", "query_as(", "query_scalar(", "query_as::<_, Row>("] {
+            // Only `statement.rs` calls sqlx, so that no statement is kept on a connection behind a pooler's back.
+            let is_maker = path.ends_with("statement.rs");
+            assert!(is_maker || !line.contains("sqlx::query"), "{}:{}", path.display(), number + 1);
+            for call in ["query(", "query_as(", "query_scalar(", "query_as::<Row>("] {
                 if let Some(at) = line.find(call) {
                     let argument = &line[at + call.len()..];
                     assert!(
-                        argument.starts_with(|c: char| c.is_ascii_uppercase()),
+                        is_maker || argument.starts_with(|c: char| c.is_ascii_uppercase()),
                         "{}:{}: name the statement in `statements!`",
                         path.display(),
                         number + 1

@@ -45,6 +45,62 @@ async fn a_new_session_or_a_first_position_makes_the_join_due() {
 }
 
 #[tokio::test]
+async fn a_replaced_session_leaves_nothing_behind() {
+    let redis = TestRedis::start();
+    let (new_node, old_node) = (redis.warm().await, redis.presence());
+    let newer = Heartbeat { session_epoch: 2, received_at: ago(5_000), ..beat(DriverId::new(), at(12.0, 77.0)) };
+    let driver = newer.driver_id;
+    new_node.heartbeats(&[newer]).await.unwrap();
+    new_node.transition(&[change(driver, DriverStatus::Available, 1)]).await.unwrap();
+    let (stored, place) = (format!("GET driver:online:{driver}"), format!("GEOPOS drivers:geo driver:{driver}"));
+    let before: (String, Vec<(f64, f64)>) = (redis.query(&stored).await, redis.query(&place).await);
+
+    // Heard later, farther away: only its session is older. Its neighbours in the batch are stored as ever.
+    let (older, other) =
+        (Heartbeat { session_epoch: 1, ..beat(driver, at(13.0, 78.0)) }, beat(DriverId::new(), at(1.0, 1.0)));
+    for older in [older, Heartbeat { fix: None, ..older }] {
+        let due = old_node.heartbeats(&[older, Heartbeat { driver_id: DriverId::new(), ..other }]).await.unwrap();
+        assert_eq!(due, [false, true], "who was replaced has nothing to join for");
+        assert_eq!((redis.query(&stored).await, redis.query(&place).await), before);
+        let ttl_ms: i64 = redis.query(&format!("PTTL driver:online:{driver}")).await;
+        assert!((1..=25_000).contains(&ttl_ms), "counted from the newer session's heartbeat: {ttl_ms}");
+    }
+    let again = Heartbeat { received_at: Utc::now(), ..newer };
+    assert_eq!(new_node.heartbeats(&[again]).await.unwrap(), [false], "nobody notices");
+}
+
+#[tokio::test]
+async fn a_replaced_session_brings_nobody_back_into_geo() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let newer = Heartbeat { session_epoch: 2, ..beat(DriverId::new(), at(12.0, 77.0)) };
+    presence.heartbeats(&[newer]).await.unwrap();
+    presence.transition(&[change(newer.driver_id, DriverStatus::Busy, 1)]).await.unwrap();
+    presence.heartbeats(&[Heartbeat { session_epoch: 1, ..newer }]).await.unwrap();
+    assert_eq!(redis.query::<i64>("ZCARD drivers:geo").await, 0);
+    assert_eq!(presence.online(&[newer.driver_id]).await.unwrap()[0].unwrap().session_epoch, 2);
+}
+
+#[tokio::test]
+async fn two_sessions_at_once_leave_the_newer() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let driver = available(&presence, at(12.0, 77.0)).await;
+    let of = |session_epoch, lat| Heartbeat { session_epoch, ..beat(driver, at(lat, 77.0)) };
+    presence.heartbeats(&[of(2, 12.0)]).await.unwrap();
+    for step in 0..100 {
+        let lat = 12.0 + f64::from(step) / 1_000.0;
+        let (newer, older) = ([of(2, lat)], [of(1, 50.0)]);
+        let (new, old) = tokio::join!(presence.heartbeats(&newer), presence.heartbeats(&older));
+        assert!(new.is_ok() && old.is_ok());
+        let online = presence.online(&[driver]).await.unwrap()[0].unwrap();
+        assert_eq!((online.session_epoch, online.fix.unwrap().position), (2, at(lat, 77.0)));
+        let found: Vec<String> = redis.query(&format!("GEOSEARCH drivers:geo FROMLONLAT 77 {lat} BYRADIUS 5 m")).await;
+        assert_eq!(found.len(), 1, "step {step}");
+    }
+}
+
+#[tokio::test]
 async fn a_heartbeat_without_coordinates_keeps_the_fix() {
     let redis = TestRedis::start();
     let presence = redis.warm().await;

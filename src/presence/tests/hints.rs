@@ -28,11 +28,11 @@ async fn hints_reach_every_node_and_again_after_a_restart() {
     let mut redis = TestRedis::start();
     let (here, there) = (redis.presence(), redis.presence());
     let mut receiver = there.subscribe();
-    heard(&here, Hint::Relay, &mut receiver).await;
+    let driver_id = DriverId::new();
+    heard(&here, Hint::Session { driver_id }, &mut receiver).await;
     redis.kill();
     redis.start_again();
     while receiver.try_recv().is_ok() {}
-    let driver_id = DriverId::new();
     heard(&here, Hint::Commands { driver_id }, &mut receiver).await;
 }
 
@@ -42,10 +42,10 @@ async fn hints_keep_to_their_prefix() {
     let east = Presence::new(PresenceSettings { key_prefix: "east:".to_owned(), ..redis.settings() }).unwrap();
     let mut plain = redis.presence().subscribe();
     let mut eastern = east.subscribe();
-    heard(&redis.presence(), Hint::Relay, &mut plain).await;
     let driver_id = DriverId::new();
+    heard(&redis.presence(), Hint::Commands { driver_id }, &mut plain).await;
     heard(&east, Hint::Session { driver_id }, &mut eastern).await;
     while let Ok(hint) = plain.try_recv() {
-        assert_eq!(hint, Hint::Relay);
+        assert_eq!(hint, Hint::Commands { driver_id });
     }
 }

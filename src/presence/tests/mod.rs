@@ -10,7 +10,7 @@ mod warmth;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Heartbeat, Presence, RebuildDriver, StatusChange};
+use super::{Heartbeat, Presence, PresenceError, RebuildDriver, StatusChange};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
@@ -49,4 +49,13 @@ async fn rebuild(presence: &Presence, drivers: &[RebuildDriver]) {
     let token = presence.begin_rebuild().await.unwrap().expect("nobody else rebuilds");
     presence.load(drivers).await.unwrap();
     assert!(presence.finish_rebuild(token).await.unwrap());
+}
+
+/// Whether Redis may be believed right now.
+async fn is_warm(presence: &Presence) -> Result<bool, PresenceError> {
+    match presence.inner.check_warm("is_warm").await {
+        Ok(()) => Ok(true),
+        Err(PresenceError::Cold) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

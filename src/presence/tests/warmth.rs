@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::server::TestRedis;
 use super::*;
-use crate::presence::{PresenceError, Warmth};
+use crate::presence::PresenceError;
 
 fn row(driver_id: DriverId, status: DriverStatus, epoch: i64, online: Option<Heartbeat>) -> RebuildDriver {
     RebuildDriver { change: change(driver_id, status, epoch), online }
@@ -18,7 +18,7 @@ async fn geo(redis: &TestRedis) -> Vec<String> {
 async fn cold_until_rebuilt_and_warm_for_every_node_then() {
     let redis = TestRedis::start();
     let (presence, other) = (redis.presence(), redis.presence());
-    assert_eq!(presence.warmth().await.unwrap(), Warmth::Cold);
+    assert!(!is_warm(&presence).await.unwrap());
     assert!(matches!(presence.begin_rebuild().await, Err(PresenceError::Cold)), "no identity yet");
     presence.set_database_identity("db-1".to_owned());
     other.set_database_identity("db-1".to_owned());
@@ -36,10 +36,10 @@ async fn cold_until_rebuilt_and_warm_for_every_node_then() {
         row(DriverId::new(), DriverStatus::Offline, 1, None),
     ];
     presence.load(&rows).await.unwrap();
-    assert_eq!(other.warmth().await.unwrap(), Warmth::Cold);
+    assert!(!is_warm(&other).await.unwrap());
     assert!(presence.finish_rebuild(token).await.unwrap());
 
-    assert_eq!(other.warmth().await.unwrap(), Warmth::Warm);
+    assert!(is_warm(&other).await.unwrap());
     assert!(other.begin_rebuild().await.unwrap().is_none(), "nothing to do");
     assert_eq!(geo(&redis).await, [format!("driver:{}", here.driver_id)]);
     let online = other.online(&[here.driver_id, busy.driver_id, silent.driver_id]).await.unwrap();
@@ -49,7 +49,7 @@ async fn cold_until_rebuilt_and_warm_for_every_node_then() {
     assert!(other.renew_generation().await.unwrap());
     assert!(redis.query::<i64>("PTTL drivers:generation").await > 20_000);
     other.set_database_identity("db-2".to_owned());
-    assert_eq!(other.warmth().await.unwrap(), Warmth::Cold);
+    assert!(!is_warm(&other).await.unwrap());
     assert!(!other.renew_generation().await.unwrap(), "another database's generation is left alone");
 }
 
@@ -65,9 +65,9 @@ async fn a_flush_during_the_rebuild_voids_it() {
     redis.query::<()>("FLUSHALL").await;
     assert!(matches!(presence.load(&rows).await, Err(PresenceError::Cold)));
     assert!(!presence.finish_rebuild(token).await.unwrap());
-    assert_eq!(presence.warmth().await.unwrap(), Warmth::Cold);
+    assert!(!is_warm(&presence).await.unwrap());
     rebuild(&presence, &rows).await;
-    assert_eq!(presence.warmth().await.unwrap(), Warmth::Warm);
+    assert!(is_warm(&presence).await.unwrap());
 }
 
 #[tokio::test]
@@ -92,10 +92,10 @@ async fn a_restart_from_an_old_file_is_cold_and_corrected_by_the_rebuild() {
     redis.start_again();
     let generation: Option<String> = redis.query("GET drivers:generation").await;
     assert!(generation.is_some(), "the file brought it back");
-    while presence.warmth().await.is_err() {
+    while is_warm(&presence).await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(presence.warmth().await.unwrap(), Warmth::Cold);
+    assert!(!is_warm(&presence).await.unwrap());
     assert_eq!(geo(&redis).await.len(), 1, "a ghost");
     rebuild(&presence, &[row(assigned, DriverStatus::Busy, 2, None)]).await;
     assert!(geo(&redis).await.is_empty());
@@ -112,7 +112,7 @@ async fn a_token_that_a_restart_brought_back_is_worth_nothing() {
     presence.load(&[row(DriverId::new(), DriverStatus::Offline, 1, None)]).await.unwrap();
     redis.kill();
     redis.start_again();
-    while presence.warmth().await.is_err() {
+    while is_warm(&presence).await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert!(!presence.finish_rebuild(token).await.unwrap());
