@@ -16,19 +16,19 @@ use actix::prelude::*;
 use dashmap::DashMap;
 
 use super::Node;
-use crate::dispatch::claim::{self, Claim};
+use crate::dispatch::claim::{self, Claim, Patience};
 use crate::dispatch::{DispatchError, Effects};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Position;
 use crate::domain::ranking::Candidate;
 use crate::domain::region::Region;
-use crate::store::deliveries::{self, WaitingOrder};
+use crate::store::waiting::{self, WaitingOrder};
 use crate::store::{StoreError, assignments, drivers};
 
 /// Orders in one page of a round.
 const PAGE: i64 = 50;
-/// Orders looked at to find the one that has waited longest: a box has corners that its circle has not.
+/// Orders looked at to find those that have waited longest: a box has corners that its circle has not.
 const NEIGHBOURS: i64 = 8;
 /// Candidates asked for at once.
 const CANDIDATES: usize = 4;
@@ -170,7 +170,7 @@ impl Round {
                 .node
                 .database()
                 .transact(move |conn| {
-                    Box::pin(async move { deliveries::waiting(conn, region, last.as_ref(), PAGE).await })
+                    Box::pin(async move { waiting::of_region(conn, region, last.as_ref(), PAGE).await })
                 })
                 .await;
             let Some(page) = self.usable(page) else { break };
@@ -196,9 +196,7 @@ impl Round {
                 .node
                 .database()
                 .transact(move |conn| {
-                    Box::pin(
-                        async move { deliveries::waiting_near(conn, &position, radius_m, last.as_ref(), PAGE).await },
-                    )
+                    Box::pin(async move { waiting::near(conn, &position, radius_m, last.as_ref(), PAGE).await })
                 })
                 .await;
             let Some(page) = self.usable(page) else { break };
@@ -271,7 +269,7 @@ impl Round {
             let done: Result<(), StoreError> = self
                 .node
                 .database()
-                .transact(move |conn| Box::pin(async move { deliveries::postpone(conn, &ids, seconds).await }))
+                .transact(move |conn| Box::pin(async move { waiting::postpone(conn, &ids, seconds).await }))
                 .await;
             if let Err(error) = done {
                 tracing::debug!(error = %error, "waiting orders were not put off");
@@ -283,13 +281,17 @@ impl Round {
 /// Gives one order to the nearest driver who is free; an older order that waits within that driver's reach goes first,
 /// whatever region it is of.
 async fn give(node: &Node, order: &WaitingOrder) -> Result<Outcome, DispatchError> {
-    let mut search = Search::of(node, *order).await?;
-    let mut passed = HashSet::from([order.id]);
+    let mut search = Search::of(node, *order, Patience::Skip).await?;
+    // Older orders that could not have that very driver; one who becomes free meanwhile is theirs to try again.
+    let mut passed = HashSet::new();
     loop {
         let Some(best) = search.next(node).await? else { return Ok(Outcome::Nobody) };
-        match oldest_in_reach(node, &best.fix.position).await? {
-            Some(older) if older.created_at < order.created_at && passed.insert(older.id) => {
-                let mut first = Search::of(node, older).await?;
+        let waiting = oldest_in_reach(node, &best.fix.position).await?;
+        let first = waiting.into_iter().find(|other| !passed.contains(&(other.id, best.driver_id)));
+        match first {
+            Some(older) if older.id != order.id && older.created_at < order.created_at => {
+                passed.insert((older.id, best.driver_id));
+                let mut first = Search::of(node, older, Patience::Wait).await?;
                 while let Some(nearest) = first.next(node).await? {
                     if first.claim(node, &nearest).await?.is_some() {
                         break;
@@ -309,6 +311,7 @@ async fn give(node: &Node, order: &WaitingOrder) -> Result<Outcome, DispatchErro
 /// another transaction holds is tried again before a farther one is taken.
 struct Search {
     order: WaitingOrder,
+    patience: Patience,
     lost: HashSet<DriverId>,
     contended: u32,
     tries: usize,
@@ -316,7 +319,7 @@ struct Search {
 
 impl Search {
     /// Whoever gave the order back themselves is not asked again.
-    async fn of(node: &Node, order: WaitingOrder) -> Result<Self, StoreError> {
+    async fn of(node: &Node, order: WaitingOrder, patience: Patience) -> Result<Self, StoreError> {
         let mut lost = HashSet::new();
         if order.attempt > 1 {
             let declined = node
@@ -325,7 +328,7 @@ impl Search {
                 .await?;
             lost.extend(declined);
         }
-        Ok(Self { order, lost, contended: 0, tries: 0 })
+        Ok(Self { order, patience, lost, contended: 0, tries: 0 })
     }
 
     async fn next(&self, node: &Node) -> Result<Option<Candidate>, StoreError> {
@@ -340,7 +343,7 @@ impl Search {
     /// Tries to give the order to `best`; `None` when the search must go on.
     async fn claim(&mut self, node: &Node, best: &Candidate) -> Result<Option<Outcome>, DispatchError> {
         self.tries += 1;
-        let (claimed, effects) = attempt(node, self.order.id, best.driver_id, best.distance_m).await?;
+        let (claimed, effects) = attempt(node, self.order.id, best, self.patience).await?;
         match claimed {
             Claim::Given => {
                 tracing::info!(
@@ -364,23 +367,26 @@ impl Search {
     }
 }
 
-/// The order that has waited longest within reach of a place.
-async fn oldest_in_reach(node: &Node, place: &Position) -> Result<Option<WaitingOrder>, StoreError> {
+/// The orders that have waited longest within reach of a place, oldest first.
+async fn oldest_in_reach(node: &Node, place: &Position) -> Result<Vec<WaitingOrder>, StoreError> {
     let (place, radius_m) = (*place, node.finder().max_radius_m());
-    let page = node
+    let mut page = node
         .database()
-        .transact(move |conn| {
-            Box::pin(async move { deliveries::waiting_near(conn, &place, radius_m, None, NEIGHBOURS).await })
-        })
+        .transact(move |conn| Box::pin(async move { waiting::near(conn, &place, radius_m, None, NEIGHBOURS).await }))
         .await?;
-    Ok(page.into_iter().find(|order| order.pickup.distance_m(&place) <= radius_m))
+    page.retain(|order| order.pickup.distance_m(&place) <= radius_m);
+    Ok(page)
 }
 
 async fn attempt(
     node: &Node,
     order: DeliveryId,
-    driver: DriverId,
-    distance_m: f64,
+    best: &Candidate,
+    patience: Patience,
 ) -> Result<(Claim, Effects), DispatchError> {
-    node.perform_quietly(move |unit| Box::pin(async move { claim::claim(unit, order, driver, distance_m).await })).await
+    let (driver, distance_m) = (best.driver_id, best.distance_m);
+    node.perform_quietly(move |unit| {
+        Box::pin(async move { claim::claim(unit, order, driver, distance_m, patience).await })
+    })
+    .await
 }

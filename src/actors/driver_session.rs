@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::Node;
 use super::driver_desk::{DriverDesk, Tally, refuse, refused_fix};
+use super::frame_budget::{FrameBudget, Spend};
 use super::presence_writer::Slot;
 use super::session_directory::{SessionEntry, ToSession};
 use crate::dispatch::DispatchError;
@@ -410,43 +411,4 @@ fn is_batch(text: &str) -> bool {
         kind: std::borrow::Cow<'t, str>,
     }
     serde_json::from_str::<Kind<'_>>(text).is_ok_and(|frame| frame.kind == "batch")
-}
-
-/// A token bucket over frames.
-struct FrameBudget {
-    per_second: f64,
-    tokens: f64,
-    filled: Instant,
-    over: u32,
-}
-
-enum Spend {
-    Fine,
-    Over,
-    Flood,
-}
-
-impl FrameBudget {
-    /// Two seconds' worth may come at once; 0: no limit.
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second);
-        Self { per_second, tokens: per_second * 2.0, filled: Instant::now(), over: 0 }
-    }
-
-    fn spend(&mut self) -> Spend {
-        if self.per_second == 0.0 {
-            return Spend::Fine;
-        }
-        let now = Instant::now();
-        let earned = now.duration_since(self.filled).as_secs_f64() * self.per_second;
-        self.tokens = (self.tokens + earned).min(self.per_second * 2.0);
-        self.filled = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            self.over = self.over.saturating_sub(1);
-            return Spend::Fine;
-        }
-        self.over += 1;
-        if f64::from(self.over) > self.per_second * 10.0 { Spend::Flood } else { Spend::Over }
-    }
 }

@@ -9,6 +9,7 @@ pub mod command_courier;
 pub mod driver_desk;
 pub mod driver_session;
 pub mod finder;
+mod frame_budget;
 pub mod node;
 pub mod outbox_relay;
 pub mod presence_writer;

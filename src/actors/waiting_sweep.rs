@@ -12,7 +12,7 @@ use actix::prelude::*;
 
 use super::Node;
 use crate::store::outbox::{self, OutboxStats};
-use crate::store::{StoreError, commands, deliveries, idempotency, overview};
+use crate::store::{StoreError, commands, idempotency, overview, waiting};
 
 /// How often old commands and answers are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -107,8 +107,7 @@ async fn measure(node: &Node) {
 }
 
 async fn wake_regions(node: &Node) -> Result<(), StoreError> {
-    let regions =
-        node.database().transact(|conn| Box::pin(async move { deliveries::waiting_regions(conn).await })).await?;
+    let regions = node.database().transact(|conn| Box::pin(async move { waiting::regions(conn).await })).await?;
     metrics::gauge!("driver_tracker_regions_waiting").set(regions.len() as f64);
     if let Some(actors) = node.actors() {
         for region in regions {

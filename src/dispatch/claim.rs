@@ -5,6 +5,7 @@
 
 use super::lifecycle::{self, Grounds};
 use super::{DispatchError, Unit};
+use crate::domain::delivery::DeliveryStatus;
 use crate::domain::event::Actor;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::store::assignments::{self, DriverLock};
@@ -23,16 +24,28 @@ pub enum Claim {
     DriverGone,
 }
 
+/// What to do about an order that another transaction has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Leave it to that one.
+    Skip,
+    /// Wait for that one's end: an order that goes first must not be overtaken because somebody is just serving it.
+    Wait,
+}
+
 /// Gives `order` to `driver`, who stood `distance_m` metres from the pickup, if both are still free.
 pub async fn claim(
     unit: &mut Unit<'_>,
     order: DeliveryId,
     driver: DriverId,
     distance_m: f64,
+    patience: Patience,
 ) -> Result<Claim, DispatchError> {
-    let Some(mut delivery) = deliveries::lock_pending(unit.conn, order).await? else {
-        return Ok(Claim::OrderGone);
+    let found = match patience {
+        Patience::Skip => deliveries::lock_pending(unit.conn, order).await?,
+        Patience::Wait => deliveries::lock(unit.conn, order).await?.filter(|d| d.status == DeliveryStatus::Pending),
     };
+    let Some(mut delivery) = found else { return Ok(Claim::OrderGone) };
     match assignments::lock_chosen_driver(unit.conn, driver, unit.policy.seen_within_s).await? {
         DriverLock::Held => {}
         DriverLock::HeldByAnother => return Ok(Claim::DriverContended),

@@ -10,7 +10,7 @@ use crate::domain::ids::{ExternalId, ShopName};
 use crate::domain::order::NewOrder;
 use crate::domain::region::Region;
 use crate::store::deliveries::{self, Delivery};
-use crate::store::{StoreError, audit};
+use crate::store::{StoreError, audit, early_cancellations};
 
 /// What an order met.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub async fn receive_order(
         Some(mut delivery) => {
             let data = json!({"bodyHash": hex::encode(body_hash)});
             audit::append(unit.conn, delivery.id, AuditType::Created, unit.now, actor, &data).await?;
-            let cancelled = deliveries::take_cancellation(unit.conn, shop, order.seller_order_id.as_str()).await?;
+            let cancelled = early_cancellations::take(unit.conn, shop, order.seller_order_id.as_str()).await?;
             if let Some(reason) = cancelled {
                 lifecycle::cancel(unit, &mut delivery, &Ending::of(&reason), actor).await?;
             } else {
@@ -96,8 +96,7 @@ pub async fn receive_cancellation(
     deliveries::take_turn(unit.conn, shop, seller_order_id.as_str()).await?;
     let found = deliveries::lock_by_order(unit.conn, shop, seller_order_id.as_str()).await?;
     let Some(mut delivery) = found else {
-        deliveries::remember_cancellation(unit.conn, shop, seller_order_id.as_str(), channel_id.as_str(), reason)
-            .await?;
+        early_cancellations::remember(unit.conn, shop, seller_order_id.as_str(), channel_id.as_str(), reason).await?;
         return Ok(Cancelled::Remembered);
     };
     match delivery.status {

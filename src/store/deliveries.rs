@@ -39,21 +39,6 @@ statements! {
     UPDATE_STATE = "UPDATE deliveries SET status = $2, attempt = $3, driver_id = $4, assignment_id = $5,
                assigned_at = $6, picked_up_at = $7, delivered_at = $8, cancelled_at = $9, failure = $10,
                search_rounds = $11, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = $1";
-    WAITING_REGIONS = "SELECT region FROM deliveries WHERE status = 'PENDING' AND next_attempt_at <= clock_timestamp()
-        GROUP BY region ORDER BY min(created_at)";
-    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
-        WHERE d.status = 'PENDING' AND d.region = $1 AND d.next_attempt_at <= clock_timestamp()
-          AND ($2::timestamptz IS NULL OR (d.created_at, d.id) > ($2, $3))
-        ORDER BY d.created_at, d.id LIMIT $4";
-    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
-        WHERE d.status = 'PENDING' AND d.pickup_lat BETWEEN $1 AND $2
-          AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
-          AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
-        ORDER BY d.created_at, d.id LIMIT $9";
-    POSTPONE = "UPDATE deliveries SET search_rounds = search_rounds + 1,
-               next_attempt_at = clock_timestamp() + make_interval(secs => $2::double precision)
-        WHERE id IN (SELECT id FROM deliveries WHERE id = ANY($1) AND status = 'PENDING'
-                     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
     LIST = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
         WHERE ($1::text IS NULL OR d.status = $1) AND ($2::uuid IS NULL OR d.driver_id = $2)
           AND ($3::text IS NULL OR d.shop = $3) AND ($4::text IS NULL OR d.seller_order_id = $4)
@@ -61,10 +46,6 @@ statements! {
           AND ($7::timestamptz IS NULL OR d.created_at < $7) AND ($8::timestamptz IS NULL OR d.updated_at >= $8)
           AND ($9::timestamptz IS NULL OR (d.created_at, d.id) < ($9, $10))
         ORDER BY d.created_at DESC, d.id DESC LIMIT $11");
-    REMEMBER_CANCELLATION = "INSERT INTO early_cancellations (shop, seller_order_id, channel_id, reason)
-        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    TAKE_CANCELLATION = "DELETE FROM early_cancellations WHERE shop = $1 AND seller_order_id = $2
-        RETURNING coalesce(reason, '')";
 }
 
 /// A delivery as the table has it.
@@ -297,83 +278,6 @@ pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Resul
     Ok(())
 }
 
-/// Every region that has an order due for a search, the longest waiting first.
-pub async fn waiting_regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
-    let cells: Vec<i64> = query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
-    cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
-}
-
-/// An order that waits for a driver.
-#[derive(Clone, Copy, Debug)]
-pub struct WaitingOrder {
-    /// Which.
-    pub id: DeliveryId,
-    /// Where to fetch it.
-    pub pickup: Position,
-    /// Searches since it began to wait.
-    pub search_rounds: i32,
-    /// Above 1 it was somebody's before.
-    pub attempt: i32,
-    /// When it arrived.
-    pub created_at: DateTime<Utc>,
-}
-
-type WaitingRow = (Uuid, f64, f64, i32, i32, DateTime<Utc>);
-
-fn waiting_order((id, lat, lon, search_rounds, attempt, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
-    let pickup = Position::new(lat, lon).map_err(StoreError::corrupt)?;
-    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, attempt, created_at })
-}
-
-/// A page of a region's orders that are due, oldest first, after `after`.
-pub async fn waiting(
-    conn: &mut PgConnection,
-    region: Region,
-    after: Option<&WaitingOrder>,
-    limit: i64,
-) -> Result<Vec<WaitingOrder>, StoreError> {
-    let rows: Vec<WaitingRow> = query_as(WAITING)
-        .bind(region.as_i64())
-        .bind(after.map(|o| o.created_at))
-        .bind(after.map(|o| o.id.0))
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
-    rows.into_iter().map(waiting_order).collect()
-}
-
-/// A page of all orders that wait within reach of a place, due or not, oldest first, after `after`.
-pub async fn waiting_near(
-    conn: &mut PgConnection,
-    place: &Position,
-    radius_m: f64,
-    after: Option<&WaitingOrder>,
-    limit: i64,
-) -> Result<Vec<WaitingOrder>, StoreError> {
-    let boxes = place.boxes_around(radius_m);
-    let (first, second) = (boxes[0], boxes[boxes.len() - 1]);
-    let rows: Vec<WaitingRow> = query_as(WAITING_NEAR)
-        .bind(first.min_lat)
-        .bind(first.max_lat)
-        .bind(first.min_lon)
-        .bind(first.max_lon)
-        .bind(second.min_lon)
-        .bind(second.max_lon)
-        .bind(after.map(|o| o.created_at))
-        .bind(after.map(|o| o.id.0))
-        .bind(limit)
-        .fetch_all(conn)
-        .await?;
-    rows.into_iter().map(waiting_order).collect()
-}
-
-/// Puts off the next search for orders that nobody could be found for.
-pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;
-    Ok(())
-}
-
 /// Which deliveries a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
@@ -416,31 +320,4 @@ pub async fn list(conn: &mut PgConnection, filter: &DeliveryFilter) -> Result<Ve
         .fetch_all(conn)
         .await?;
     rows.into_iter().map(Delivery::try_from).collect()
-}
-
-/// Remembers that an order, not yet known, is called off.
-pub async fn remember_cancellation(
-    conn: &mut PgConnection,
-    shop: &ShopName,
-    seller_order_id: &str,
-    channel_id: &str,
-    reason: Option<&str>,
-) -> Result<(), StoreError> {
-    query(REMEMBER_CANCELLATION)
-        .bind(shop.as_str())
-        .bind(seller_order_id)
-        .bind(channel_id)
-        .bind(reason)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Takes the remembered cancellation of an order, with its reason (empty when none was given).
-pub async fn take_cancellation(
-    conn: &mut PgConnection,
-    shop: &ShopName,
-    seller_order_id: &str,
-) -> Result<Option<String>, StoreError> {
-    Ok(query_scalar(TAKE_CANCELLATION).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }

@@ -40,6 +40,7 @@ pub mod credentials;
 mod database;
 pub mod deliveries;
 pub mod drivers;
+pub mod early_cancellations;
 mod error;
 pub mod idempotency;
 pub mod outbox;
@@ -49,6 +50,7 @@ pub mod schema;
 pub mod sessions;
 pub mod shops;
 mod statement;
+pub mod waiting;
 
 pub use database::{Database, Work};
 pub use error::StoreError;
@@ -62,6 +64,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         credentials::STATEMENTS,
         deliveries::STATEMENTS,
         drivers::STATEMENTS,
+        early_cancellations::STATEMENTS,
         idempotency::STATEMENTS,
         outbox::STATEMENTS,
         overview::STATEMENTS,
@@ -69,6 +72,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         schema::STATEMENTS,
         sessions::STATEMENTS,
         shops::STATEMENTS,
+        waiting::STATEMENTS,
     ]
     .concat()
 }

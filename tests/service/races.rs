@@ -44,13 +44,13 @@ async fn two_hundred_orders_race_for_a_hundred_drivers_and_the_rest_are_served_o
     assert_eq!(world.count("SELECT count(*) FROM assignments").await, 100, "nobody was given and taken again");
 
     // One by one: whoever becomes free gets the oldest order.
-    for driver in &fleet[..8] {
+    for driver in &fleet[..40] {
         let oldest = oldest_waiting(&world).await.expect("an order that waits").to_string();
         deliver_next(driver).await;
         driver.assignment(&oldest).await;
     }
     // And the rest all at once, until nothing waits.
-    let rounds = fleet[8..].iter().map(deliver_next);
+    let rounds = fleet[40..].iter().map(deliver_next);
     together(rounds).await;
     eventually("nothing waits any more", SOON, || async { oldest_waiting(&world).await.is_none().then_some(()) }).await;
     world.finish().await;

@@ -68,7 +68,7 @@ impl Plan {
 pub(super) fn settings(database_url: &str, redis_url: &str, prefix: &str) -> Env {
     [
         ("DATABASE_URL", database_url),
-        ("DATABASE_MAX_CONNECTIONS", "8"),
+        ("DATABASE_MAX_CONNECTIONS", "10"),
         ("REDIS_URL", redis_url),
         ("REDIS_KEY_PREFIX", prefix),
         ("LISTEN_ADDR", "127.0.0.1:0"),

@@ -199,9 +199,9 @@ impl World {
     /// Drivers on duty at the places, spread over the nodes, whom orders can be given to.
     pub async fn fleet(&self, places: &[Place]) -> Vec<Driver> {
         let mut fleet = Vec::new();
-        for (group, chunk) in places.chunks(16).enumerate() {
+        for (group, chunk) in places.chunks(6).enumerate() {
             let work = chunk.iter().enumerate().map(|(n, place)| async move {
-                let node = &self.nodes[(group * 16 + n) % self.nodes.len()];
+                let node = &self.nodes[(group * 6 + n) % self.nodes.len()];
                 let mut driver = self.connected_at(node, *place).await;
                 driver.come_on_duty().await;
                 driver

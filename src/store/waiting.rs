@@ -1,0 +1,106 @@
+//! Orders that wait for a driver, oldest first.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
+use crate::domain::ids::DeliveryId;
+use crate::domain::position::Position;
+use crate::domain::region::Region;
+
+statements! {
+    WAITING_REGIONS = "SELECT region FROM deliveries WHERE status = 'PENDING' AND next_attempt_at <= clock_timestamp()
+        GROUP BY region ORDER BY min(created_at)";
+    WAITING = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
+        WHERE d.status = 'PENDING' AND d.region = $1 AND d.next_attempt_at <= clock_timestamp()
+          AND ($2::timestamptz IS NULL OR (d.created_at, d.id) > ($2, $3))
+        ORDER BY d.created_at, d.id LIMIT $4";
+    WAITING_NEAR = "SELECT d.id, d.pickup_lat, d.pickup_lon, d.search_rounds, d.attempt, d.created_at FROM deliveries d
+        WHERE d.status = 'PENDING' AND d.pickup_lat BETWEEN $1 AND $2
+          AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
+          AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
+        ORDER BY d.created_at, d.id LIMIT $9";
+    POSTPONE = "UPDATE deliveries SET search_rounds = search_rounds + 1,
+               next_attempt_at = clock_timestamp() + make_interval(secs => $2::double precision)
+        WHERE id IN (SELECT id FROM deliveries WHERE id = ANY($1) AND status = 'PENDING'
+                     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
+}
+
+/// Every region that has an order due for a search, the longest waiting first.
+pub async fn regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
+    let cells: Vec<i64> = query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
+    cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
+}
+
+/// An order that waits for a driver.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingOrder {
+    /// Which.
+    pub id: DeliveryId,
+    /// Where to fetch it.
+    pub pickup: Position,
+    /// Searches since it began to wait.
+    pub search_rounds: i32,
+    /// Above 1 it was somebody's before.
+    pub attempt: i32,
+    /// When it arrived.
+    pub created_at: DateTime<Utc>,
+}
+
+type WaitingRow = (Uuid, f64, f64, i32, i32, DateTime<Utc>);
+
+fn waiting_order((id, lat, lon, search_rounds, attempt, created_at): WaitingRow) -> Result<WaitingOrder, StoreError> {
+    let pickup = Position::new(lat, lon).map_err(StoreError::corrupt)?;
+    Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, attempt, created_at })
+}
+
+/// A page of a region's orders that are due, oldest first, after `after`.
+pub async fn of_region(
+    conn: &mut PgConnection,
+    region: Region,
+    after: Option<&WaitingOrder>,
+    limit: i64,
+) -> Result<Vec<WaitingOrder>, StoreError> {
+    let rows: Vec<WaitingRow> = query_as(WAITING)
+        .bind(region.as_i64())
+        .bind(after.map(|o| o.created_at))
+        .bind(after.map(|o| o.id.0))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(waiting_order).collect()
+}
+
+/// A page of all orders that wait within reach of a place, due or not, oldest first, after `after`.
+pub async fn near(
+    conn: &mut PgConnection,
+    place: &Position,
+    radius_m: f64,
+    after: Option<&WaitingOrder>,
+    limit: i64,
+) -> Result<Vec<WaitingOrder>, StoreError> {
+    let boxes = place.boxes_around(radius_m);
+    let (first, second) = (boxes[0], boxes[boxes.len() - 1]);
+    let rows: Vec<WaitingRow> = query_as(WAITING_NEAR)
+        .bind(first.min_lat)
+        .bind(first.max_lat)
+        .bind(first.min_lon)
+        .bind(first.max_lon)
+        .bind(second.min_lon)
+        .bind(second.max_lon)
+        .bind(after.map(|o| o.created_at))
+        .bind(after.map(|o| o.id.0))
+        .bind(limit)
+        .fetch_all(conn)
+        .await?;
+    rows.into_iter().map(waiting_order).collect()
+}
+
+/// Puts off the next search for orders that nobody could be found for.
+pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;
+    Ok(())
+}
