@@ -105,6 +105,7 @@ pub const METRICS: &[Metric] = &[
     counter("driver_tracker_redis_hints_dropped_total", &[], "Hints from other nodes that found no room"),
     counter("driver_tracker_presence_swept_total", &[], "Silent drivers taken out of the GEO set"),
     gauge("driver_tracker_silence_outage", "1 while so many drivers are silent that nobody is judged"),
+    counter("driver_tracker_actor_restarts_total", &["actor"], "Actors started anew after a panic, by actor"),
 ];
 
 #[cfg(test)]
