@@ -260,7 +260,7 @@ impl Ledger {
         inner.drivers.iter_mut().for_each(|driver| driver.history.prune(now));
         let (since, acked) = inner.acked_before;
         let passed_s = now.saturating_sub(since).as_secs_f64();
-        if passed_s > 0.5 {
+        if passed_s > 4.5 {
             inner.progress.heartbeats_acked_per_s = (inner.progress.heartbeats_acked - acked) as f64 / passed_s;
             inner.acked_before = (now, inner.progress.heartbeats_acked);
         }
