@@ -20,6 +20,8 @@ pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>
 
 /// How long a free connection is waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2500);
+/// What is said of work that did not end in time.
+const LATE: &str = "no answer in time";
 /// How long one piece of work may take before its connection is thrown away.
 const WORK_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a caller waits for the answer: within the five seconds that the contract gives a 503.
@@ -100,8 +102,8 @@ impl Database {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(join)) => Err(StoreError::Corrupt(format!("database work ended early: {join}")).into()),
             Err(_) => {
-                self.note_failure();
-                Err(StoreError::Unavailable("no answer in time".to_owned()).into())
+                self.note_failure(LATE);
+                Err(StoreError::Unavailable(LATE.to_owned()).into())
             }
         }
     }
@@ -130,15 +132,15 @@ impl Database {
         .await;
         outcome.unwrap_or_else(|_| {
             drop(connection.detach());
-            self.note_failure();
-            Err(StoreError::Unavailable("no answer in time".to_owned()).into())
+            self.note_failure(LATE);
+            Err(StoreError::Unavailable(LATE.to_owned()).into())
         })
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
         let error = StoreError::from(error);
         if error.is_unavailable() {
-            self.note_failure();
+            self.note_failure(&error.to_string());
         }
         error
     }
@@ -149,9 +151,9 @@ impl Database {
         }
     }
 
-    fn note_failure(&self) {
+    fn note_failure(&self, why: &str) {
         if !self.health.out.swap(true, Ordering::Relaxed) {
-            tracing::error!("PostgreSQL does not answer");
+            tracing::error!(why, "PostgreSQL does not answer as it should");
         }
         let now_ms = self.health.started.elapsed().as_millis() as u64;
         self.health.healthy_since_ms.fetch_max(now_ms.max(1), Ordering::Relaxed);
