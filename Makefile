@@ -38,5 +38,5 @@ check: ## Format, lints, docs, dependencies, and who imports whom
 	@scripts/deny.sh
 	cargo test --locked --test service architecture
 
-setup: ## Install what is missing (PostgreSQL and Redis, neither started)
+setup: ## Install what is missing (PostgreSQL, Redis, PgBouncer; none is started)
 	@scripts/setup.sh test

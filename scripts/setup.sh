@@ -2,11 +2,11 @@
 # Makes sure that what the project needs is there, and installs what can be installed.
 #
 #   scripts/setup.sh run      Rust, a C compiler; PostgreSQL and Redis unless DATABASE_URL and REDIS_URL name others
-#   scripts/setup.sh test     Rust, a C compiler, PostgreSQL and Redis
+#   scripts/setup.sh test     Rust, a C compiler, PostgreSQL, Redis and PgBouncer
 #   scripts/setup.sh check    Rust, a C compiler
 #   scripts/setup.sh packages NAME…    as root, on Debian and its like: these packages, and no server started
 #
-# No server of the system is started, stopped or changed: the project runs PostgreSQL and Redis itself, on data of its own.
+# No server of the system is started, stopped or changed: the project runs them itself, on data of its own.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -52,6 +52,7 @@ missing_packages() {
     test)
         have_postgres || printf ' postgresql'
         command -v redis-server >/dev/null || printf ' redis-server'
+        command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || printf ' pgbouncer'
         ;;
     esac
 }
@@ -74,7 +75,7 @@ install_packages() {
 #!/bin/sh
 # Made by driver-tracker's set-up while it installs packages; it can be deleted.
 for word; do
-    case $word in postgresql* | redis*) exit 101 ;; esac
+    case $word in postgresql* | redis* | pgbouncer*) exit 101 ;; esac
 done
 exit 0
 POLICY
@@ -95,13 +96,15 @@ POLICY
         ;;
     esac
     $install "$@"
-    case " $* " in *" redis-server "*)
-        # The package turns its service on, which would start it with the machine.
-        if command -v systemctl >/dev/null; then
-            systemctl disable --now redis-server.service >/dev/null 2>&1 || true
-        fi
-        ;;
-    esac
+    # These packages turn their services on, which would start them with the machine.
+    for package in redis-server pgbouncer; do
+        case " $* " in *" $package "*)
+            if command -v systemctl >/dev/null; then
+                systemctl disable --now "$package.service" >/dev/null 2>&1 || true
+            fi
+            ;;
+        esac
+    done
 }
 
 # Gets the packages that are missing, or says who must.

@@ -21,6 +21,7 @@ mod node_death;
 mod operators_deliveries;
 mod operators_drivers;
 mod orders;
+mod pooler;
 mod postgres_out;
 mod races;
 mod redis_out;

@@ -13,6 +13,8 @@ use super::judge::{self, Freedom, History, Verdict, Window};
 use super::report::{Latency, NearestCounts, Progress, Report};
 use crate::domain::position::Position;
 
+/// Rates are averages over so long.
+const RATE_OVER: Duration = Duration::from_secs(5);
 /// An order is judged so long after its answer: by then every assignment that was made meanwhile has been heard of
 /// (an unacknowledged one is repeated every 5 s).
 const JUDGE_AFTER: Duration = Duration::from_secs(6);
@@ -67,7 +69,8 @@ struct Inner {
     to_socket: Histogram<u64>,
     waited: Histogram<u64>,
     progress: Progress,
-    acked_before: (Duration, u64),
+    /// When so many heartbeats had been acknowledged, over the last few seconds.
+    acked_marks: VecDeque<(Duration, u64)>,
     report: Report,
     last_change: Duration,
 }
@@ -92,7 +95,7 @@ impl Ledger {
             to_socket: histogram(),
             waited: histogram(),
             progress,
-            acked_before: (Duration::ZERO, 0),
+            acked_marks: VecDeque::from([(Duration::ZERO, 0)]),
             report: Report::default(),
             last_change: Duration::ZERO,
         }))
@@ -258,12 +261,7 @@ impl Ledger {
         let mut inner = self.lock();
         inner.judge(now, all);
         inner.drivers.iter_mut().for_each(|driver| driver.history.prune(now));
-        let (since, acked) = inner.acked_before;
-        let passed_s = now.saturating_sub(since).as_secs_f64();
-        if passed_s > 4.5 {
-            inner.progress.heartbeats_acked_per_s = (inner.progress.heartbeats_acked - acked) as f64 / passed_s;
-            inner.acked_before = (now, inner.progress.heartbeats_acked);
-        }
+        inner.measure_acks(now);
         let waiting = |order: &&Order| order.answer.is_some() && order.on_socket_after.is_none() && !order.ended;
         inner.progress.orders_waiting = inner.orders.values().filter(waiting).count() as u64;
         inner.progress.elapsed = now;
@@ -293,6 +291,19 @@ impl Ledger {
 }
 
 impl Inner {
+    /// The rate over the last few seconds: drivers speak together, so that one second alone says little.
+    fn measure_acks(&mut self, now: Duration) {
+        self.acked_marks.push_back((now, self.progress.heartbeats_acked));
+        while self.acked_marks.len() > 2 && now.saturating_sub(self.acked_marks[0].0) > RATE_OVER {
+            self.acked_marks.pop_front();
+        }
+        let (since, acked) = self.acked_marks[0];
+        let passed_s = now.saturating_sub(since).as_secs_f64();
+        if passed_s > 0.5 {
+            self.progress.heartbeats_acked_per_s = (self.progress.heartbeats_acked - acked) as f64 / passed_s;
+        }
+    }
+
     /// Records the time to the socket once both the answer and the frame are known; they come in either order.
     fn record_way(&mut self, seller_order_id: &str) {
         let Some(order) = self.orders.get(seller_order_id) else { return };
