@@ -99,7 +99,7 @@ impl Workspace {
             let path = path.to_owned();
             move |error| WorkspaceError::File(path, error)
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed(dir))?;
         let dir = dir.canonicalize().map_err(failed(dir))?;
         let path = dir.join("lock");
         let options = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).clone();
