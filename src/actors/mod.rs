@@ -16,6 +16,7 @@ pub mod presence_writer;
 pub mod reconciler;
 pub mod revive;
 pub mod session_directory;
+mod session_pace;
 pub mod silence_judge;
 pub mod waiting_sweep;
 

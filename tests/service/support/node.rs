@@ -86,6 +86,14 @@ impl Node {
         Some(http::try_send(self.api().request("GET", "/health")).await.ok()?.body)
     }
 
+    /// What one series of `/metrics` counts, by its name and labels as they stand there; 0 before its first count.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.metrics_address);
+        let text = http::try_send(self.client.get(url)).await.expect("the metrics").text;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// Everything that the program printed so far, a line each.
     pub fn log_lines(&self) -> Vec<String> {
         self.logs.lock().expect("the logs").clone()
