@@ -6,13 +6,16 @@
 
 pub mod assignment_coordinator;
 pub mod command_courier;
+mod comparison;
 pub mod driver_desk;
 pub mod driver_session;
 pub mod finder;
 mod frame_budget;
+mod lease;
 pub mod node;
 pub mod outbox_relay;
 pub mod presence_writer;
+mod rebuild;
 pub mod reconciler;
 pub mod revive;
 pub mod session_directory;

@@ -153,7 +153,9 @@ impl<'a> Reader<'a> {
             _ => Err("must be auto or off".to_owned()),
         });
         let key_prefix = self.optional("REDIS_KEY_PREFIX", parse::name);
-        Some(RedisConfig { url: url?, cluster: cluster?, key_prefix: key_prefix?.unwrap_or_default() })
+        let compare_every = self.millis("REDIS_COMPARE_EVERY_MS", 1000, 86_400_000);
+        let key_prefix = key_prefix?.unwrap_or_default();
+        Some(RedisConfig { url: url?, cluster: cluster?, key_prefix, compare_every: compare_every? })
     }
 
     /// The two listeners, which may not want the same port.

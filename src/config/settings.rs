@@ -168,6 +168,12 @@ pub const SETTINGS: &[Setting] = &[
         "Stands before every key in Redis, so that several services can share one; letters, digits and : . _ -, at most 64",
     ),
     plain(
+        Redis,
+        "REDIS_COMPARE_EVERY_MS",
+        "60000",
+        "How often all of Redis is compared with PostgreSQL and mended, a page a second, 1000 to 86400000",
+    ),
+    plain(
         Addresses,
         "LISTEN_ADDR",
         "127.0.0.1:8080",

@@ -94,6 +94,8 @@ pub struct RedisConfig {
     pub cluster: RedisCluster,
     /// Stands before every key; may be empty.
     pub key_prefix: String,
+    /// How often all of it is compared with PostgreSQL.
+    pub compare_every: Duration,
 }
 
 /// Whether Redis is a cluster. `on` is refused for now.

@@ -44,6 +44,10 @@ statements! {
                (extract(epoch FROM clock_timestamp() - p.last_seen_at) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
         WHERE d.active AND ($1::uuid IS NULL OR d.id > $1) ORDER BY d.id LIMIT $2";
+    PAGE_FOR_COMPARISON = "SELECT id, epoch, status, on_duty, used_slots, active FROM drivers
+        WHERE ($1::uuid IS NULL OR id > $1)
+          AND changed_at < clock_timestamp() - make_interval(secs => $2::double precision)
+        ORDER BY id LIMIT $3";
     // Whoever is on duty, or has an order that is not fetched yet; silent since their last word or their last change.
     SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
                - greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at)) * 1000)::bigint AS silent_ms
@@ -356,6 +360,25 @@ pub async fn page_for_rebuild(
             })
         })
         .collect()
+}
+
+#[derive(FromRow)]
+struct ComparedRow {
+    #[sqlx(flatten)]
+    changed: ChangedRow,
+    active: bool,
+}
+
+/// Drivers in order of id, after `after`, whose state did not change within the last `seconds`; and whether each is active.
+pub async fn page_for_comparison(
+    conn: &mut PgConnection,
+    after: Option<DriverId>,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<(DriverChanged, bool)>, StoreError> {
+    let rows: Vec<ComparedRow> =
+        query_as(PAGE_FOR_COMPARISON).bind(after.map(|id| id.0)).bind(seconds).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(|row| Ok((row.changed.try_into()?, row.active))).collect()
 }
 
 /// A driver of whom nothing was heard for long.
