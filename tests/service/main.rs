@@ -8,6 +8,7 @@ mod access;
 mod architecture;
 mod cancellations;
 mod configuration;
+mod doctor;
 mod drain;
 mod driver_http;
 mod events;
