@@ -28,7 +28,7 @@ CREATE INDEX assignments_by_driver ON assignments (driver_id, created_at);
 
 -- Makes the partition of a day (UTC) unless it is there, or fixes of that day lie in the default partition already. False
 -- when the role may not make tables; then the default partition takes that day's fixes.
-CREATE FUNCTION make_delivery_track_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION make_delivery_track_day(day date) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     partition text := 'delivery_track_' || to_char(day, 'YYYYMMDD');
     begins timestamptz := day::timestamp AT TIME ZONE 'UTC';
@@ -46,7 +46,7 @@ END $$;
 
 -- Forgets fixes before a day (UTC): whole partitions at once, and up to `most` rows of the default partition. How many
 -- partitions went.
-CREATE FUNCTION forget_delivery_track_before(day date, most integer) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION forget_delivery_track_before(day date, most integer) RETURNS integer LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     partition text;
     gone integer := 0;

@@ -17,6 +17,7 @@ use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
 use crate::actors::silence_judge::SilenceJudge;
+use crate::actors::track_writer::TrackWriterHandle;
 use crate::actors::waiting_sweep::WaitingSweep;
 use crate::config::Config;
 use crate::domain::ids::ShopName;
@@ -144,7 +145,8 @@ impl Service {
         let deadline = Instant::now() + shutdown.grace;
         send_away(&node, shutdown.grace / 2).await;
         if let Some(actors) = node.actors() {
-            actors.writer.flush(remaining(deadline).min(Duration::from_secs(5))).await;
+            let limit = remaining(deadline).min(Duration::from_secs(5));
+            tokio::join!(actors.writer.flush(limit), actors.tracks.flush(limit));
         }
         node.stop();
         // The servers end their connections gracefully; what does not end within the grace is cut off.
@@ -254,6 +256,7 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
     node.set_actors(Handles {
         coordinators: Coordinators::new(node.clone(), handle.clone()),
         writer: PresenceWriterHandle::start(node.clone(), &handle),
+        tracks: TrackWriterHandle::start(node.clone(), &handle),
         relay: RelayHandle::start(node.clone(), destination, &handle),
         courier: CourierHandle::start(node.clone(), &handle),
     });
@@ -271,6 +274,7 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
             judge.addr();
             if let Some(actors) = relay_of.actors() {
                 actors.relay.wake();
+                actors.tracks.look();
             }
         }
     });

@@ -173,7 +173,7 @@ impl DriverDesk {
             })
             .await?;
         let mut filter = JumpFilter::new(f64::from(self.node.config().heartbeat.fix_max_speed_kmh), known);
-        let tally = Tally::of(fixes, &mut filter);
+        let mut tally = Tally::of(fixes, &mut filter);
         let slot = Slot {
             fix: filter.believed(),
             received_at: Utc::now(),
@@ -184,6 +184,7 @@ impl DriverDesk {
         };
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(driver, slot);
+            actors.tracks.offer(driver, tally.take_believed());
         }
         Ok(tally)
     }
@@ -192,6 +193,8 @@ impl DriverDesk {
 /// What came of several fixes.
 pub struct Tally {
     accepted: usize,
+    /// Every one that was, by time: the newest says where the driver is, all of them where they went.
+    believed: Vec<Fix>,
     refused: Vec<(usize, FixRefusal)>,
 }
 
@@ -206,15 +209,20 @@ impl Tally {
             }
         }
         believable.sort_by_key(|(_, fix)| fix.time);
-        let mut accepted = 0;
+        let mut believed = Vec::with_capacity(believable.len());
         for (index, fix) in believable {
             match filter.judge(fix) {
-                Ok(()) => accepted += 1,
+                Ok(()) => believed.push(fix),
                 Err(refusal) => refused.push((index, refusal)),
             }
         }
         refused.sort_by_key(|(index, _)| *index);
-        Self { accepted, refused }
+        Self { accepted: believed.len(), believed, refused }
+    }
+
+    /// The fixes that were believed, for the track.
+    pub fn take_believed(&mut self) -> Vec<Fix> {
+        std::mem::take(&mut self.believed)
     }
 
     /// What the driver is told.

@@ -28,8 +28,10 @@ use super::session_pace::SessionPace;
 use crate::dispatch::DispatchError;
 use crate::dispatch::duty::ASKED_BY_DRIVER;
 use crate::dispatch::session::{self, DriverSnapshot};
+use crate::domain::driver::Attention;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
+use crate::domain::position::Fix;
 use crate::protocol::inbound::name_of;
 use crate::protocol::{
     Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
@@ -226,14 +228,18 @@ impl DriverSession {
     fn frame(&mut self, frame: Frame, ctx: &mut Ctx) {
         match frame.body {
             FrameBody::Heartbeat { seq, fix } => {
-                if let Some(Err(refusal)) = fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix))) {
-                    send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal));
+                match fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix).map(|()| fix))) {
+                    Some(Err(refusal)) => send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal)),
+                    Some(Ok(fix)) if self.is_followed() => self.track([fix]),
+                    Some(Ok(_)) | None => {}
                 }
                 self.alive(Some(seq), ctx);
             }
             FrameBody::Batch { fixes } => {
-                let told = Tally::of(fixes, &mut self.filter);
+                let mut told = Tally::of(fixes, &mut self.filter);
                 self.alive(None, ctx);
+                // They may be of an order that is over by now.
+                self.track(told.take_believed());
                 send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
             }
             FrameBody::Ack { message_id } => {
@@ -257,6 +263,18 @@ impl DriverSession {
         };
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(self.identity.driver_id, slot);
+        }
+    }
+
+    /// Whether the driver has a delivery in hand, as far as this session knows.
+    fn is_followed(&self) -> bool {
+        self.pace.is_some_and(|pace| pace.attention() == Attention::Busy)
+    }
+
+    /// Offers believed fixes to the track.
+    fn track(&self, fixes: impl IntoIterator<Item = Fix>) {
+        if let Some(actors) = self.node.actors() {
+            actors.tracks.offer(self.identity.driver_id, fixes);
         }
     }
 

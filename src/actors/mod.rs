@@ -21,6 +21,7 @@ pub mod revive;
 pub mod session_directory;
 mod session_pace;
 pub mod silence_judge;
+pub mod track_writer;
 pub mod waiting_sweep;
 
 pub use node::Node;

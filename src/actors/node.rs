@@ -14,6 +14,7 @@ use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
 use super::session_directory::SessionDirectory;
+use super::track_writer::TrackWriterHandle;
 use crate::config::Config;
 use crate::dispatch::{DispatchError, Effects, Policy, Unit};
 use crate::domain::driver::{Attention, DriverStatus};
@@ -63,6 +64,8 @@ pub struct Handles {
     pub coordinators: Coordinators,
     /// Heartbeats on their way to storage.
     pub writer: PresenceWriterHandle,
+    /// Tracks of deliveries on their way to PostgreSQL.
+    pub tracks: TrackWriterHandle,
     /// Events on their way to shops.
     pub relay: RelayHandle,
     /// Commands on their way to sessions.

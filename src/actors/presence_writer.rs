@@ -31,6 +31,8 @@ const BATCH: usize = 2048;
 const MAILBOX: usize = 2;
 /// Positions written to PostgreSQL in one statement.
 const STORE_BATCH: usize = 1000;
+/// Between looks whether positions on their way have arrived.
+const STORE_PAUSE: Duration = Duration::from_millis(50);
 /// Pause before heartbeats that could be stored nowhere are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -56,9 +58,9 @@ pub struct Slot {
 #[rtype(result = "()")]
 struct Flush;
 
-/// Time to write positions to PostgreSQL; the reply comes when they are there.
+/// Time to write positions to PostgreSQL; the reply comes when they are there, or is `false` while others are on their way.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 struct Store;
 
 /// How heartbeats reach the writer.
@@ -77,6 +79,7 @@ impl PresenceWriterHandle {
             node: node.clone(),
             slots: shared.clone(),
             unstored: HashMap::new(),
+            storing: false,
         });
         let writer = Arc::new(writer);
         Self { slots, writer }
@@ -107,7 +110,12 @@ impl PresenceWriterHandle {
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
         let _ = self.writer.addr().send(Flush).timeout(limit).await;
-        let _ = self.writer.addr().send(Store).timeout(limit).await;
+        let storing = async {
+            while matches!(self.writer.addr().send(Store).await, Ok(false)) {
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, storing).await;
     }
 }
 
@@ -117,6 +125,8 @@ pub struct PresenceWriter {
     slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
     /// What Redis has and PostgreSQL does not have yet.
     unstored: HashMap<DriverId, Slot>,
+    /// Some of it is on its way.
+    storing: bool,
 }
 
 impl Actor for PresenceWriter {
@@ -151,15 +161,20 @@ impl Handler<Flush> for PresenceWriter {
 }
 
 impl Handler<Store> for PresenceWriter {
-    type Result = AtomicResponse<Self, ()>;
+    type Result = ResponseActFuture<Self, bool>;
 
+    /// Not atomic: heartbeats go on while PostgreSQL takes its time. One at a time, so that a PostgreSQL that hangs is not
+    /// asked ever more; the upsert bears what overtakes it.
     fn handle(&mut self, _: Store, _: &mut Self::Context) -> Self::Result {
+        if std::mem::replace(&mut self.storing, true) {
+            return Box::pin(fut::ready(false));
+        }
         let batch: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
         let node = self.node.clone();
         let work = async move {
             for (number, chunk) in batch.chunks(STORE_BATCH).enumerate() {
                 if let Err(error) = store(&node, chunk).await {
-                    // A PostgreSQL that hangs is not asked once more for each chunk: heartbeats wait behind this.
+                    // A PostgreSQL that hangs is not asked once more for each chunk.
                     let failed = batch[number * STORE_BATCH..].to_vec();
                     tracing::debug!(error = %error, drivers = failed.len(), "positions were not stored; trying again");
                     return failed;
@@ -167,11 +182,13 @@ impl Handler<Store> for PresenceWriter {
             }
             Vec::new()
         };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, this, _| {
+        Box::pin(work.into_actor(self).map(|failed, this, _| {
+            this.storing = false;
             for (driver, slot) in failed {
                 this.unstored.entry(driver).or_insert(slot);
             }
-        })))
+            true
+        }))
     }
 }
 

@@ -318,6 +318,12 @@ pub const SETTINGS: &[Setting] = &[
         "How often positions are written to PostgreSQL, 100 to 600000; below HEARTBEAT_TTL_MS",
     ),
     plain(
+        Heartbeats,
+        "TRACK_RETENTION_DAYS",
+        "30",
+        "How many days the tracks of deliveries are kept, 1 to 36500; 0: for ever",
+    ),
+    plain(
         Assignment,
         "ASSIGNMENT_WAIT_MS",
         "250",

@@ -177,6 +177,8 @@ pub struct HeartbeatConfig {
     pub fix_max_speed_kmh: u32,
     /// How often positions go to PostgreSQL.
     pub position_flush: Duration,
+    /// How many days tracks are kept after their own; `None`: for ever.
+    pub track_retention_days: Option<i32>,
 }
 
 impl HeartbeatConfig {

@@ -29,6 +29,7 @@ mod request_id;
 mod routes;
 mod shapes;
 mod shops;
+mod track;
 mod webhook;
 mod whereabouts;
 mod ws;
@@ -67,6 +68,7 @@ fn operator_scope() -> impl actix_web::dev::HttpServiceFactory {
         .configure(drivers::configure)
         .configure(driver_tokens::configure)
         .configure(deliveries::configure)
+        .configure(track::configure)
         .configure(delivery_actions::configure)
         .configure(events::configure)
         .configure(shops::configure)

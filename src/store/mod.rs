@@ -51,6 +51,7 @@ pub mod schema;
 pub mod sessions;
 pub mod shops;
 mod statement;
+pub mod tracks;
 pub mod waiting;
 
 pub use database::{Database, Work};
@@ -74,6 +75,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         schema::STATEMENTS,
         sessions::STATEMENTS,
         shops::STATEMENTS,
+        tracks::STATEMENTS,
         waiting::STATEMENTS,
     ]
     .concat()

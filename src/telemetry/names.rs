@@ -84,6 +84,12 @@ pub const METRICS: &[Metric] = &[
         "Heartbeats stored in redis, or in postgresql while Redis is out",
     ),
     histogram("driver_tracker_heartbeat_batch_size", SIZES, &[], "Heartbeats written in one batch"),
+    counter("driver_tracker_track_fixes_stored_total", &[], "Fixes stored for the tracks of deliveries"),
+    counter(
+        "driver_tracker_track_fixes_dropped_total",
+        &[],
+        "Fixes that found no room while PostgreSQL did not take those before them",
+    ),
     counter(
         "driver_tracker_events_posted_total",
         &["outcome"],

@@ -35,4 +35,5 @@ mod secrets;
 mod sessions;
 mod silence;
 mod statements;
+mod tracks;
 mod webhook_answers;

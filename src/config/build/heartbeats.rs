@@ -18,6 +18,7 @@ impl Reader<'_> {
         let position_flush = self.millis("POSITION_FLUSH_MS", 100, 600_000);
         let fix_max_speed_kmh = self.count("FIX_MAX_SPEED_KMH", 0, 2000);
         let fix_rules = self.fix_rules();
+        let track_retention_days = self.count("TRACK_RETENTION_DAYS", 0, 36_500);
         if let Some(ttl) = ttl {
             self.beside_ttl(ttl, interval, offline_after, position_flush);
         }
@@ -28,6 +29,7 @@ impl Reader<'_> {
             interval_busy,
             interval_idle,
             fix_rules: fix_rules?,
+            track_retention_days: i32::try_from(track_retention_days?).ok().filter(|days| *days > 0),
             interval: interval?,
             ttl: ttl?,
             offline_after: offline_after?,

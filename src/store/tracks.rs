@@ -1,0 +1,98 @@
+//! Where drivers went with a delivery in hand. Keyed by driver and time: deliveries of one driver share their fixes, and
+//! `assignments` tells which fix was whose.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::StoreError;
+use super::statement::{query, query_as, query_scalar};
+use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
+use crate::domain::position::Fix;
+
+statements! {
+    // Only what lies within an assignment: one that runs, or one of the last days for fixes that come late.
+    RECORD = "INSERT INTO delivery_track (driver_id, fix_time, lat, lon)
+        SELECT u.driver_id, u.fix_time, u.lat, u.lon
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::double precision[], $4::double precision[])
+             AS u (driver_id, fix_time, lat, lon)
+        WHERE EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.state = 'ACTIVE'
+                      AND a.created_at <= u.fix_time)
+           OR EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.ended_at >= u.fix_time
+                      AND a.created_at <= u.fix_time AND a.created_at > u.fix_time - interval '2 days')
+        ORDER BY u.driver_id, u.fix_time
+        ON CONFLICT (driver_id, fix_time) DO NOTHING";
+    OF_DELIVERY = "SELECT a.id, a.driver_id, a.attempt, t.fix_time, t.lat, t.lon
+        FROM assignments a JOIN delivery_track t ON t.driver_id = a.driver_id AND t.fix_time >= a.created_at
+             AND t.fix_time <= coalesce(a.ended_at, 'infinity')
+        WHERE a.delivery_id = $1 ORDER BY a.attempt, a.created_at, a.id, t.fix_time LIMIT $2";
+    MAKE_DAY = "SELECT make_delivery_track_day((clock_timestamp() AT TIME ZONE 'UTC')::date + $1::integer)";
+    FORGET = "SELECT forget_delivery_track_before(
+        (clock_timestamp() AT TIME ZONE 'UTC' - make_interval(days => $1::integer))::date, $2::integer)";
+}
+
+/// Keeps the fixes of drivers who had a delivery in hand at that time, and no other; how many. Repeats are no harm.
+pub async fn record(conn: &mut PgConnection, fixes: &[(DriverId, Fix)]) -> Result<u64, StoreError> {
+    let drivers: Vec<Uuid> = fixes.iter().map(|(driver, _)| driver.0).collect();
+    let times: Vec<DateTime<Utc>> = fixes.iter().map(|(_, fix)| fix.time).collect();
+    let lats: Vec<f64> = fixes.iter().map(|(_, fix)| fix.position.lat()).collect();
+    let lons: Vec<f64> = fixes.iter().map(|(_, fix)| fix.position.lon()).collect();
+    Ok(query(RECORD).bind(drivers).bind(times).bind(lats).bind(lons).execute(conn).await?.rows_affected())
+}
+
+/// One fix of a delivery's track.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrackPoint {
+    /// By which assignment the driver had the delivery.
+    pub assignment_id: AssignmentId,
+    /// Who.
+    pub driver_id: DriverId,
+    /// Which try to deliver it was.
+    pub attempt: i32,
+    /// Latitude in degrees.
+    pub lat: f64,
+    /// Longitude in degrees.
+    pub lon: f64,
+    /// When the device measured it.
+    pub time: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    driver_id: Uuid,
+    attempt: i32,
+    fix_time: DateTime<Utc>,
+    lat: f64,
+    lon: f64,
+}
+
+/// The first `limit` fixes of a delivery, by assignment and time.
+pub async fn of_delivery(
+    conn: &mut PgConnection,
+    delivery: DeliveryId,
+    limit: i64,
+) -> Result<Vec<TrackPoint>, StoreError> {
+    let rows: Vec<Row> = query_as(OF_DELIVERY).bind(delivery.0).bind(limit).fetch_all(conn).await?;
+    let point = |row: Row| TrackPoint {
+        assignment_id: AssignmentId(row.id),
+        driver_id: DriverId(row.driver_id),
+        attempt: row.attempt,
+        lat: row.lat,
+        lon: row.lon,
+        time: row.fix_time,
+    };
+    Ok(rows.into_iter().map(point).collect())
+}
+
+/// Makes the partition of a day that many days from today (UTC), if it is not there. `false` when the role may not; fixes of
+/// that day go into the default partition then.
+pub async fn make_day(conn: &mut PgConnection, days_ahead: i32) -> Result<bool, StoreError> {
+    Ok(query_scalar(MAKE_DAY).bind(days_ahead).fetch_one(conn).await?)
+}
+
+/// Forgets the days that ended more than `days` days ago, and at most `most` such fixes without a day of their own; how many
+/// days went.
+pub async fn forget(conn: &mut PgConnection, days: i32, most: i32) -> Result<i32, StoreError> {
+    Ok(query_scalar(FORGET).bind(days).bind(most).fetch_one(conn).await?)
+}

@@ -1,0 +1,182 @@
+//! Where deliveries went: live fixes, fixes that come late, and nothing that is nobody's business.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+use super::support::*;
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn moment(value: &Value) -> DateTime<Utc> {
+    value.as_str().expect("a time").parse().expect("RFC 3339")
+}
+
+async fn track(world: &World, delivery: &str) -> Value {
+    world.admin().get(&format!("/api/v1/deliveries/{delivery}/track")).await.expect(200)
+}
+
+/// Waits until the track has at least so many fixes, and gives it.
+async fn track_of(world: &World, delivery: &str, fixes: usize) -> Value {
+    eventually(&format!("the track has {fixes} fixes"), SOON, || async {
+        let found = track(world, delivery).await;
+        let count: usize =
+            found["features"].as_array()?.iter().map(|f| f["properties"]["times"].as_array().map_or(0, Vec::len)).sum();
+        (count >= fixes).then_some(found)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_track_holds_what_was_driven_with_the_delivery_live_and_late_and_nothing_else() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    driver.fall_silent();
+    let answer = world.order(&Order::new("tracked")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    assert_eq!(track(&world, id).await, json!({"type": "FeatureCollection", "features": []}));
+    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    let begin = moment(&world.delivery(id).await["assignedAt"]);
+
+    for step in 0..3 {
+        driver.go(RESTAURANT.offset(100.0 - f64::from(step) * 10.0, 0.0));
+        driver.heartbeat().await;
+        world::let_time_pass("fixes have times of their own", Duration::from_millis(100)).await;
+    }
+    track_of(&world, id, 3).await;
+    driver.deliver(id, assignment).await;
+    let end = moment(&world.delivery(id).await["deliveredAt"]);
+    // Off the order: neither live nor late, and neither before the order nor after it.
+    driver.heartbeat().await;
+    let between = begin + (end - begin) / 2;
+    let fix = |time: DateTime<Utc>, east_m: f64| {
+        let place = RESTAURANT.offset(80.0, east_m);
+        json!({"fixTime": text(time), "lat": place.lat, "lon": place.lon})
+    };
+    let late = [
+        fix(begin - TimeDelta::seconds(30), 1.0),
+        fix(between, 2.0),
+        fix(between + TimeDelta::milliseconds(1), 3.0),
+        fix(end + TimeDelta::milliseconds(20), 4.0),
+    ];
+    let told = driver.session.ask(json!({"type": "batch", "fixes": late})).await;
+    assert_eq!(told["accepted"], 4, "{told}");
+    // The same again, as an app does that had no answer, and one more by HTTP.
+    driver.session.ask(json!({"type": "batch", "fixes": late})).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    let one_more = json!({"fixes": [fix(between + TimeDelta::milliseconds(2), 5.0)]});
+    assert_eq!(app.post("/api/v1/driver/locations", &one_more).await.expect(200)["accepted"], 1);
+
+    let found = track_of(&world, id, 6).await;
+    let feature = &found["features"][0];
+    assert_eq!((&found["features"][1], &feature["geometry"]["type"]), (&Value::Null, &json!("LineString")));
+    let about = &feature["properties"];
+    assert_eq!((&about["driverId"], &about["assignmentId"]), (&json!(driver.id), &json!(assignment)));
+    assert_eq!((&about["deliveryId"], &about["attempt"]), (&json!(id), &json!(1)));
+    let times: Vec<DateTime<Utc>> = about["times"].as_array().unwrap().iter().map(moment).collect();
+    assert!(times.is_sorted() && times.iter().all(|time| (begin..=end).contains(time)), "{times:?} in {begin}..{end}");
+    assert_eq!(feature["geometry"]["coordinates"].as_array().unwrap().len(), times.len());
+    world::let_time_pass("whatever else was offered is written by now", Duration::from_millis(1200)).await;
+    assert_eq!(world.count("SELECT count(*) FROM delivery_track").await, 6, "and nothing else is kept");
+    assert_eq!(world.node().metric("driver_tracker_track_fixes_stored_total").await, 6.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_driver_of_a_delivery_has_their_own_line() {
+    let world = World::start().await;
+    let first = world.on_duty(RESTAURANT.offset(50.0, 0.0)).await;
+    let second = world.on_duty(RESTAURANT.offset(400.0, 0.0)).await;
+    let answer = world.order(&Order::new("handed-on")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    first.assignment(id).await;
+    track_of(&world, id, 2).await;
+    assert_eq!(first.update(id, assignment, "REJECTED", json!({})).await["type"], "ok");
+    second.assignment(id).await;
+    let found = eventually("the second driver's line", SOON, || async {
+        let found = track(&world, id).await;
+        (found["features"].as_array()?.len() == 2).then_some(found)
+    })
+    .await;
+    let drivers = [0, 1].map(|n| found["features"][n]["properties"]["driverId"].clone());
+    assert_eq!(drivers, [json!(first.id), json!(second.id)]);
+    assert_eq!(found["features"][1]["properties"]["attempt"], 2);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_track_is_for_whoever_sees_the_delivery() {
+    let world = World::start().await;
+    let waiting = world.order(&Order::new("nobody")).await.expect(202);
+    let path = format!("/api/v1/deliveries/{}/track", waiting["deliveryId"].as_str().unwrap());
+    let reply = world.admin().get(&path).await;
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/geo+json"));
+    reply.expect(200);
+    world.node().api().get(&path).await.problem(401);
+    sqlx::query("INSERT INTO shops (name) VALUES ('other')").execute(&world.pool).await.unwrap();
+    for (shop, status) in [("vendure", 200), ("other", 404)] {
+        let made = ["api-key", "create", "--name", "t", "--scope", "shop", "--shop", shop];
+        let key = node::run(&made, &world.env_with(&[])).await;
+        let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
+        world.keep_secret(&key);
+        assert_eq!(world.node().api().keyed(Some(&key)).get(&path).await.status, status, "{shop}");
+    }
+    for unknown in [uuid::Uuid::now_v7().to_string(), "x".to_owned()] {
+        world.admin().get(&format!("/api/v1/deliveries/{unknown}/track")).await.problem(404);
+    }
+    world.admin().post(&path, &json!({})).await.problem(405);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_go_on_while_postgresql_hangs_and_the_track_is_whole_after_it() {
+    let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 30_000).start().await;
+    let postgres = world.own_postgres.clone().unwrap();
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    driver.fall_silent();
+    let answer = world.order(&Order::new("through-an-outage")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    for _ in 0..10 {
+        // Acknowledged each: nothing waits for the track.
+        driver.heartbeat().await;
+        world::let_time_pass("longer than a flush takes to come", Duration::from_millis(300)).await;
+    }
+    block_in_place(|| postgres.thaw());
+    let found = track_of(&world, id, 10).await;
+    assert_eq!(found["features"].as_array().unwrap().len(), 1);
+    assert_eq!(world.node().metric("driver_tracker_track_fixes_dropped_total").await, 0.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_days_to_come_are_made_and_old_days_are_forgotten() {
+    let world = World::with().nodes(0).set("TRACK_RETENTION_DAYS", 7).start().await;
+    let insert = "INSERT INTO delivery_track (driver_id, fix_time, lat, lon)
+        SELECT gen_random_uuid(), now() - make_interval(days => days), 1, 1 FROM unnest($1::int[]) days";
+    // Old days with a partition of their own, and fixes of days without.
+    for days in [40, 9, 3] {
+        let make = "SELECT make_delivery_track_day((now() AT TIME ZONE 'UTC')::date - $1::int)";
+        assert!(sqlx::query_scalar::<_, bool>(make).bind(days).fetch_one(&world.pool).await.unwrap());
+    }
+    sqlx::query(insert).bind([40, 30, 9, 5, 3]).execute(&world.pool).await.unwrap();
+    let mut world = world;
+    world.nodes = together((0..2).map(|_| world.start_node())).await;
+    let ages = "SELECT array_agg(round(extract(epoch FROM now() - fix_time) / 86400)::int ORDER BY fix_time) FROM delivery_track";
+    eventually("old days are gone", SOON, || async {
+        let ages: Option<Vec<i32>> = sqlx::query_scalar(ages).fetch_one(&world.pool).await.ok()?;
+        (ages? == [5, 3]).then_some(())
+    })
+    .await;
+    let days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'delivery_track'::regclass";
+    // The default, today and two more, and the one of three days ago.
+    eventually("the days to come are there", SOON, || async { (world.count(days).await == 5).then_some(()) }).await;
+    sqlx::query(insert).bind([0, -1]).execute(&world.pool).await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM delivery_track_other").await, 1, "a day of its own for each new fix");
+    world.finish().await;
+}
