@@ -22,9 +22,10 @@ macro_rules! script {
     };
 }
 
-script!(TRANSITION, "scripts/common.lua", "scripts/transition.lua");
+script!(TRANSITION, "scripts/common.lua", "scripts/apply.lua", "scripts/transition.lua");
 script!(JOIN, "scripts/common.lua", "scripts/join.lua");
-script!(REMEMBER, "scripts/common.lua", "scripts/remember.lua");
+script!(REMEMBER, "scripts/common.lua", "scripts/merge.lua", "scripts/remember.lua");
+script!(LOAD, "scripts/common.lua", "scripts/merge.lua", "scripts/apply.lua", "scripts/load.lua");
 script!(HEAL, "scripts/common.lua", "scripts/heal.lua");
 script!(CORRECT, "scripts/common.lua", "scripts/correct.lua");
 script!(DUE, "scripts/due.lua");
@@ -32,8 +33,8 @@ script!(RENEW, "scripts/renew.lua");
 script!(BEGIN_REBUILD, "scripts/begin_rebuild.lua");
 script!(FINISH_REBUILD, "scripts/finish_rebuild.lua");
 
-fn all() -> [&'static Script; 9] {
-    [&TRANSITION, &JOIN, &REMEMBER, &HEAL, &CORRECT, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
+fn all() -> [&'static Script; 10] {
+    [&TRANSITION, &JOIN, &REMEMBER, &LOAD, &HEAL, &CORRECT, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
 }
 
 impl Script {

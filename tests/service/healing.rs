@@ -200,6 +200,8 @@ async fn soak_warm_up_of_100_000_drivers() {
         })
         .await;
     }
+    let stats: String = world.redis.say(&["INFO", "commandstats"]).await;
+    stats.lines().filter(|line| line.contains("evalsha:")).for_each(|line| println!("all rounds: {line}"));
     for line in world.node().log_lines().iter().filter(|line| line.contains("Redis rebuilt")) {
         println!("{line}");
     }

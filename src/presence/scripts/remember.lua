@@ -1,22 +1,2 @@
--- KEYS online; ARGV value, px. Merges a value into an online key: the newer life and the newer fix win, each by
--- (session epoch, time), and a value without a fix keeps the one that is there. Returns the old text, nil if none.
-local function newer(a, b, field)
-  local epoch_a, epoch_b = tonumber(a.epoch), tonumber(b.epoch)
-  if epoch_a ~= epoch_b then return epoch_a > epoch_b end
-  return tonumber(a[field]) > tonumber(b[field])
-end
-local raw = redis.call('GET', KEYS[1])
-local old, new = parse(raw), parse(ARGV[1])
-local old_lives = old and newer(old, new, 'received_ms')
-local life = old_lives and old or new
-local fix = new
-if old and old.lat and (not new.lat or newer(old, new, 'fix_ms')) then fix = old end
-local value = table.concat({
-  fix.lat or '', fix.lon or '', fix.fix_ms or '', life.received_ms, life.epoch,
-}, ',')
-if old_lives then
-  redis.call('SET', KEYS[1], value, 'KEEPTTL')
-else
-  redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
-end
-return raw
+-- KEYS online; ARGV value, px. Returns the old text, nil if none.
+return merge(KEYS[1], ARGV[1], ARGV[2])
