@@ -1,6 +1,6 @@
 //! Redis made anew from PostgreSQL, when it came back empty or strange.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 
@@ -9,12 +9,17 @@ use super::lease::Lease;
 use super::reconciler::ReconcileError;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
-use crate::presence::{Heartbeat, RebuildDriver, StatusChange};
+use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange};
 use crate::store::StoreError;
 use crate::store::drivers::{self, RebuildRow};
 
 /// Drivers in one page: large, since PostgreSQL reads the next one while Redis is told of this one.
 const PAGE: i64 = 4000;
+
+/// How often a page is offered to a Redis that does not answer in time.
+const LOAD_TRIES: u32 = 5;
+/// Between two tries: longer than the breaker is open, and all of them shorter than the token lives.
+const LOAD_PAUSE: Duration = Duration::from_millis(700);
 
 /// Fills Redis and lets it be believed. Whoever holds the lease does it; a token in Redis, taken before the first read of
 /// PostgreSQL, makes it safe against another node, a flush and a restart of Redis in the middle.
@@ -32,7 +37,7 @@ pub async fn rebuild(node: &Node, lease: &Lease) -> Result<(), ReconcileError> {
                 None => Ok(Vec::new()),
             }
         };
-        let (told, read, held) = tokio::join!(node.presence().load(&page), reading, lease.hold());
+        let (told, read, held) = tokio::join!(load(node, &page), reading, lease.hold());
         told?;
         // Lost to nobody as long as the token is ours.
         if let Err(error) = held {
@@ -50,6 +55,22 @@ pub async fn rebuild(node: &Node, lease: &Lease) -> Result<(), ReconcileError> {
     metrics::counter!("driver_tracker_redis_rebuilds_total").increment(1);
     tracing::info!(drivers = loaded, took_ms = began.elapsed().as_millis() as u64, "Redis rebuilt from PostgreSQL");
     Ok(())
+}
+
+/// A call that Redis did not answer in time costs its page and not the whole rebuild: what is loaded twice is no harm, and the
+/// token tells whether what was loaded before is still there.
+async fn load(node: &Node, page: &[RebuildDriver]) -> Result<(), PresenceError> {
+    let mut tries = 1;
+    loop {
+        match node.presence().load(page).await {
+            Err(PresenceError::Unavailable(outage)) if tries < LOAD_TRIES => {
+                tracing::debug!(error = %outage, tries, "a page of a rebuild was not loaded; trying again");
+                tries += 1;
+                tokio::time::sleep(LOAD_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 async fn read_page(node: &Node, after: Option<DriverId>) -> Result<Vec<RebuildRow>, StoreError> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 
+use super::support::proxy::{Passage, Proxy};
 use super::support::registry::register;
 use super::support::*;
 
@@ -79,6 +80,25 @@ async fn a_node_that_hangs_holds_nothing_up_and_does_not_take_the_lease_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_from_redis_leaves_the_lease_to_another() {
+    let mut world = World::with().nodes(0).set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let proxy = Proxy::before(servers::shared_redis().port()).await;
+    let cut_off = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
+    world.nodes.push(cut_off);
+    assert_eq!(holder(&world).await, 0);
+    let other = world.start_node().await;
+    other.wait_for_health("ok").await;
+    world.nodes.push(other);
+    let driver = world.on_duty_at(&world.nodes[1], RESTAURANT).await;
+    proxy.set(Passage::Swallow);
+    commit_that_nobody_tells(&world, &driver.id).await;
+    until_gone(&world, &driver.id).await;
+    assert_eq!(world.nodes[1].metric("driver_tracker_reconcile_lease_held").await, 1.0);
+    assert_eq!(world.nodes[0].metric("driver_tracker_reconcile_lease_held").await, 0.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drift_that_no_change_will_ever_mend_is_found_by_the_full_comparison() {
     let world = World::with().nodes(2).set("REDIS_COMPARE_EVERY_MS", 1000).start().await;
     let fleet = world.fleet(&[100.0, 200.0, 300.0, 400.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
@@ -145,6 +165,38 @@ async fn a_flush_in_the_middle_of_the_warm_up_never_leaves_a_part_that_is_believ
     let findable: i64 = world.redis.say(&["ZCARD", &world.redis.key("drivers:geo")]).await;
     assert_eq!(findable, DRIVERS);
     // Looking at each of so many would take the harness minutes.
+    world.expect_redis(false);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_of_redis_in_the_middle_of_the_warm_up_does_not_begin_it_anew() {
+    const DRIVERS: i64 = 30_000;
+    let mut world = World::with().own_redis().nodes(0).set("HEARTBEAT_TTL_MS", 120_000).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    register(&world, DRIVERS, RESTAURANT).await;
+    let (status, rebuild) = (world.redis.key("drivers:status"), world.redis.key("drivers:rebuild"));
+    let node = world.start_node().await;
+    world.nodes.push(node);
+    eventually("the warm-up is at it", SOON, || async {
+        let loaded: i64 = world.redis.say(&["HLEN", &status]).await;
+        (0 < loaded && loaded < DRIVERS).then_some(())
+    })
+    .await;
+    let token: Option<String> = world.redis.say(&["GET", &rebuild]).await;
+    // Longer than a call may take, and than the breaker stays open.
+    block_in_place(|| redis.freeze()).expect("Redis");
+    world::let_time_pass("calls time out", Duration::from_millis(900)).await;
+    block_in_place(|| redis.thaw());
+    let token = token.expect("a token while the warm-up is at it");
+    eventually("the same warm-up ends", SOON, || async {
+        let now: Option<String> = world.redis.say(&["GET", &rebuild]).await;
+        assert!(now.is_none() || now.as_ref() == Some(&token), "begun anew");
+        now.is_none().then_some(())
+    })
+    .await;
+    world.node().wait_for_health("ok").await;
+    assert_eq!(world.redis.say::<i64>(&["HLEN", &status]).await, DRIVERS);
     world.expect_redis(false);
     world.finish().await;
 }

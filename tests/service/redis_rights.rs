@@ -81,6 +81,8 @@ async fn a_user_with_exactly_the_rights_of_the_page_can_do_everything() {
         (found["items"].as_array()?.len() == 2).then_some(())
     })
     .await;
+    let examined = node::run(&["doctor"], &world.env_with(&[("REDIS_URL", &url)])).await;
+    assert_eq!(examined.status.code(), Some(0), "{}", String::from_utf8_lossy(&examined.stdout));
     world::let_time_pass("another pass of everything", Duration::from_secs(3)).await;
 
     let log: Vec<::redis::Value> = world.redis.say(&["ACL", "LOG"]).await;

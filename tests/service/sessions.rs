@@ -41,7 +41,11 @@ async fn the_welcome_is_the_whole_state_and_always_first() {
         // `reconnect` holds that it is first, although a command is due at once.
         let welcome = driver.reconnect(world.node()).await;
         assert!(welcome["sessionId"].is_string() && welcome["serverTime"].is_string());
-        assert_eq!((&welcome["heartbeatIntervalMs"], &welcome["ttlMs"]), (&json!(1000), &json!(6000)));
+        assert_eq!(
+            (&welcome["heartbeatIntervalMs"], &welcome["ttlMs"]),
+            (&json!(500), &json!(6000)),
+            "a busy driver's pace"
+        );
         assert_eq!(welcome["offers"], json!([]));
         assert_eq!(welcome["deliveries"][0]["id"], id);
         assert_eq!(welcome["deliveries"][0]["assignmentId"], answer["assignmentId"]);
