@@ -55,6 +55,34 @@ async fn nothing_differs_also_while_drivers_change_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_right_between_the_two_looks_is_not_told() {
+    let world = World::with().own_redis().set("REDIS_COMPARE_EVERY_MS", 86_400_000).start().await;
+    let driver = world.on_duty(RESTAURANT).await;
+    invariants::assert_redis(&world).await;
+    // Long ago, so that nobody applies it again.
+    sqlx::query("UPDATE drivers SET changed_at = now() - interval '1 hour'").execute(&world.pool).await.unwrap();
+    let status = world.redis.key("drivers:status");
+    let right = world.redis.statuses().await.unwrap().remove(&driver.id).expect("a status");
+    world.redis.say::<()>(&["HSET", &status, &driver.id, "BUSY:4711"]).await;
+    let env = world.env_with(&[]);
+    let began = std::time::Instant::now();
+    let mended = async {
+        eventually("the first look is over", SOON, || async {
+            let stats: String = world.redis.say(&["INFO", "commandstats"]).await;
+            stats.contains("cmdstat_mget:").then_some(())
+        })
+        .await;
+        world.redis.say::<()>(&["HSET", &status, &driver.id, &right]).await;
+    };
+    // Nothing else reads online keys just now.
+    world.redis.say::<()>(&["CONFIG", "RESETSTAT"]).await;
+    let ((code, told), ()) = tokio::join!(as_json(&env), mended);
+    assert_eq!((code, &told["differences"]), (0, &json!([])), "{told}");
+    assert!(began.elapsed() > std::time::Duration::from_secs(3), "it looked once");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kind_of_difference_is_told_with_whom_it_is_about() {
     let mut world = World::with().set("HEARTBEAT_TTL_MS", 60_000).start().await;
     let fleet = world.fleet(&[1.0, 2.0, 3.0, 4.0, 5.0].map(|n| RESTAURANT.offset(n * 50.0, 0.0))).await;
