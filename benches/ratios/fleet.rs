@@ -95,11 +95,9 @@ impl Fleet {
 
     /// Sends `rate` heartbeats a second, from one driver after another, and waits for the last acknowledgements.
     pub async fn run(&self, rate: f64, duration: Duration) -> Report {
-        *self.heard.borrow_mut() = Heard {
-            latency_us: Some(Histogram::new(3).expect("a histogram")),
-            assigned: std::mem::take(&mut self.heard.borrow_mut().assigned),
-            ..Heard::default()
-        };
+        let assigned = self.take_assigned();
+        let latency_us = Some(Histogram::new(3).expect("a histogram"));
+        *self.heard.borrow_mut() = Heard { latency_us, assigned, ..Heard::default() };
         for driver in &self.drivers {
             driver.waiting.borrow_mut().clear();
         }
