@@ -8,8 +8,8 @@
 //! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -17,13 +17,14 @@ use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
 use chrono::Utc;
+use metrics::Counter;
 use serde_json::Value;
 
 use super::Node;
 use super::driver_desk::{DriverDesk, Tally, refuse, refused_fix};
 use super::frame_budget::{FrameBudget, Spend};
 use super::presence_writer::Slot;
-use super::session_directory::{SessionEntry, ToSession};
+use super::session_directory::{SessionEntry, SessionMailbox, ToSession};
 use crate::dispatch::DispatchError;
 use crate::dispatch::duty::ASKED_BY_DRIVER;
 use crate::dispatch::session::{self, DriverSnapshot};
@@ -51,6 +52,9 @@ const MAILBOX: usize = 64;
 const MAX_QUEUED: usize = 32;
 /// Bad frames in a row after which the socket is closed.
 const MAX_BAD_FRAMES: u32 = 20;
+
+/// Looked up once: every heartbeat counts itself.
+static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
 /// Turns a request, checked already, into a driver's session. `guard` lives as long as the session does.
 pub fn upgrade(
@@ -112,7 +116,7 @@ impl Actor for DriverSession {
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
         ctx.run_interval(PING_EVERY, |_, ctx| ctx.ping(b""));
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
-        let opening = open(self.node.clone(), self.identity, self.id, ctx.address().recipient());
+        let opening = open(self.node.clone(), self.identity, self.id, Arc::new(ctx.address().recipient()));
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
@@ -128,7 +132,7 @@ async fn open(
     node: Node,
     identity: DriverIdentity,
     id: SessionId,
-    mailbox: Recipient<ToSession>,
+    mailbox: SessionMailbox,
 ) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
     let node_id = node.config().node_id.clone();
     let (session_epoch, effects) = node
@@ -222,11 +226,11 @@ impl DriverSession {
                 if let Some(Err(refusal)) = fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix))) {
                     send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal));
                 }
-                self.alive(Some(seq), ctx);
+                self.alive(Some(seq));
             }
             FrameBody::Batch { fixes } => {
                 let told = Tally::of(fixes, &mut self.filter);
-                self.alive(None, ctx);
+                self.alive(None);
                 send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
             }
             FrameBody::Ack { message_id } => {
@@ -238,15 +242,15 @@ impl DriverSession {
     }
 
     /// The driver is alive, where the newest believed fix says.
-    fn alive(&mut self, seq: Option<i64>, ctx: &mut Ctx) {
-        metrics::counter!("driver_tracker_heartbeats_total").increment(1);
+    fn alive(&mut self, seq: Option<i64>) {
+        HEARTBEATS.increment(1);
         let slot = Slot {
             fix: self.filter.believed(),
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch: self.session_epoch(),
             first: std::mem::take(&mut self.first_heartbeat),
-            ack: seq.map(|seq| (ctx.address().recipient(), seq)),
+            ack: self.entry.as_ref().map(|entry| entry.mailbox.clone()).zip(seq),
         };
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(self.identity.driver_id, slot);
@@ -375,7 +379,7 @@ impl Handler<ToSession> for DriverSession {
 
     fn handle(&mut self, message: ToSession, ctx: &mut Ctx) {
         match message {
-            ToSession::Acked(seq) => send(ctx, &outbound::ack(seq)),
+            ToSession::Acked(seq) => ctx.text(outbound::ack(seq)),
             ToSession::Commands(commands) => self.commands(&commands, ctx),
             ToSession::News(news) => self.news(&news, ctx),
             ToSession::Replaced => end(ctx, close::REPLACED, "a newer session has taken over"),

@@ -40,6 +40,9 @@ pub enum ToSession {
     Replaced,
 }
 
+/// A session's mailbox, shared by whoever writes to it.
+pub type SessionMailbox = Arc<Recipient<ToSession>>;
+
 /// How to reach a session.
 #[derive(Clone)]
 pub struct SessionEntry {
@@ -52,7 +55,7 @@ pub struct SessionEntry {
     /// The newest epoch of the driver's state that the session knows.
     pub known_epoch: Arc<AtomicI64>,
     /// Its mailbox.
-    pub mailbox: Recipient<ToSession>,
+    pub mailbox: SessionMailbox,
 }
 
 /// The sessions on this node.
