@@ -160,9 +160,11 @@ impl DriverSession {
                 self.filter = JumpFilter::new(max_speed_kmh, snapshot.last_fix);
                 self.entry = Some(entry);
                 send(ctx, &outbound::welcome(Some(self.id), &snapshot, self.node.pace(), Utc::now()));
-                if let Some(actors) = self.node.actors() {
+                // Whatever else waits for them, the courier's next polls bring.
+                if !snapshot.deliveries.is_empty()
+                    && let Some(actors) = self.node.actors()
+                {
                     actors.courier.deliver(self.identity.driver_id);
-                    actors.courier.look(self.identity.driver_id);
                 }
             }
             Err(error) => {

@@ -340,14 +340,15 @@ async fn join(node: &Node, joining: &[(DriverId, Slot)]) -> bool {
             return false;
         }
     };
-    let mut unknown = Vec::new();
+    let (mut joined, mut unknown) = (Vec::new(), Vec::new());
     for (driver, outcome) in ids.iter().zip(outcomes) {
         match outcome {
-            JoinOutcome::Joined => node.announce_available(*driver),
+            JoinOutcome::Joined => joined.push(*driver),
             JoinOutcome::UnknownStatus => unknown.push(*driver),
             JoinOutcome::NotAvailable | JoinOutcome::NoPosition => {}
         }
     }
+    node.announce_available(joined);
     if unknown.is_empty() {
         return true;
     }
