@@ -4,7 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
-use actix_web::dev::ServerHandle;
+use actix_http::HttpService;
+use actix_server::{Server, ServerHandle};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
 
@@ -16,6 +20,7 @@ use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
+use crate::actors::session_watchdog::Watched;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::waiting_sweep::WaitingSweep;
 use crate::config::Config;
@@ -34,13 +39,14 @@ use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of it.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window (they back off, so
-/// that it may take twice as long): a session that cannot write is frozen, its timers included (actix-web#2441).
-const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 /// Between looks at actors that nobody sends messages to.
 const KEEPERS_EVERY: Duration = Duration::from_secs(2);
-/// How long an HTTP client may take to send a request's head.
+/// How long an HTTP client may take to send the head of a connection's first request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept for another request.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a client may take to end its side after the last response.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -276,32 +282,41 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
     });
 }
 
-fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+/// What `HttpServer` would make, but that every socket has its watchdog.
+fn serve_api(node: &Node, listener: TcpListener) -> Result<Server, StartError> {
     let gate = web::Data::new(http::Gate::new(node)?);
     let grace = node.config().shutdown.grace;
     let node = node.clone();
-    let server = HttpServer::new(move || {
-        App::new()
+    let builder = Server::build().shutdown_timeout(grace.as_secs().max(1)).disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let server = builder.listen("api", listener, move || {
+        let app = App::new()
             .wrap(http::layers())
             .app_data(web::Data::new(node.clone()))
             .app_data(gate.clone())
-            .configure(http::configure)
-    })
-    .on_connect(|io, _| {
-        if let Some(socket) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
-            let socket = socket2::SockRef::from(socket);
-            let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-            let _ = socket.set_tcp_nodelay(true);
-        }
-    })
-    .client_request_timeout(REQUEST_TIMEOUT)
-    .shutdown_timeout(grace.as_secs().max(1))
-    .disable_signals()
-    .listen(listener)?;
+            .configure(http::configure);
+        let app = app.into_factory().map_err(|error| error.error_response());
+        let stopping = stopping.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .on_connect_ext(|socket: &Watched, data| drop(data.insert(socket.watchdog())))
+            .h1(map_config(app, |()| AppConfig::default()));
+        fn_service(|socket: TcpStream| {
+            let peer = socket.peer_addr().ok();
+            std::future::ready(Ok((Watched::new(socket), peer)))
+        })
+        .and_then(http)
+    })?;
     Ok(server.run())
 }
 
-fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<Server, StartError> {
     let upkeep = metrics.clone();
     tokio::task::spawn_local(async move {
         loop {

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use super::Node;
 use super::revive::Revived;
 use super::session_directory::ToSession;
+use super::session_mailbox::SessionMailbox;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
 use crate::presence::{Heartbeat, JoinOutcome};
@@ -48,7 +49,7 @@ pub struct Slot {
     /// A new session: the driver's membership is due for a look whatever Redis says.
     pub first: bool,
     /// Whom to acknowledge, and up to which `seq`.
-    pub ack: Option<(Recipient<ToSession>, i64)>,
+    pub ack: Option<(SessionMailbox, i64)>,
 }
 
 /// There are slots to write.
@@ -305,8 +306,8 @@ async fn while_redis_is_out(node: &Node, batch: Vec<(DriverId, Slot)>) -> Writte
 fn acknowledge(batch: &[(DriverId, Slot)], stored_in: &'static str) {
     metrics::counter!("driver_tracker_heartbeats_stored_total", "in" => stored_in).increment(batch.len() as u64);
     for (session, seq) in batch.iter().filter_map(|(_, slot)| slot.ack.as_ref()) {
-        // A full mailbox loses this acknowledgement; the next flush sends a higher one.
-        let _ = session.try_send(ToSession::Acked(*seq));
+        // A session that is gone needs none.
+        session.put(ToSession::Acked(*seq));
     }
 }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use actix::{Message, Recipient};
 use dashmap::{DashMap, Entry};
 
+use super::session_mailbox::SessionMailbox;
 use crate::domain::ids::{DriverId, SessionId};
 use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
 use crate::store::sessions::{LiveSession, SessionNews};
 
-/// What a session is told.
+/// What a session is told, by its [`SessionMailbox`]; of each kind the latest counts.
 ///
 /// | message | from | when lost |
 /// |---|---|---|
@@ -20,8 +20,7 @@ use crate::store::sessions::{LiveSession, SessionNews};
 /// | `News` | CommandCourier | the next poll brings it again |
 /// | `Reconnect` | the drain | the socket closes without a word |
 /// | `Replaced` | a newer session here | the session finds out by its own check |
-#[derive(Message, Debug, Clone)]
-#[rtype(result = "()")]
+#[derive(Debug, Clone)]
 pub enum ToSession {
     /// Every heartbeat up to this `seq` is dealt with.
     Acked(i64),
@@ -52,7 +51,7 @@ pub struct SessionEntry {
     /// The newest epoch of the driver's state that the session knows.
     pub known_epoch: Arc<AtomicI64>,
     /// Its mailbox.
-    pub mailbox: Recipient<ToSession>,
+    pub mailbox: SessionMailbox,
 }
 
 /// The sessions on this node.
@@ -116,8 +115,8 @@ impl SessionEntry {
         self.known_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch
     }
 
-    /// Sends, unless the mailbox is full or gone; then the next poll brings it again.
+    /// Tells the session, unless it is gone.
     pub fn tell(&self, message: ToSession) -> bool {
-        self.mailbox.try_send(message).is_ok()
+        self.mailbox.put(message)
     }
 }
