@@ -190,3 +190,109 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }
+
+/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that ten seconds pass
+/// at once, long before the kernel's own timeout.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, pause};
+
+    /// Both ends of a connection, the served one first. The other one's kernel takes little.
+    async fn pair() -> (Watched, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = tokio::net::TcpSocket::new_v4().unwrap();
+        peer.set_recv_buffer_size(4096).unwrap();
+        let (peer, served) = tokio::join!(peer.connect(listener.local_addr().unwrap()), listener.accept());
+        (Watched::new(served.unwrap().0), peer.unwrap())
+    }
+
+    /// Reads for longer than a connection may be silent; `None` when that is borne.
+    async fn read_on(socket: &mut Watched) -> Option<io::Result<u8>> {
+        tokio::time::timeout(REQUEST_WITHIN * 3, socket.read_u8()).await.ok()
+    }
+
+    async fn write_for_ever(socket: &mut Watched) -> io::Error {
+        let bytes = vec![0; 64 * 1024];
+        loop {
+            if let Err(error) = socket.write_all(&bytes).await {
+                return error;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_cut_off_and_its_socket_reset() {
+        let (mut socket, mut peer) = pair().await;
+        socket.watchdog().leave_to_session();
+        pause();
+        let began = Instant::now();
+        assert_eq!(write_for_ever(&mut socket).await.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= TAKE_WITHIN && began.elapsed() < TAKE_WITHIN * 2);
+        assert!(socket.watchdog().has_bitten());
+        drop(socket);
+        let mut rest = Vec::new();
+        assert_eq!(peer.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_a_little_is_cut_off_and_one_that_takes_more_is_served() {
+        for (bytes, is_cut_off) in [(500, true), (100_000, false)] {
+            let (mut socket, mut peer) = pair().await;
+            socket.watchdog().leave_to_session();
+            pause();
+            let reading = async {
+                let mut buffer = vec![0; bytes];
+                while peer.read_exact(&mut buffer).await.is_ok() {
+                    sleep(Duration::from_secs(1)).await;
+                }
+            };
+            tokio::select! {
+                error = write_for_ever(&mut socket) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+                () = reading => {}
+                () = sleep(Duration::from_secs(60)) => {}
+            }
+            assert_eq!(socket.watchdog().has_bitten(), is_cut_off, "{bytes} bytes a second");
+            tokio::time::resume();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_whole_request_ends_whatever_trickles_in() {
+        let (mut socket, mut peer) = pair().await;
+        pause();
+        let began = Instant::now();
+        let trickling = async {
+            while peer.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(error) = socket.read_u8().await {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::select! { error = reading => error, () = trickling => panic!("the peer gave up") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= REQUEST_WITHIN && began.elapsed() < REQUEST_WITHIN * 2);
+        assert!(!socket.watchdog().has_bitten(), "it was not because the peer took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_request_in_hand_and_a_session_may_be_silent() {
+        let (mut socket, _peer) = pair().await;
+        pause();
+        let watchdog = socket.watchdog();
+        let in_hand = watchdog.request();
+        assert!(read_on(&mut socket).await.is_none(), "cut off with a request in hand");
+        drop(in_hand);
+        assert!(read_on(&mut socket).await.is_some_and(|read| read.is_err()), "left open after it");
+        let (mut socket, _peer) = pair().await;
+        socket.watchdog().leave_to_session();
+        assert!(read_on(&mut socket).await.is_none(), "cut off within a session");
+    }
+}
