@@ -1,5 +1,6 @@
 //! The service, put together: PostgreSQL, Redis, actors, listeners; started, run, and drained.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -342,17 +343,26 @@ fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<Server, Star
 
 /// Tells every socket to come back, spread over `spread`, and waits until they are gone.
 async fn send_away(node: &Node, spread: Duration) {
-    let sessions = node.sessions().all();
-    let spread_ms = spread.as_millis() as u64;
-    let count = sessions.len().max(1) as u64;
-    for (index, session) in sessions.into_iter().enumerate() {
-        let close_in_ms = spread_ms * index as u64 / count;
-        // The fleet comes back as spread out as it was sent away.
-        let after_ms = rand::random_range(0..=1000);
-        session.tell(ToSession::Reconnect { after_ms, close_in_ms });
-    }
-    let deadline = Instant::now() + spread + Duration::from_millis(500);
-    while !node.sessions().is_empty() && Instant::now() < deadline {
+    let began = Instant::now();
+    let deadline = began + spread + Duration::from_millis(500);
+    let mut told = HashSet::new();
+    // Whoever was let in before the drain may open a session within it: such a one is told as soon as it is there.
+    while Instant::now() < deadline {
+        if node.sessions().is_empty() {
+            return;
+        }
+        let fresh: Vec<_> =
+            node.sessions().all().into_iter().filter(|session| told.insert(session.session_id)).collect();
+        let left_ms = spread.saturating_sub(began.elapsed()).as_millis() as u64;
+        let count = fresh.len() as u64;
+        for (index, session) in fresh.into_iter().enumerate() {
+            let close_in_ms = left_ms * index as u64 / count;
+            // The fleet comes back as spread out as it was sent away.
+            let after_ms = rand::random_range(0..=1000);
+            session.tell(ToSession::Reconnect { after_ms, close_in_ms });
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let left = node.sessions().len();
+    tracing::warn!(sessions = left, "sockets that do not take their close are cut off");
 }

@@ -107,8 +107,11 @@ impl PresenceWriterHandle {
 
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let _ = self.writer.addr().send(Flush).timeout(limit).await;
-        let _ = self.writer.addr().send(Store).timeout(limit).await;
+        let writing = async {
+            let _ = self.writer.addr().send(Flush).await;
+            let _ = self.writer.addr().send(Store).await;
+        };
+        let _ = tokio::time::timeout(limit, writing).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sessions on this node, by driver. A hint at who is where; PostgreSQL's `driver_sessions` says who is newest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry};
 
@@ -58,6 +58,16 @@ pub struct SessionEntry {
 #[derive(Default)]
 pub struct SessionDirectory {
     by_driver: DashMap<DriverId, SessionEntry>,
+    opening: Arc<AtomicUsize>,
+}
+
+/// A session that is about to be here; until dropped.
+pub struct Opening(Arc<AtomicUsize>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl SessionDirectory {
@@ -93,9 +103,15 @@ impl SessionDirectory {
         self.by_driver.len()
     }
 
-    /// Whether there is none.
+    /// Counts a session that is about to be here for as long as what is given lives.
+    pub fn opening(&self) -> Opening {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        Opening(self.opening.clone())
+    }
+
+    /// Whether there is none, and none about to be.
     pub fn is_empty(&self) -> bool {
-        self.by_driver.is_empty()
+        self.by_driver.is_empty() && self.opening.load(Ordering::Relaxed) == 0
     }
 }
 

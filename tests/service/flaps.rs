@@ -1,6 +1,5 @@
 //! One session a driver, everywhere, however fast and from however many places it is opened.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt;

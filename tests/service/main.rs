@@ -31,6 +31,7 @@ mod refusals;
 mod secrets;
 mod sessions;
 mod silence;
+mod soak;
 mod statements;
 mod stuck;
 mod webhook_answers;
