@@ -9,13 +9,18 @@ pub mod command_courier;
 pub mod driver_desk;
 pub mod driver_session;
 pub mod finder;
+mod fragments;
 mod frame_budget;
 pub mod node;
 pub mod outbox_relay;
+mod outgoing;
 pub mod presence_writer;
 pub mod reconciler;
 pub mod revive;
 pub mod session_directory;
+pub mod session_mailbox;
+mod session_opening;
+pub mod session_watchdog;
 pub mod silence_judge;
 pub mod waiting_sweep;
 

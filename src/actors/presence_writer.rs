@@ -24,7 +24,8 @@ use chrono::{DateTime, Utc};
 
 use super::Node;
 use super::revive::Revived;
-use super::session_directory::{SessionMailbox, ToSession};
+use super::session_directory::ToSession;
+use super::session_mailbox::SessionMailbox;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
 use crate::presence::{Heartbeat, JoinOutcome};
@@ -125,8 +126,11 @@ impl PresenceWriterHandle {
 
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let _ = self.writer.addr().send(Flush).timeout(limit).await;
-        let _ = self.writer.addr().send(StoreAll).timeout(limit).await;
+        let writing = async {
+            let _ = self.writer.addr().send(Flush).await;
+            let _ = self.writer.addr().send(StoreAll).await;
+        };
+        let _ = tokio::time::timeout(limit, writing).await;
     }
 }
 
@@ -379,8 +383,8 @@ async fn while_redis_is_out(node: &Node, batch: Vec<(DriverId, Slot)>) -> Writte
 fn acknowledge(batch: &[(DriverId, Slot)], stored_in: &'static str) {
     metrics::counter!("driver_tracker_heartbeats_stored_total", "in" => stored_in).increment(batch.len() as u64);
     for (session, seq) in batch.iter().filter_map(|(_, slot)| slot.ack.as_ref()) {
-        // A full mailbox loses this acknowledgement; the next flush sends a higher one.
-        let _ = session.try_send(ToSession::Acked(*seq));
+        // A session that is gone needs none.
+        session.put(ToSession::Acked(*seq));
     }
 }
 

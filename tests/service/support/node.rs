@@ -86,6 +86,20 @@ impl Node {
         Some(http::try_send(self.api().request("GET", "/health")).await.ok()?.body)
     }
 
+    /// What `/metrics` says of a series, as it stands there with its labels; 0 for one that is not there yet.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = http::send(self.client.get(format!("http://{}/metrics", self.metrics_address))).await;
+        let value = page.text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// The memory that the process has in use, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process's status");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("VmRSS") * 1024
+    }
+
     /// Everything that the program printed so far, a line each.
     pub fn log_lines(&self) -> Vec<String> {
         self.logs.lock().expect("the logs").clone()
