@@ -70,8 +70,14 @@ pub fn measure() -> Vec<Row> {
         let detail = format!(
             "service {:.1} + Redis {:.1} + PostgreSQL {:.1} µs; redis-benchmark SET + GEOADD {redis_alone:.2} µs; p50 {:.1} ms, \
              p99 {:.1} ms, {} of {} acknowledged, {} failed",
-            cpu.service, cpu.redis, cpu.postgres, report.p50.as_secs_f64() * 1e3, report.p99.as_secs_f64() * 1e3,
-            report.acked, report.sent, report.failed
+            cpu.service,
+            cpu.redis,
+            cpu.postgres,
+            report.p50.as_secs_f64() * 1e3,
+            report.p99.as_secs_f64() * 1e3,
+            report.acked,
+            report.sent,
+            report.failed
         );
         rows.push(Row {
             name: "heartbeats",

@@ -118,7 +118,8 @@ pub fn measure() -> Vec<Row> {
     let world = World::start();
     let background = background();
     let settings = PresenceSettings::new(world.redis.url(), background.handle().clone());
-    let settings = PresenceSettings { ttl: FRESH, position_max_age: FRESH, call_timeout: Duration::from_secs(5), ..settings };
+    let settings =
+        PresenceSettings { ttl: FRESH, position_max_age: FRESH, call_timeout: Duration::from_secs(5), ..settings };
     let presence = Presence::new(settings).expect("the address of Redis");
     presence.set_database_identity("bench".to_owned());
     let database = Database::new(&world.database_url, 4, true, background.handle().clone()).expect("a pool");
@@ -126,14 +127,22 @@ pub fn measure() -> Vec<Row> {
         let mut measured = Vec::new();
         for count in SIZES {
             let figures = figures(&world, &database, &presence, count).await;
-            eprintln!("{count}: Redis {:.0} µs, PostgreSQL {:.0} µs, loaded in {:?}", figures.redis, figures.postgres, figures.loaded);
+            eprintln!(
+                "{count}: Redis {:.0} µs, PostgreSQL {:.0} µs, loaded in {:?}",
+                figures.redis, figures.postgres, figures.loaded
+            );
             measured.push(figures);
         }
         measured
     });
     let [small, some, many, most] = &measured[..] else { unreachable!("one figure a size") };
     let all = |of: fn(&Figures) -> f64| {
-        SIZES.iter().zip(&measured).map(|(size, figures)| format!("{size}: {:.0} µs", of(figures))).collect::<Vec<_>>().join(", ")
+        SIZES
+            .iter()
+            .zip(&measured)
+            .map(|(size, figures)| format!("{size}: {:.0} µs", of(figures)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     vec![
         Row {
@@ -155,7 +164,11 @@ pub fn measure() -> Vec<Row> {
             what: "warm-up: drivers a second read into Redis, at 1,000,000 ÷ at 1,000".to_owned(),
             ratio: (SIZES[3] as f64 / most.loaded.as_secs_f64()) / (SIZES[0] as f64 / small.loaded.as_secs_f64()),
             target: None,
-            detail: format!("100,000 in {:.1} s, 1,000,000 in {:.1} s", many.loaded.as_secs_f64(), most.loaded.as_secs_f64()),
+            detail: format!(
+                "100,000 in {:.1} s, 1,000,000 in {:.1} s",
+                many.loaded.as_secs_f64(),
+                most.loaded.as_secs_f64()
+            ),
         },
     ]
 }

@@ -45,6 +45,8 @@ pub fn measure() -> Vec<Row> {
         what: "heartbeats a second and core, two nodes ÷ one".to_owned(),
         ratio: one / two,
         target: Some(Target::AtLeast(0.9, 1.0)),
-        detail: format!("{one:.1} and {two:.1} µs of service a heartbeat at {RATE} a second, medians of {ROUNDS} rounds each"),
+        detail: format!(
+            "{one:.1} and {two:.1} µs of service a heartbeat at {RATE} a second, medians of {ROUNDS} rounds each"
+        ),
     }]
 }

@@ -148,7 +148,8 @@ async fn burst(fleet: &Fleet, shop: &Shop) -> (Duration, Duration) {
     })
     .await;
     let assigned = fleet.take_assigned();
-    let mut waits: Vec<Duration> = assigned.iter().map(|(order, at)| at.saturating_duration_since(sent[order])).collect();
+    let mut waits: Vec<Duration> =
+        assigned.iter().map(|(order, at)| at.saturating_duration_since(sent[order])).collect();
     waits.sort();
     (waits[waits.len() / 2], waits[waits.len() * 99 / 100])
 }
@@ -192,7 +193,9 @@ pub fn measure() -> Vec<Row> {
             what: "orders assigned a second through the signed webhook ÷ pgbench, one order a transaction".to_owned(),
             ratio: rate / reference,
             target: None,
-            detail: format!("{rate:.0} ÷ {reference:.0} a second, {ORDERS} orders, {DRIVERS} drivers on sockets, {CLIENTS} connections"),
+            detail: format!(
+                "{rate:.0} ÷ {reference:.0} a second, {ORDERS} orders, {DRIVERS} drivers on sockets, {CLIENTS} connections"
+            ),
         },
         Row {
             name: "orders",

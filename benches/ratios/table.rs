@@ -33,7 +33,13 @@ impl Target {
             Some(Self::AtMost(floor, stretch)) => (format!("≤ {floor} / {stretch}"), ratio <= floor, ratio <= stretch),
             Some(Self::AtLeast(floor, stretch)) => (format!("≥ {floor} / {stretch}"), ratio >= floor, ratio >= stretch),
         };
-        let met = if stretch { "stretch" } else if floor { "floor" } else { "**missed**" };
+        let met = if stretch {
+            "stretch"
+        } else if floor {
+            "floor"
+        } else {
+            "**missed**"
+        };
         (text, met)
     }
 }
@@ -58,7 +64,9 @@ impl Page {
 
     /// As Markdown.
     pub fn table(&self) -> String {
-        let mut text = String::from("| benchmark | ratio | measured | floor / stretch | met | from |\n|---|---|---|---|---|---|\n");
+        let mut text = String::from(
+            "| benchmark | ratio | measured | floor / stretch | met | from |\n|---|---|---|---|---|---|\n",
+        );
         for Row { name, what, ratio, target, detail } in &self.rows {
             let (target, met) = Target::columns(*target, *ratio);
             let _ = writeln!(text, "| `{name}` | {what} | {ratio:.2} | {target} | {met} | {detail} |");
@@ -80,7 +88,8 @@ impl Page {
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
     let memory = read("/proc/meminfo");
     let kib = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

@@ -30,7 +30,10 @@ async fn most(fleet: &Fleet) -> (f64, Report) {
     let (mut rate, mut growth) = (FIRST, 1.2);
     while rate < LAST {
         let report = fleet.run(rate, STEP).await;
-        eprintln!("{rate:.0}/s: p50 {:?} p99 {:?}, {} of {} acked, {} failed", report.p50, report.p99, report.acked, report.sent, report.failed);
+        eprintln!(
+            "{rate:.0}/s: p50 {:?} p99 {:?}, {} of {} acked, {} failed",
+            report.p50, report.p99, report.acked, report.sent, report.failed
+        );
         if holds(&report) {
             best = Some((rate, report));
             rate *= growth;
@@ -74,6 +77,8 @@ pub fn measure() -> Vec<Row> {
         what: "heartbeats a second at p99 ≤ 100 ms ÷ Node with ws and ioredis, batched by hand".to_owned(),
         ratio: our_rate / their_rate,
         target: Some(Target::AtLeast(2.5, 3.5)),
-        detail: format!("{our_rate:.0} ÷ {their_rate:.0} a second, one core for the service, {SOCKETS} sockets, means of {ROUNDS} rounds"),
+        detail: format!(
+            "{our_rate:.0} ÷ {their_rate:.0} a second, one core for the service, {SOCKETS} sockets, means of {ROUNDS} rounds"
+        ),
     }]
 }

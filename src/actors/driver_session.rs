@@ -44,10 +44,10 @@ use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
 use crate::store::sessions::SessionNews;
 
-/// Between pings.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// Between looks at the session itself.
+/// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
+/// Looks from one ping to the next: every 20 s.
+const CHECKS_A_PING: u32 = 5;
 /// A socket from which nothing came for so long is closed.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A command that is not acknowledged is sent again after this.
@@ -86,6 +86,7 @@ pub fn upgrade(
         working: false,
         sent: HashMap::new(),
         outgoing: Outgoing::default(),
+        checks: 0,
         is_ended: false,
         watchdog: request.conn_data::<SessionWatchdog>().cloned().unwrap_or_default(),
         node,
@@ -114,6 +115,7 @@ struct DriverSession {
     /// When each unacknowledged command was last sent.
     sent: HashMap<MessageId, Instant>,
     outgoing: Outgoing,
+    checks: u32,
     /// A close frame was sent, and nothing is after it.
     is_ended: bool,
     watchdog: SessionWatchdog,
@@ -128,7 +130,6 @@ impl Actor for DriverSession {
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
-        ctx.run_interval(PING_EVERY, |this, ctx| this.ping(ctx));
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
         let mailbox = SessionMailbox::new(ctx.address().recipient());
         let opening = open(self.node.clone(), self.identity, self.id, mailbox);
@@ -174,6 +175,10 @@ impl DriverSession {
     /// What no message may be needed for: a socket that is dead, and a session that was replaced on this node.
     fn check(&mut self, ctx: &mut Ctx) {
         self.end_if_too_slow(ctx);
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks.is_multiple_of(CHECKS_A_PING) {
+            self.ping(ctx);
+        }
         let present = self.node.sessions().get(self.identity.driver_id);
         if self.last_life.elapsed() >= LIFE_TIMEOUT {
             self.end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");

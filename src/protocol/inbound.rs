@@ -372,9 +372,15 @@ mod tests {
     /// Values that a careless app may send, as JSON.
     fn odd() -> impl Strategy<Value = String> {
         prop_oneof![
-            Just("null".to_owned()), Just("\"2026-01-27T10:00:00Z\"".to_owned()), Just("\"x\"".to_owned()), Just("[]".to_owned()),
-            Just("true".to_owned()), Just("1e999".to_owned()), Just("\"heart\\u0062eat\"".to_owned()),
-            any::<i64>().prop_map(|n| n.to_string()), (-200.0..200.0).prop_map(|n: f64| n.to_string()),
+            Just("null".to_owned()),
+            Just("\"2026-01-27T10:00:00Z\"".to_owned()),
+            Just("\"x\"".to_owned()),
+            Just("[]".to_owned()),
+            Just("true".to_owned()),
+            Just("1e999".to_owned()),
+            Just("\"heart\\u0062eat\"".to_owned()),
+            any::<i64>().prop_map(|n| n.to_string()),
+            (-200.0..200.0).prop_map(|n: f64| n.to_string()),
         ]
     }
 
