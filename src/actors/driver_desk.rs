@@ -17,7 +17,16 @@ use crate::domain::position::Fix;
 use crate::protocol::inbound::parse_batch_fix;
 use crate::protocol::{Frame, FrameBody, FrameError, outbound};
 use crate::store::credentials::DriverIdentity;
+use crate::store::drivers::DriverChanged;
 use crate::store::{commands, drivers, positions, sessions};
+
+/// A frame that was carried out.
+pub struct Carried {
+    /// What the driver is told.
+    pub answer: Value,
+    /// The driver's state since, where the frame was about it.
+    pub changed: Option<DriverChanged>,
+}
 
 /// Carries out drivers' frames.
 #[derive(Clone)]
@@ -35,7 +44,7 @@ impl DriverDesk {
     pub async fn answer(&self, who: &DriverIdentity, session: Option<i64>, frame: Frame) -> Value {
         let reference = frame.reference.clone();
         match self.carry_out(who, session, frame).await {
-            Ok(answer) => answer,
+            Ok(carried) => carried.answer,
             Err(error) => refuse(reference, &error),
         }
     }
@@ -46,27 +55,23 @@ impl DriverDesk {
         who: &DriverIdentity,
         session: Option<i64>,
         frame: Frame,
-    ) -> Result<Value, DispatchError> {
+    ) -> Result<Carried, DispatchError> {
         let driver = who.driver_id;
         let reference = frame.reference.as_deref();
-        match frame.body {
-            FrameBody::Heartbeat { fix, .. } => {
-                let mut refusal = None;
+        let answer = match frame.body {
+            FrameBody::Heartbeat { seq, fix } => {
                 let told = self.take_over_http(driver, fix.into_iter().collect()).await?;
-                for (_, refused) in told.refused {
-                    refusal = Some(refused);
-                }
-                Ok(match refusal {
+                match told.refused.first() {
                     None => outbound::ok(reference, json!({})),
-                    Some(refusal) => refused_fix(reference, None, &refusal),
-                })
+                    Some((_, refusal)) => refused_fix(reference, Some(seq), refusal),
+                }
             }
             FrameBody::Batch { fixes } => {
                 let told = self.take_over_http(driver, fixes).await?;
-                Ok(outbound::ok(reference, told.to_json()))
+                outbound::ok(reference, told.to_json())
             }
-            FrameBody::Status { on_duty } => self.set_duty(driver, session, reference, on_duty).await,
-            FrameBody::OfferAnswer => Err(DispatchError::NotFound),
+            FrameBody::Status { on_duty } => return self.set_duty(driver, session, reference, on_duty).await,
+            FrameBody::OfferAnswer => return Err(DispatchError::NotFound),
             FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars } => {
                 let status = self
                     .node
@@ -80,7 +85,7 @@ impl DriverDesk {
                         })
                     })
                     .await?;
-                Ok(outbound::ok(reference, json!({"status": status})))
+                outbound::ok(reference, json!({"status": status}))
             }
             FrameBody::Ack { message_id } => {
                 self.node
@@ -93,9 +98,10 @@ impl DriverDesk {
                         })
                     })
                     .await?;
-                Ok(outbound::ok(reference, json!({})))
+                outbound::ok(reference, json!({}))
             }
-        }
+        };
+        Ok(Carried { answer, changed: None })
     }
 
     async fn set_duty(
@@ -104,7 +110,7 @@ impl DriverDesk {
         session: Option<i64>,
         reference: Option<&str>,
         on_duty: bool,
-    ) -> Result<Value, DispatchError> {
+    ) -> Result<Carried, DispatchError> {
         let (changed, effects) = self
             .node
             .perform_quietly(move |unit| {
@@ -123,13 +129,15 @@ impl DriverDesk {
             entry.learn(changed.epoch);
         }
         self.node.follow(effects).await;
-        Ok(outbound::ok(reference, json!({"status": changed.status, "onDuty": changed.on_duty})))
+        let answer = outbound::ok(reference, json!({"status": changed.status, "onDuty": changed.on_duty}));
+        Ok(Carried { answer, changed: Some(changed) })
     }
 
     /// Takes the fixes of an app without a socket. Renews liveness; opens and replaces no session.
     pub async fn locations(&self, who: &DriverIdentity, fixes: &[Value]) -> Result<Value, DispatchError> {
         let now = Utc::now();
-        let fixes = fixes.iter().map(|fix| parse_batch_fix(fix, now)).collect();
+        let rules = &self.node.config().heartbeat.fix_rules;
+        let fixes = fixes.iter().map(|fix| parse_batch_fix(fix, now, rules)).collect();
         let mut body = self.take_over_http(who.driver_id, fixes).await?.to_json();
         let driver = who.driver_id;
         let found = self
@@ -139,7 +147,7 @@ impl DriverDesk {
             .await
             .map_err(DispatchError::Store)?
             .ok_or(DispatchError::NotFound)?;
-        let pace = self.node.pace();
+        let pace = self.node.pace(found.state.attention());
         body["status"] = json!(found.status);
         body["onDuty"] = json!(found.state.on_duty);
         body["heartbeatIntervalMs"] = json!(pace.heartbeat_interval_ms);

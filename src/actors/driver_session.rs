@@ -22,7 +22,7 @@ use metrics::Counter;
 use serde_json::Value;
 
 use super::Node;
-use super::driver_desk::{DriverDesk, Tally, refuse, refused_fix};
+use super::driver_desk::{Carried, DriverDesk, Tally, refuse, refused_fix};
 use super::fragments::{Fragments, Piece};
 use super::frame_budget::{FrameBudget, Spend};
 use super::outgoing::Outgoing;
@@ -30,6 +30,7 @@ use super::presence_writer::Slot;
 use super::session_directory::{SessionEntry, ToSession};
 use super::session_mailbox::{SessionMailbox, Wake};
 use super::session_opening::open;
+use super::session_pace::SessionPace;
 use super::session_watchdog::SessionWatchdog;
 use crate::dispatch::DispatchError;
 use crate::dispatch::duty::ASKED_BY_DRIVER;
@@ -42,6 +43,7 @@ use crate::protocol::{
 };
 use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
+use crate::store::drivers::DriverChanged;
 use crate::store::sessions::SessionNews;
 
 /// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
@@ -78,6 +80,7 @@ pub fn upgrade(
         entry: None,
         filter: JumpFilter::new(f64::from(node.config().heartbeat.fix_max_speed_kmh), None),
         first_heartbeat: true,
+        pace: None,
         last_life: Instant::now(),
         budget: FrameBudget::new(frames_per_second),
         bad_frames: 0,
@@ -106,6 +109,8 @@ struct DriverSession {
     entry: Option<SessionEntry>,
     filter: JumpFilter,
     first_heartbeat: bool,
+    /// Set with the `welcome`.
+    pace: Option<SessionPace>,
     last_life: Instant,
     budget: FrameBudget,
     bad_frames: u32,
@@ -155,7 +160,10 @@ impl DriverSession {
                 let max_speed_kmh = f64::from(self.node.config().heartbeat.fix_max_speed_kmh);
                 self.filter = JumpFilter::new(max_speed_kmh, snapshot.last_fix);
                 self.entry = Some(entry);
-                self.send(ctx, &outbound::welcome(Some(self.id), &snapshot, self.node.pace(), Utc::now()));
+                let pace = SessionPace::of(&snapshot.driver.as_changed());
+                self.pace = Some(pace);
+                let pace = self.node.pace(pace.attention());
+                self.send(ctx, &outbound::welcome(Some(self.id), &snapshot, pace, Utc::now()));
                 // Whatever else waits for them, the courier's next polls bring.
                 if !snapshot.deliveries.is_empty()
                     && let Some(actors) = self.node.actors()
@@ -205,7 +213,7 @@ impl DriverSession {
             }
             Spend::Flood => return self.end(ctx, close::POLICY, "too many frames"),
         }
-        match parse_frame(text, Utc::now()) {
+        match parse_frame(text, Utc::now(), &self.node.config().heartbeat.fix_rules) {
             Ok(frame) => {
                 self.bad_frames = 0;
                 self.frame(frame, ctx);
@@ -289,14 +297,19 @@ impl DriverSession {
 
     fn answered(
         &mut self,
-        answer: Result<Value, DispatchError>,
+        answer: Result<Carried, DispatchError>,
         reference: Option<String>,
         silent: bool,
         ctx: &mut Ctx,
     ) {
         match answer {
             Ok(_) if silent => {}
-            Ok(answer) => self.send(ctx, &answer),
+            Ok(carried) => {
+                self.send(ctx, &carried.answer);
+                if let Some(changed) = carried.changed {
+                    self.follow_pace(&changed, ctx);
+                }
+            }
             Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
             Err(error) => self.send(ctx, &refuse(reference, &error)),
         }
@@ -325,8 +338,21 @@ impl DriverSession {
             self.end(ctx, close::REPLACED, "a newer session has taken over");
         } else if news.revoked {
             self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");
-        } else if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
-            self.send(ctx, &outbound::status(&news.changed, &news.reason));
+        } else {
+            if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
+                self.send(ctx, &outbound::status(&news.changed, &news.reason));
+            }
+            self.follow_pace(&news.changed, ctx);
+        }
+    }
+
+    /// Tells the app how often to speak up from now on, if that is another interval than it knows.
+    fn follow_pace(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
+        if let Some(pace) = &mut self.pace
+            && pace.follow(changed)
+        {
+            let pace = self.node.pace(pace.attention());
+            self.send(ctx, &outbound::config(pace));
         }
     }
 

@@ -6,21 +6,25 @@
 
 pub mod assignment_coordinator;
 pub mod command_courier;
+mod comparison;
 pub mod driver_desk;
 pub mod driver_session;
 pub mod finder;
 mod fragments;
 mod frame_budget;
+mod lease;
 pub mod node;
 pub mod outbox_relay;
 mod outgoing;
 pub mod presence_writer;
+mod rebuild;
 pub mod reconciler;
 pub mod revive;
 pub mod session_directory;
 pub mod session_mailbox;
 mod session_opening;
 pub mod session_watchdog;
+mod session_pace;
 pub mod silence_judge;
 pub mod waiting_sweep;
 

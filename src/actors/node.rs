@@ -16,7 +16,7 @@ use super::presence_writer::PresenceWriterHandle;
 use super::session_directory::SessionDirectory;
 use crate::config::Config;
 use crate::dispatch::{DispatchError, Effects, Policy, Unit};
-use crate::domain::driver::DriverStatus;
+use crate::domain::driver::{Attention, DriverStatus};
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Fix;
 use crate::presence::{Hint, Presence, StatusChange};
@@ -144,10 +144,12 @@ impl Node {
         self.inner.addresses.1
     }
 
-    /// How often drivers speak up, and how long silence is borne.
-    pub fn pace(&self) -> Pace {
+    /// How often the app of a driver speaks up who is followed so closely, and how long their silence is borne: one time
+    /// for all, which every interval fits into three times.
+    pub fn pace(&self, attention: Attention) -> Pace {
         let heartbeat = &self.inner.config.heartbeat;
-        Pace { heartbeat_interval_ms: heartbeat.interval.as_millis() as u64, ttl_ms: heartbeat.ttl.as_millis() as u64 }
+        let heartbeat_interval_ms = heartbeat.interval_of(attention).as_millis() as u64;
+        Pace { heartbeat_interval_ms, ttl_ms: heartbeat.ttl.as_millis() as u64 }
     }
 
     /// Moves on to the next phase; never back.

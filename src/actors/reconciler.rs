@@ -1,30 +1,36 @@
 //! `Reconciler`: keeps Redis equal to PostgreSQL. Renews what makes Redis believed, rebuilds it when it came back empty or
-//! strange, applies again what changed lately (a node may have died between commit and script), and sweeps out the silent.
+//! strange, applies again what changed lately (a node may have died between commit and script), looks for drift, and sweeps
+//! out the silent.
+//!
+//! Every node renews (that is how it knows whether Redis may be believed) and sweeps (Redis alone, also while PostgreSQL is
+//! out). Rebuild, re-application and comparison read PostgreSQL: one node at a time does them, by a lease that only a node
+//! takes whom Redis answers.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | `Tick` | its own interval | none | the next interval |
+//! | `Tick` | its own timer | none | the next one |
 
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use chrono::{TimeDelta, Utc};
 
 use super::Node;
-use crate::domain::ids::DriverId;
-use crate::domain::position::{Fix, Position};
-use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange};
-use crate::store::drivers::{self, RebuildRow};
-use crate::store::{StoreError, schema};
+use super::comparison::Comparison;
+use super::lease::Lease;
+use super::rebuild::rebuild;
+use crate::presence::{PresenceError, StatusChange};
+use crate::store::{StoreError, drivers, schema};
 
-/// Between looks at Redis.
+/// Between looks at Redis; each node's are spread by [`JITTER`], so that nodes do not look together.
 const TICK_EVERY: Duration = Duration::from_millis(1000);
+/// How much sooner or later a tick may come.
+const JITTER: f64 = 0.15;
 /// Between applying again what changed lately.
 const REAPPLY_EVERY: Duration = Duration::from_millis(2000);
-/// What counts as lately, in seconds: far more than a transaction may take.
-const LATELY_S: f64 = 60.0;
-/// Drivers in one page of a rebuild or a re-application.
-const PAGE: i64 = 1000;
+/// What counts as lately for a node that has just begun, in seconds: far more than a transaction may take.
+pub(super) const LATELY_S: f64 = 60.0;
+/// How far one re-application reaches behind the one before it, in seconds: more than a transaction may take.
+const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
 /// Members that one sweep looks at.
@@ -39,14 +45,30 @@ struct Tick;
 /// The actor.
 pub struct Reconciler {
     node: Node,
+    state: State,
+}
+
+/// What one tick leaves to the next.
+#[derive(Clone)]
+struct State {
+    lease: Lease,
+    holds_lease: bool,
     identified: Option<Instant>,
     reapplied: Option<Instant>,
+    comparison: Comparison,
 }
 
 impl Reconciler {
     /// Works for `node`.
     pub fn new(node: Node) -> Self {
-        Self { node, identified: None, reapplied: None }
+        let state = State {
+            lease: Lease::new(node.clone(), "reconcile"),
+            holds_lease: false,
+            identified: None,
+            reapplied: None,
+            comparison: Comparison::new(node.config().redis.compare_every),
+        };
+        Self { node, state }
     }
 }
 
@@ -54,9 +76,15 @@ impl Actor for Reconciler {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let _ = ctx.address().try_send(Tick);
-        ctx.run_interval(TICK_EVERY, |_, ctx| drop(ctx.address().try_send(Tick)));
+        tick_and_again(ctx);
     }
+}
+
+/// A tick now, and the next one later, whatever becomes of this one.
+fn tick_and_again(ctx: &mut Context<Reconciler>) {
+    let _ = ctx.address().try_send(Tick);
+    let pause = TICK_EVERY.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
+    ctx.run_later(pause, |_, ctx| tick_and_again(ctx));
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
@@ -67,53 +95,37 @@ impl Handler<Tick> for Reconciler {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
-        let node = self.node.clone();
-        let identify = is_due(self.identified, IDENTITY_EVERY);
-        let reapply = is_due(self.reapplied, REAPPLY_EVERY);
-        let tick = async move { reconcile(&node, identify, reapply).await };
-        AtomicResponse::new(Box::pin(tick.into_actor(self).map(|done, this, _| {
-            if done.identified {
-                this.identified = Some(Instant::now());
-            }
-            if done.reapplied {
-                this.reapplied = Some(Instant::now());
-            }
-        })))
+        let (node, mut state) = (self.node.clone(), self.state.clone());
+        let tick = async move {
+            reconcile(&node, &mut state).await;
+            state
+        };
+        AtomicResponse::new(Box::pin(tick.into_actor(self).map(|state, this, _| this.state = state)))
     }
 }
 
-#[derive(Default)]
-struct Done {
-    identified: bool,
-    reapplied: bool,
-}
-
-async fn reconcile(node: &Node, identify_due: bool, reapply_due: bool) -> Done {
-    let mut done = Done { identified: !identify_due, reapplied: false };
-    if identify_due {
+async fn reconcile(node: &Node, state: &mut State) {
+    if is_due(state.identified, IDENTITY_EVERY) {
         match identify(node).await {
-            Ok(()) => done.identified = true,
+            Ok(()) => state.identified = Some(Instant::now()),
             Err(error) => tracing::debug!(error = %error, "the database was not identified"),
         }
     }
-    let warmth = warm(node).await;
+    let warmth = warm(node, state).await;
     match &warmth {
         Ok(()) => node.finder().set_degraded(false, ""),
         Err(error) => node.finder().set_degraded(true, &error.to_string()),
     }
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
-    if warmth.is_err() {
+    if let Err(error) = warmth {
         // Orders look into PostgreSQL now: it must know where everybody is.
         if let Some(actors) = node.actors() {
             actors.writer.store_soon();
         }
-        return done;
-    }
-    if reapply_due {
-        match reapply(node).await {
-            Ok(()) => done.reapplied = true,
-            Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
+        if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {
+            give_up_lease(state).await;
         }
+        return;
     }
     match node.presence().sweep(SWEEP_LIMIT).await {
         Ok(swept) => {
@@ -121,12 +133,23 @@ async fn reconcile(node: &Node, identify_due: bool, reapply_due: bool) -> Done {
         }
         Err(error) => tracing::debug!(error = %error, "Redis was not swept"),
     }
-    done
+    if !hold_lease(state).await {
+        return;
+    }
+    if is_due(state.reapplied, REAPPLY_EVERY) {
+        match reapply(node, state.reapplied).await {
+            Ok(()) => state.reapplied = Some(Instant::now()),
+            Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
+        }
+    }
+    if let Err(error) = state.comparison.step(node).await {
+        tracing::debug!(error = %error, "a page of Redis was not compared with PostgreSQL");
+    }
 }
 
 /// Why Redis and PostgreSQL could not be brought together.
 #[derive(Debug, thiserror::Error)]
-enum ReconcileError {
+pub(super) enum ReconcileError {
     #[error(transparent)]
     Presence(#[from] PresenceError),
     #[error(transparent)]
@@ -144,55 +167,49 @@ async fn identify(node: &Node) -> Result<(), StoreError> {
 }
 
 /// Makes sure that Redis may be believed: renews its generation, or rebuilds it.
-async fn warm(node: &Node) -> Result<(), ReconcileError> {
+async fn warm(node: &Node, state: &mut State) -> Result<(), ReconcileError> {
     if node.presence().renew_generation().await? {
         return Ok(());
     }
-    let Some(token) = node.presence().begin_rebuild().await? else { return Err(ReconcileError::Elsewhere) };
-    let began = Instant::now();
-    let mut after: Option<DriverId> = None;
-    let mut loaded = 0;
-    loop {
-        let rows = node
-            .database()
-            .transact(move |conn| Box::pin(async move { drivers::page_for_rebuild(conn, after, PAGE).await }))
-            .await?;
-        let page: Vec<RebuildDriver> = rows.iter().map(rebuild_driver).collect();
-        node.presence().load(&page).await?;
-        loaded += page.len();
-        after = rows.last().map(|row| row.changed.id);
-        if rows.len() < PAGE as usize {
-            break;
-        }
+    if !hold_lease(state).await {
+        return Err(ReconcileError::Elsewhere);
     }
-    if !node.presence().finish_rebuild(token).await? {
-        return Err(ReconcileError::Disturbed);
-    }
-    metrics::counter!("driver_tracker_redis_rebuilds_total").increment(1);
-    tracing::info!(drivers = loaded, took_ms = began.elapsed().as_millis() as u64, "Redis rebuilt from PostgreSQL");
-    Ok(())
+    rebuild(node, &state.lease).await
 }
 
-fn rebuild_driver(row: &RebuildRow) -> RebuildDriver {
-    let changed = row.changed;
-    let fix = row.fix.and_then(|(lat, lon, time)| Some(Fix { position: Position::new(lat, lon).ok()?, time }));
-    let online = row.silent_ms.map(|silent_ms| Heartbeat {
-        driver_id: changed.id,
-        fix,
-        received_at: Utc::now() - TimeDelta::milliseconds(silent_ms.max(0)),
-        session_epoch: row.session_epoch.unwrap_or(0),
+/// Takes or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
+async fn hold_lease(state: &mut State) -> bool {
+    let holds = state.lease.hold().await.unwrap_or_else(|error| {
+        tracing::debug!(error = %error, "the lease was not asked for");
+        false
     });
-    RebuildDriver {
-        change: StatusChange { driver_id: changed.id, status: changed.status, epoch: changed.epoch },
-        online,
+    if holds && !state.holds_lease {
+        tracing::info!("this node keeps Redis equal to PostgreSQL from now on");
+        state.reapplied = None;
     }
+    note_lease(state, holds);
+    holds
 }
 
-/// Applies again, fenced by their epochs, the states that changed lately.
-async fn reapply(node: &Node) -> Result<(), ReconcileError> {
+/// Redis does not answer this node: another one may be luckier.
+async fn give_up_lease(state: &mut State) {
+    if state.holds_lease {
+        state.lease.leave().await;
+    }
+    note_lease(state, false);
+}
+
+fn note_lease(state: &mut State, holds: bool) {
+    state.holds_lease = holds;
+    metrics::gauge!("driver_tracker_reconcile_lease_held").set(if holds { 1.0 } else { 0.0 });
+}
+
+/// Applies again, fenced by their epochs, the states that changed since the `last` time.
+async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileError> {
+    let lately_s = last.map_or(LATELY_S, |at| at.elapsed().as_secs_f64() + OVERLAP_S);
     let changed = node
         .database()
-        .transact(|conn| Box::pin(async move { drivers::changed_within(conn, LATELY_S, REAPPLY_LIMIT).await }))
+        .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
     let changes: Vec<StatusChange> =
         changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();

@@ -2,6 +2,8 @@
 //!
 //! Nothing stops at the first problem. A value that is `None` here was told as a problem already.
 
+mod heartbeats;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -151,7 +153,9 @@ impl<'a> Reader<'a> {
             _ => Err("must be auto or off".to_owned()),
         });
         let key_prefix = self.optional("REDIS_KEY_PREFIX", parse::name);
-        Some(RedisConfig { url: url?, cluster: cluster?, key_prefix: key_prefix?.unwrap_or_default() })
+        let compare_every = self.millis("REDIS_COMPARE_EVERY_MS", 1000, 86_400_000);
+        let key_prefix = key_prefix?.unwrap_or_default();
+        Some(RedisConfig { url: url?, cluster: cluster?, key_prefix, compare_every: compare_every? })
     }
 
     /// The two listeners, which may not want the same port.
@@ -240,57 +244,6 @@ impl<'a> Reader<'a> {
             sessions_per_minute: sessions_per_minute?,
             auth_failures_per_minute: auth_failures_per_minute?,
         })
-    }
-
-    fn heartbeat(&mut self) -> Option<HeartbeatConfig> {
-        let interval = self.millis("HEARTBEAT_INTERVAL_MS", 100, 600_000);
-        let ttl = self.millis("HEARTBEAT_TTL_MS", 300, 3_600_000);
-        let offline_after = self.millis("OFFLINE_AFTER_MS", 300, 604_800_000);
-        let position_max_age = self.millis("POSITION_MAX_AGE_MS", 1000, 86_400_000);
-        let position_flush = self.millis("POSITION_FLUSH_MS", 100, 600_000);
-        let fix_max_speed_kmh = self.count("FIX_MAX_SPEED_KMH", 0, 2000);
-        if let Some(ttl) = ttl {
-            self.beside_ttl(ttl, interval, offline_after, position_flush);
-        }
-        Some(HeartbeatConfig {
-            interval: interval?,
-            ttl: ttl?,
-            offline_after: offline_after?,
-            position_max_age: position_max_age?,
-            fix_max_speed_kmh: fix_max_speed_kmh?,
-            position_flush: position_flush?,
-        })
-    }
-
-    fn beside_ttl(
-        &mut self,
-        ttl: Duration,
-        interval: Option<Duration>,
-        offline_after: Option<Duration>,
-        flush: Option<Duration>,
-    ) {
-        let ttl_ms = ttl.as_millis();
-        if let Some(interval) = interval.filter(|interval| ttl < *interval * 3) {
-            let (interval_ms, least_ms) = (interval.as_millis(), (interval * 3).as_millis());
-            self.problem(format!(
-                "HEARTBEAT_TTL_MS is {ttl_ms} and HEARTBEAT_INTERVAL_MS is {interval_ms}, so that one lost heartbeat would \
-                 cost a driver their orders: raise HEARTBEAT_TTL_MS to at least {least_ms}, or lower HEARTBEAT_INTERVAL_MS"
-            ));
-        }
-        if let Some(offline_after) = offline_after.filter(|offline_after| *offline_after < ttl) {
-            self.problem(format!(
-                "OFFLINE_AFTER_MS is {} and HEARTBEAT_TTL_MS is {ttl_ms}, so that drivers who are online would go off duty: \
-                 raise OFFLINE_AFTER_MS to at least {ttl_ms}",
-                offline_after.as_millis()
-            ));
-        }
-        if let Some(flush) = flush.filter(|flush| *flush >= ttl) {
-            self.problem(format!(
-                "POSITION_FLUSH_MS is {} and HEARTBEAT_TTL_MS is {ttl_ms}, so that without Redis every driver would look \
-                 silent: lower POSITION_FLUSH_MS below {ttl_ms}",
-                flush.as_millis()
-            ));
-        }
     }
 
     fn assignment(&mut self) -> Option<AssignmentConfig> {

@@ -168,6 +168,12 @@ pub const SETTINGS: &[Setting] = &[
         "Stands before every key in Redis, so that several services can share one; letters, digits and : . _ -, at most 64",
     ),
     plain(
+        Redis,
+        "REDIS_COMPARE_EVERY_MS",
+        "60000",
+        "How often all of Redis is compared with PostgreSQL and mended, a page a second, 1000 to 86400000",
+    ),
+    plain(
         Addresses,
         "LISTEN_ADDR",
         "127.0.0.1:8080",
@@ -260,6 +266,20 @@ pub const SETTINGS: &[Setting] = &[
         "5000",
         "How often a driver's app is asked to say where it is, 100 to 600000",
     ),
+    open(
+        Heartbeats,
+        "HEARTBEAT_INTERVAL_BUSY_MS",
+        "half of HEARTBEAT_INTERVAL_MS",
+        Plain,
+        "The same while the driver has a delivery in hand; 100 to 600000, not above HEARTBEAT_INTERVAL_MS",
+    ),
+    open(
+        Heartbeats,
+        "HEARTBEAT_INTERVAL_IDLE_MS",
+        "a third of HEARTBEAT_TTL_MS, at most three times HEARTBEAT_INTERVAL_MS",
+        Plain,
+        "The same while the driver is off duty; not below HEARTBEAT_INTERVAL_MS, at most a third of HEARTBEAT_TTL_MS",
+    ),
     plain(
         Heartbeats,
         "HEARTBEAT_TTL_MS",
@@ -273,6 +293,19 @@ pub const SETTINGS: &[Setting] = &[
         "A driver silent for this long goes off duty; 300 to 604800000, not below HEARTBEAT_TTL_MS",
     ),
     plain(Heartbeats, "POSITION_MAX_AGE_MS", "120000", "A position older than this earns no orders, 1000 to 86400000"),
+    plain(
+        Heartbeats,
+        "FIX_MAX_FUTURE_MS",
+        "30000",
+        "A fix farther ahead of the server's clock is refused, 1 to 86400000; 0: no limit",
+    ),
+    plain(Heartbeats, "FIX_REFUSE_ZERO", "true", "Whether a fix at 0/0 is refused: true or false"),
+    plain(
+        Heartbeats,
+        "FIX_MAX_INACCURACY_M",
+        "200",
+        "A fix less accurate than so many metres is refused, 1 to 100000; 0: no limit",
+    ),
     plain(
         Heartbeats,
         "FIX_MAX_SPEED_KMH",

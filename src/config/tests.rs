@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::plausibility::FixRules;
 
 const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 const PASSWORD: &str = "hunter2";
@@ -175,9 +176,32 @@ fn heartbeats_must_fit_each_other() {
     refused(&[("HEARTBEAT_TTL_MS", "14999")], &["HEARTBEAT_TTL_MS is 14999", "at least 15000"]);
     refused(&[("OFFLINE_AFTER_MS", "29999")], &["OFFLINE_AFTER_MS is 29999", "at least 30000"]);
     refused(&[("HEARTBEAT_TTL_MS", "3600001")], &["300 to 3600000"]);
+    refused(&[("HEARTBEAT_INTERVAL_BUSY_MS", "5001")], &["HEARTBEAT_INTERVAL_BUSY_MS is 5001", "at most 5000"]);
+    refused(&[("HEARTBEAT_INTERVAL_IDLE_MS", "4999")], &["HEARTBEAT_INTERVAL_IDLE_MS is 4999", "at least 5000"]);
+    refused(&[("HEARTBEAT_INTERVAL_IDLE_MS", "10001")], &["HEARTBEAT_INTERVAL_IDLE_MS is 10001", "at most 10000"]);
+    let intervals = |given: &[(&str, &str)]| {
+        let heartbeat = load(given).unwrap().heartbeat;
+        [heartbeat.interval_busy, heartbeat.interval, heartbeat.interval_idle].map(|every| every.as_millis())
+    };
+    assert_eq!(intervals(&[]), [2500, 5000, 10_000]);
+    assert_eq!(intervals(&[("HEARTBEAT_TTL_MS", "90000")]), [2500, 5000, 15_000]);
+    assert_eq!(intervals(&[("HEARTBEAT_TTL_MS", "15000")]), [2500, 5000, 5000], "no slower than the TTL allows");
+    assert_eq!(intervals(&[("HEARTBEAT_INTERVAL_MS", "100")]), [100, 100, 300]);
     assert!(
         load(&[("HEARTBEAT_TTL_MS", "15000"), ("OFFLINE_AFTER_MS", "15000"), ("POSITION_FLUSH_MS", "14999")]).is_ok()
     );
+}
+
+#[test]
+fn each_refusal_of_a_fix_has_its_setting_and_can_be_off() {
+    let rules = |given: &[(&str, &str)]| load(given).unwrap().heartbeat.fix_rules;
+    assert_eq!(rules(&[]), FixRules::default());
+    let off = [("FIX_MAX_FUTURE_MS", "0"), ("FIX_MAX_INACCURACY_M", "0"), ("FIX_REFUSE_ZERO", "false")];
+    assert_eq!(rules(&off), FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false });
+    let strict = rules(&[("FIX_MAX_FUTURE_MS", "1500"), ("FIX_MAX_INACCURACY_M", "25")]);
+    assert_eq!(strict.max_future, Some(chrono::TimeDelta::milliseconds(1500)));
+    assert_eq!(strict.max_inaccuracy_m, Some(25.0));
+    refused(&[("FIX_MAX_INACCURACY_M", "-1")], &["FIX_MAX_INACCURACY_M", "0 to 100000"]);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::secret::{Secret, SecretUrl};
+use crate::domain::driver::Attention;
+use crate::domain::plausibility::FixRules;
 
 /// All that `serve` needs.
 #[derive(Clone, Debug)]
@@ -92,6 +94,8 @@ pub struct RedisConfig {
     pub cluster: RedisCluster,
     /// Stands before every key; may be empty.
     pub key_prefix: String,
+    /// How often all of it is compared with PostgreSQL.
+    pub compare_every: Duration,
 }
 
 /// Whether Redis is a cluster. `on` is refused for now.
@@ -142,22 +146,39 @@ pub struct LimitsConfig {
     pub auth_failures_per_minute: u32,
 }
 
-/// The drivers' signs of life. `ttl` is at least three times `interval`, `offline_after` at least `ttl`, and
-/// `position_flush` below `ttl`.
+/// The drivers' signs of life. `interval_busy` ≤ `interval` ≤ `interval_idle` ≤ `ttl` / 3, `offline_after` is at least
+/// `ttl`, and `position_flush` below it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeartbeatConfig {
-    /// How often an app should say where it is.
+    /// How often an app should say where it is, of a driver on duty with nothing in hand.
     pub interval: Duration,
+    /// … of a driver with a delivery in hand.
+    pub interval_busy: Duration,
+    /// … of a driver off duty.
+    pub interval_idle: Duration,
     /// Silent for this long: gets no orders.
     pub ttl: Duration,
     /// Silent for this long: goes off duty.
     pub offline_after: Duration,
     /// Older positions earn no orders.
     pub position_max_age: Duration,
+    /// Which fixes are refused for what they say by themselves.
+    pub fix_rules: FixRules,
     /// A fix that this speed does not allow is refused; 0: no limit.
     pub fix_max_speed_kmh: u32,
     /// How often positions go to PostgreSQL.
     pub position_flush: Duration,
+}
+
+impl HeartbeatConfig {
+    /// How often the app of a driver should speak up who is followed so closely.
+    pub fn interval_of(&self, attention: Attention) -> Duration {
+        match attention {
+            Attention::Idle => self.interval_idle,
+            Attention::Ready => self.interval,
+            Attention::Busy => self.interval_busy,
+        }
+    }
 }
 
 /// Giving orders to drivers.

@@ -24,7 +24,7 @@ pub async fn set_duty(
     let driver = drivers::lock(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
     let state = driver.state.transition(DriverChange::SetDuty(on_duty))?;
     if state == driver.state {
-        return Ok(DriverChanged { id: driver.id, epoch: driver.epoch, status: driver.status, on_duty });
+        return Ok(driver.as_changed());
     }
     let changed = drivers::apply(unit.conn, driver.id, state, reason, actor).await?;
     unit.effects.drivers.push(changed);

@@ -34,6 +34,28 @@ impl fmt::Display for DriverStatus {
     }
 }
 
+/// How closely a driver is followed: what the interval of their heartbeats hangs on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Attention {
+    /// Off duty with nothing in hand: nobody asks where they are.
+    Idle,
+    /// On duty with nothing in hand.
+    Ready,
+    /// With a delivery in hand: somebody waits for them.
+    Busy,
+}
+
+impl Attention {
+    /// Whoever has something in hand is followed closely, on duty or not.
+    pub fn of(on_duty: bool, used_slots: i32) -> Self {
+        match (used_slots > 0, on_duty) {
+            (true, _) => Self::Busy,
+            (false, true) => Self::Ready,
+            (false, false) => Self::Idle,
+        }
+    }
+}
+
 /// The text names no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown state {0:?}")]
@@ -100,6 +122,11 @@ pub enum DriverRefusal {
 }
 
 impl DriverState {
+    /// How closely the driver is followed.
+    pub fn attention(&self) -> Attention {
+        Attention::of(self.on_duty, self.used_slots)
+    }
+
     /// BUSY while every slot is taken, else AVAILABLE if on duty and active, else OFFLINE.
     pub fn status(&self) -> DriverStatus {
         if self.used_slots >= self.capacity {

@@ -6,14 +6,27 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::position::Fix;
 
-/// A fix further in the future than this is refused.
-const MAX_FUTURE: TimeDelta = TimeDelta::seconds(30);
-/// A fix less accurate than this, in metres, is refused.
-const MAX_INACCURACY_M: f64 = 200.0;
 /// A move of less than this, in metres, is never too fast.
 const ALWAYS_NEAR_M: f64 = 50.0;
 /// So many fixes in a row that agree with each other override the speed rule: the believed one was the wrong one.
 const OVERRIDE_AFTER: usize = 3;
+
+/// Which fixes are refused for what they say by themselves. The default is the contract's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FixRules {
+    /// Farther in the future than this is refused; `None`: nothing is.
+    pub max_future: Option<TimeDelta>,
+    /// Less accurate than this, in metres, is refused; `None`: nothing is.
+    pub max_inaccuracy_m: Option<f64>,
+    /// Whether 0/0 is refused.
+    pub refuse_zero: bool,
+}
+
+impl Default for FixRules {
+    fn default() -> Self {
+        Self { max_future: Some(TimeDelta::seconds(30)), max_inaccuracy_m: Some(200.0), refuse_zero: true }
+    }
+}
 
 /// A fix that is not believed; the driver is alive all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +42,16 @@ fn refuse(code: &'static str, message: impl Into<String>) -> Result<(), FixRefus
 }
 
 /// Judges a fix by itself: not in the future, not at 0/0, accurate enough.
-pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>) -> Result<(), FixRefusal> {
-    if fix.time > now + MAX_FUTURE {
-        return refuse("fix_in_future", "fixTime is more than 30 s ahead of serverTime");
+pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>, rules: &FixRules) -> Result<(), FixRefusal> {
+    if let Some(ahead) = rules.max_future.filter(|ahead| fix.time - now > *ahead) {
+        let ahead_ms = ahead.num_milliseconds();
+        return refuse("fix_in_future", format!("fixTime is more than {ahead_ms} ms ahead of serverTime"));
     }
-    if fix.position.lat() == 0.0 && fix.position.lon() == 0.0 {
+    if rules.refuse_zero && fix.position.lat() == 0.0 && fix.position.lon() == 0.0 {
         return refuse("fix_at_zero", "a fix at 0/0 is no fix");
     }
-    if accuracy_m.is_some_and(|metres| metres > MAX_INACCURACY_M) {
-        return refuse("fix_inaccurate", "accuracyM is worse than 200 m");
+    if let Some(worst_m) = rules.max_inaccuracy_m.filter(|worst_m| accuracy_m.is_some_and(|metres| metres > *worst_m)) {
+        return refuse("fix_inaccurate", format!("accuracyM is worse than {worst_m} m"));
     }
     Ok(())
 }
@@ -111,6 +125,25 @@ mod tests {
     fn fix(lat: f64, seconds: i64) -> Fix {
         let time = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
         Fix { position: Position::new(lat, 77.0).unwrap(), time }
+    }
+
+    #[test]
+    fn each_rule_refuses_by_its_own_measure_and_can_be_off() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(1000);
+        let zero = Fix { position: Position::new(0.0, 0.0).unwrap(), time: now };
+        let code =
+            |fix: &Fix, accuracy_m, rules: &FixRules| judge_alone(fix, accuracy_m, now, rules).err().map(|e| e.code);
+        let strict = FixRules::default();
+        assert_eq!(code(&fix(1.0, 1030), Some(200.0), &strict), None, "exactly the limits");
+        assert_eq!(code(&fix(1.0, 1031), None, &strict), Some("fix_in_future"));
+        assert_eq!(code(&zero, None, &strict), Some("fix_at_zero"));
+        assert_eq!(code(&fix(1.0, 1000), Some(200.5), &strict), Some("fix_inaccurate"));
+        let narrow = FixRules { max_future: Some(TimeDelta::seconds(5)), max_inaccuracy_m: Some(20.0), ..strict };
+        assert_eq!(code(&fix(1.0, 1006), None, &narrow), Some("fix_in_future"));
+        assert_eq!(code(&fix(1.0, 1000), Some(21.0), &narrow), Some("fix_inaccurate"));
+        let off = FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false };
+        assert_eq!(code(&fix(1.0, 9_000_000), Some(1e9), &off), None);
+        assert_eq!(code(&zero, Some(1e9), &off), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::routes::{get, post, resource, transact};
 use crate::actors::Node;
 use crate::actors::driver_desk::DriverDesk;
 use crate::dispatch::{DispatchError, session};
+use crate::domain::plausibility::FixRules;
 use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::protocol::inbound::{FrameError, parse_value};
 use crate::protocol::outbound::{self, moment};
@@ -88,7 +89,8 @@ async fn state(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse
             })
         })
         .await?;
-    Ok(Answer::ok(outbound::welcome(None, &snapshot, node.pace(), now)).into_response())
+    Ok(Answer::ok(outbound::welcome(None, &snapshot, node.pace(snapshot.driver.state.attention()), now))
+        .into_response())
 }
 
 async fn messages(
@@ -100,7 +102,8 @@ async fn messages(
     let deadline = Instant::now() + MESSAGES_TIMEOUT;
     let frames = parse_frames(&body.0)?;
     let desk = DriverDesk::new(node.get_ref().clone());
-    let answers = answer_all(frames, deadline, async |frame| answer(&desk, &gate, &driver.0, frame).await).await;
+    let rules = &node.config().heartbeat.fix_rules;
+    let answers = answer_all(frames, deadline, async |frame| answer(&desk, &gate, rules, &driver.0, frame).await).await;
     Ok(Answer::ok(json!({"answers": answers})).into_response())
 }
 
@@ -147,7 +150,7 @@ fn unavailable(frame: &Value) -> Value {
     told(frame, "unavailable", "not possible just now; try again")
 }
 
-async fn answer(desk: &DriverDesk, gate: &Gate, who: &DriverIdentity, frame: &Value) -> Value {
+async fn answer(desk: &DriverDesk, gate: &Gate, rules: &FixRules, who: &DriverIdentity, frame: &Value) -> Value {
     let now = Utc::now();
     if gate.admit_frame(who.driver_id).is_err() {
         return told(frame, "rate_limited", "too many frames; send fewer");
@@ -157,7 +160,7 @@ async fn answer(desk: &DriverDesk, gate: &Gate, who: &DriverIdentity, frame: &Va
     if frame.to_string().len() > max_bytes {
         return told(frame, "invalid_frame", "the frame is too big");
     }
-    match parse_value(frame, now) {
+    match parse_value(frame, now, rules) {
         Ok(parsed) => {
             // A task of its own: whoever stops waiting must not keep what follows the commit from being done.
             let (desk, who) = (desk.clone(), *who);

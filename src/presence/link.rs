@@ -238,6 +238,6 @@ fn count(op: &'static str, outcome: &'static str) {
 }
 
 /// One line `name:value` of an INFO answer.
-fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

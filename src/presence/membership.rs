@@ -175,7 +175,7 @@ impl Inner {
         }
     }
 
-    fn script_keys<'a>(&'a self, online: &'a str) -> [&'a str; 4] {
+    pub(super) fn script_keys<'a>(&'a self, online: &'a str) -> [&'a str; 4] {
         [&self.keys.status, &self.keys.geo, &self.keys.expiry, online]
     }
 }

@@ -19,9 +19,11 @@
 mod breaker;
 mod error;
 mod generation;
+mod healing;
 mod health;
 mod heartbeat;
 mod hints;
+mod inspection;
 mod keys;
 mod link;
 mod membership;
@@ -45,9 +47,11 @@ use link::Link;
 
 pub use error::{Outage, PresenceError};
 pub use generation::{RebuildDriver, RebuildToken};
+pub use healing::{Expected, Healed, MemberPage};
 pub use health::{RedisHealth, RedisState};
 pub use heartbeat::Heartbeat;
 pub use hints::Hint;
+pub use inspection::{Contents, Overview};
 pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
 pub use online::OnlineValue;
 

@@ -25,13 +25,15 @@ macro_rules! script {
 script!(TRANSITION, "scripts/common.lua", "scripts/transition.lua");
 script!(JOIN, "scripts/common.lua", "scripts/join.lua");
 script!(REMEMBER, "scripts/common.lua", "scripts/remember.lua");
+script!(HEAL, "scripts/common.lua", "scripts/heal.lua");
+script!(CORRECT, "scripts/common.lua", "scripts/correct.lua");
 script!(DUE, "scripts/due.lua");
 script!(RENEW, "scripts/renew.lua");
 script!(BEGIN_REBUILD, "scripts/begin_rebuild.lua");
 script!(FINISH_REBUILD, "scripts/finish_rebuild.lua");
 
-fn all() -> [&'static Script; 7] {
-    [&TRANSITION, &JOIN, &REMEMBER, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
+fn all() -> [&'static Script; 9] {
+    [&TRANSITION, &JOIN, &REMEMBER, &HEAL, &CORRECT, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
 }
 
 impl Script {

@@ -8,7 +8,7 @@ use super::MAX_BATCH_FIXES;
 use crate::dispatch::progress::{Particulars, Step};
 use crate::domain::delivery::FailureCode;
 use crate::domain::ids::{AssignmentId, DeliveryId, MessageId};
-use crate::domain::plausibility::{FixRefusal, judge_alone};
+use crate::domain::plausibility::{FixRefusal, FixRules, judge_alone};
 use crate::domain::position::{Fix, Position, PositionError};
 
 /// The longest `ref`, in characters.
@@ -89,12 +89,12 @@ fn invalid(field: &str, what: &str) -> Fault {
     Fault("invalid_frame", format!("{field} {what}"))
 }
 
-/// Parses one text frame. `now` is the server's clock, by which a fix may be too far in the future.
-pub fn parse_frame(text: &str, now: DateTime<Utc>) -> Result<Frame, FrameError> {
-    if let Some(frame) = parse_plain_heartbeat(text, now) {
+/// Parses one text frame. `now` is the server's clock, by which a fix may be too far in the future for the `rules`.
+pub fn parse_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
+    if let Some(frame) = parse_plain_heartbeat(text, now, rules) {
         return Ok(frame);
     }
-    parse_any_frame(text, now)
+    parse_any_frame(text, now, rules)
 }
 
 /// A heartbeat with nothing unusual about it, read without building a tree: nearly every frame is one.
@@ -120,25 +120,25 @@ struct PlainHeartbeat<'t> {
 }
 
 /// `None` for whatever is unusual or wrong: the other way says how.
-fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>) -> Option<Frame> {
+fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Option<Frame> {
     let plain: PlainHeartbeat<'_> = serde_json::from_str(text).ok()?;
     if plain.kind != "heartbeat" || plain.reference.is_some() {
         return None;
     }
     let time = time_of(plain.fix_time)?;
     let fix = Fix { position: Position::new(plain.lat, plain.lon).ok()?, time };
-    let fix = judge_alone(&fix, plain.accuracy_m, now).map(|()| fix);
+    let fix = judge_alone(&fix, plain.accuracy_m, now, rules).map(|()| fix);
     Some(Frame { reference: None, body: FrameBody::Heartbeat { seq: plain.seq, fix: Some(fix) } })
 }
 
-fn parse_any_frame(text: &str, now: DateTime<Utc>) -> Result<Frame, FrameError> {
+fn parse_any_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     let bare = |code, message: &str| FrameError { reference: None, seq: None, code, message: message.to_owned() };
     let value: Value = serde_json::from_str(text).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
-    parse_value(&value, now)
+    parse_value(&value, now, rules)
 }
 
 /// Parses one frame that is already JSON.
-pub fn parse_value(value: &Value, now: DateTime<Utc>) -> Result<Frame, FrameError> {
+pub fn parse_value(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     let bare =
         |message: &str| FrameError { reference: None, seq: None, code: "invalid_frame", message: message.to_owned() };
     let object = value.as_object().ok_or_else(|| bare("a frame is a JSON object"))?;
@@ -147,7 +147,7 @@ pub fn parse_value(value: &Value, now: DateTime<Utc>) -> Result<Frame, FrameErro
         Some(Value::String(text)) if text.chars().count() <= MAX_REF_CHARS => Some(text.clone()),
         Some(_) => return Err(bare("ref must be a string of at most 64 characters")),
     };
-    let body = parse_body(object, now).map_err(|Fault(code, message)| FrameError {
+    let body = parse_body(object, now, rules).map_err(|Fault(code, message)| FrameError {
         reference: reference.clone(),
         seq: field(object, "seq").and_then(Value::as_i64),
         code,
@@ -168,11 +168,11 @@ fn field<'v>(object: &'v Object, name: &str) -> Option<&'v Value> {
     object.get(name).filter(|value| !value.is_null())
 }
 
-fn parse_body(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+fn parse_body(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<FrameBody, Fault> {
     let kind = field(object, "type").ok_or_else(|| invalid("type", "is required"))?;
     match kind.as_str().ok_or_else(|| invalid("type", "must be a string"))? {
-        "heartbeat" => parse_heartbeat(object, now),
-        "batch" => parse_batch(object, now),
+        "heartbeat" => parse_heartbeat(object, now, rules),
+        "batch" => parse_batch(object, now, rules),
         "status" => parse_status(object),
         "offer.answer" => parse_offer_answer(object),
         "delivery.update" => parse_delivery_update(object),
@@ -183,32 +183,32 @@ fn parse_body(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
     }
 }
 
-fn parse_heartbeat(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+fn parse_heartbeat(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<FrameBody, Fault> {
     let seq = field(object, "seq").ok_or_else(|| invalid("seq", "is required"))?;
     let seq = seq.as_i64().ok_or_else(|| invalid("seq", "must be an integer"))?;
-    Ok(FrameBody::Heartbeat { seq, fix: parse_fix(object, now)? })
+    Ok(FrameBody::Heartbeat { seq, fix: parse_fix(object, now, rules)? })
 }
 
-fn parse_batch(object: &Object, now: DateTime<Utc>) -> Result<FrameBody, Fault> {
+fn parse_batch(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<FrameBody, Fault> {
     let fixes = field(object, "fixes").ok_or_else(|| invalid("fixes", "is required"))?;
     let fixes = fixes.as_array().ok_or_else(|| invalid("fixes", "must be an array"))?;
     if fixes.len() > MAX_BATCH_FIXES {
         return Err(invalid("fixes", "must hold at most 100 fixes"));
     }
-    Ok(FrameBody::Batch { fixes: fixes.iter().map(|value| parse_batch_fix(value, now)).collect() })
+    Ok(FrameBody::Batch { fixes: fixes.iter().map(|value| parse_batch_fix(value, now, rules)).collect() })
 }
 
 /// One fix of a batch: whatever is wrong with it refuses it alone.
-pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>) -> Result<Fix, FixRefusal> {
+pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Result<Fix, FixRefusal> {
     let refuse = |Fault(code, message)| FixRefusal { code, message };
     let object = value.as_object().ok_or_else(|| refuse(invalid("a fix", "must be an object")))?;
-    parse_fix(object, now)
+    parse_fix(object, now, rules)
         .map_err(refuse)?
         .unwrap_or_else(|| Err(FixRefusal { code: "invalid_frame", message: "lat and lon are required".to_owned() }))
 }
 
 /// The fix in an object: none without coordinates, a fault when a field is malformed, a refusal when it is not believed.
-fn parse_fix(object: &Object, now: DateTime<Utc>) -> Result<Option<Result<Fix, FixRefusal>>, Fault> {
+fn parse_fix(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<Option<Result<Fix, FixRefusal>>, Fault> {
     let time = field(object, "fixTime").map(|value| moment("fixTime", value)).transpose()?;
     let accuracy_m = number(object, "accuracyM")?;
     for name in ["speedMps", "headingDeg", "batteryPct"] {
@@ -217,7 +217,7 @@ fn parse_fix(object: &Object, now: DateTime<Utc>) -> Result<Option<Result<Fix, F
     let Some(position) = coordinates(object)? else { return Ok(None) };
     let time = time.ok_or_else(|| invalid("fixTime", "is required with lat and lon"))?;
     let fix = Fix { position, time };
-    Ok(Some(judge_alone(&fix, accuracy_m, now).map(|()| fix)))
+    Ok(Some(judge_alone(&fix, accuracy_m, now, rules).map(|()| fix)))
 }
 
 /// A place, which has both coordinates or neither.
@@ -339,13 +339,13 @@ mod tests {
     }
 
     fn code_of(text: &str) -> &'static str {
-        parse_frame(text, now()).unwrap_err().code
+        parse_frame(text, now(), &FixRules::default()).unwrap_err().code
     }
 
     #[test]
     fn names_the_field_at_fault_and_brings_ref_and_seq_back() {
         let text = r#"{"type":"heartbeat","seq":7,"ref":"a","lat":91,"lon":0,"fixTime":"2026-01-27T10:00:00Z"}"#;
-        let error = parse_frame(text, now()).unwrap_err();
+        let error = parse_frame(text, now(), &FixRules::default()).unwrap_err();
         assert_eq!((error.code, error.seq, error.reference.as_deref()), ("invalid_frame", Some(7), Some("a")));
         assert!(error.message.starts_with("lat "));
         assert_eq!(code_of("{"), "invalid_json");
@@ -361,11 +361,15 @@ mod tests {
             (r#""lat":1,"lon":1,"fixTime":"2026-01-27T10:00:31Z""#, "fix_in_future"),
             (r#""lat":1,"lon":1,"fixTime":"2026-01-27T10:00:00Z","accuracyM":201"#, "fix_inaccurate"),
         ] {
-            let frame = parse_frame(&format!(r#"{{"type":"heartbeat","seq":1,{fields}}}"#), now()).unwrap();
+            let frame =
+                parse_frame(&format!(r#"{{"type":"heartbeat","seq":1,{fields}}}"#), now(), &FixRules::default())
+                    .unwrap();
             let FrameBody::Heartbeat { fix: Some(Err(refusal)), .. } = frame.body else { panic!("{fields}") };
             assert_eq!(refusal.code, code);
         }
-        let alive = parse_frame(r#"{"type":"heartbeat","seq":1,"lat":null,"speedMps":-1}"#, now()).unwrap();
+        let alive =
+            parse_frame(r#"{"type":"heartbeat","seq":1,"lat":null,"speedMps":-1}"#, now(), &FixRules::default())
+                .unwrap();
         assert!(matches!(alive.body, FrameBody::Heartbeat { fix: None, .. }));
     }
 
@@ -396,15 +400,15 @@ mod tests {
                 or(plain[0], "7", &seq), or(plain[1], "\"2026-01-27T10:00:00Z\"", &time), or(plain[2], "12.9", &lat),
                 or(plain[3], "77.5", &lon),
             );
-            if let Some(frame) = parse_plain_heartbeat(&text, now()) {
-                prop_assert_eq!(format!("{:?}", Ok::<_, FrameError>(frame)), format!("{:?}", parse_any_frame(&text, now())));
+            if let Some(frame) = parse_plain_heartbeat(&text, now(), &FixRules::default()) {
+                prop_assert_eq!(format!("{:?}", Ok::<_, FrameError>(frame)), format!("{:?}", parse_any_frame(&text, now(), &FixRules::default())));
             }
         }
 
         #[test]
         fn no_text_panics(text in ".{0,200}", kind in "heartbeat|batch|status|ack|delivery.update|offer.answer") {
-            let _ = parse_frame(&text, now());
-            let _ = parse_frame(&serde_json::json!({"type": kind, "seq": text, "status": text}).to_string(), now());
+            let _ = parse_frame(&text, now(), &FixRules::default());
+            let _ = parse_frame(&serde_json::json!({"type": kind, "seq": text, "status": text}).to_string(), now(), &FixRules::default());
         }
     }
 }

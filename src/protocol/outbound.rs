@@ -122,6 +122,11 @@ pub fn status(changed: &DriverChanged, reason: &str) -> Value {
     json!({"type": "status", "status": changed.status, "onDuty": changed.on_duty, "reason": reason})
 }
 
+/// How often to speak up from now on.
+pub fn config(pace: Pace) -> Value {
+    json!({"type": "config", "heartbeatIntervalMs": pace.heartbeat_interval_ms, "ttlMs": pace.ttl_ms})
+}
+
 /// Sent just before the service restarts.
 pub fn reconnect(after_ms: u64) -> Value {
     json!({"type": "reconnect", "afterMs": after_ms})

@@ -29,7 +29,7 @@ const CALLER_TIMEOUT: Duration = Duration::from_millis(4800);
 
 /// Session settings live only as long as the transaction, so that a transaction pooler may stand between.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '6s'";
-/// For positions alone: losing the last moments in a crash of PostgreSQL is mended by the next heartbeat.
+/// For positions and leases alone: what a crash of PostgreSQL takes of the last moments is mended by the next heartbeat.
 const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL synchronous_commit = off; \
                              SET LOCAL idle_in_transaction_session_timeout = '6s'";
 
@@ -80,7 +80,7 @@ impl Database {
         self.spawn(BEGIN, work).await
     }
 
-    /// As [`Self::transact`], with an asynchronous commit: for positions alone.
+    /// As [`Self::transact`], with an asynchronous commit: for positions, tracks and leases alone.
     pub async fn transact_relaxed<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send + 'static,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::statement::{query, query_as, query_scalar};
-use crate::domain::driver::{DriverState, DriverStatus};
+use crate::domain::driver::{Attention, DriverState, DriverStatus};
 use crate::domain::event::Actor;
 use crate::domain::ids::{DeliveryId, DriverId};
 
@@ -28,22 +28,26 @@ statements! {
     APPLY = "WITH changed AS (
             UPDATE drivers SET on_duty = $2, active = $3, capacity = $4, used_slots = $5, epoch = epoch + 1,
                    changed_at = clock_timestamp(), updated_at = clock_timestamp()
-            WHERE id = $1 RETURNING id, epoch, status, on_duty),
+            WHERE id = $1 RETURNING id, epoch, status, on_duty, used_slots),
         audited AS (
             INSERT INTO driver_events (driver_id, epoch, status, on_duty, reason, actor_kind, actor_id)
             SELECT id, epoch, status, on_duty, $6, $7, $8 FROM changed)
-        SELECT id, epoch, status, on_duty FROM changed";
+        SELECT id, epoch, status, on_duty, used_slots FROM changed";
     UPDATE_PROFILE = "UPDATE drivers SET name = coalesce($2, name), phone = coalesce($3, phone),
                external_id = CASE WHEN $4 THEN $5 ELSE external_id END,
                metadata = CASE WHEN $6 THEN $7 ELSE metadata END, updated_at = clock_timestamp()
         WHERE id = $1";
-    CHANGED_SINCE = "SELECT id, epoch, status, on_duty FROM drivers
+    CHANGED_SINCE = "SELECT id, epoch, status, on_duty, used_slots FROM drivers
         WHERE changed_at > clock_timestamp() - make_interval(secs => $1::double precision) ORDER BY changed_at DESC LIMIT $2";
-    STATES = "SELECT id, epoch, status, on_duty FROM drivers WHERE id = ANY($1)";
-    PAGE_FOR_REBUILD = "SELECT d.id, d.epoch, d.status, d.on_duty, p.lat, p.lon, p.fix_time, p.session_epoch,
+    STATES = "SELECT id, epoch, status, on_duty, used_slots FROM drivers WHERE id = ANY($1)";
+    PAGE_FOR_REBUILD = "SELECT d.id, d.epoch, d.status, d.on_duty, d.used_slots, p.lat, p.lon, p.fix_time, p.session_epoch,
                (extract(epoch FROM clock_timestamp() - p.last_seen_at) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
         WHERE d.active AND ($1::uuid IS NULL OR d.id > $1) ORDER BY d.id LIMIT $2";
+    PAGE_FOR_COMPARISON = "SELECT id, epoch, status, on_duty, used_slots, active FROM drivers
+        WHERE ($1::uuid IS NULL OR id > $1)
+          AND changed_at < clock_timestamp() - make_interval(secs => $2::double precision)
+        ORDER BY id LIMIT $3";
     // Whoever is on duty, or has an order that is not fetched yet; silent since their last word or their last change.
     SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
                - greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at)) * 1000)::bigint AS silent_ms
@@ -99,6 +103,14 @@ struct Row {
     updated_at: DateTime<Utc>,
 }
 
+impl Driver {
+    /// The state as those are told who follow changes.
+    pub fn as_changed(&self) -> DriverChanged {
+        let DriverState { on_duty, used_slots, .. } = self.state;
+        DriverChanged { id: self.id, epoch: self.epoch, status: self.status, on_duty, used_slots }
+    }
+}
+
 impl TryFrom<Row> for Driver {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
@@ -133,6 +145,15 @@ pub struct DriverChanged {
     pub status: DriverStatus,
     /// The wish since.
     pub on_duty: bool,
+    /// Deliveries in hand since.
+    pub used_slots: i32,
+}
+
+impl DriverChanged {
+    /// How closely the driver is followed since.
+    pub fn attention(&self) -> Attention {
+        Attention::of(self.on_duty, self.used_slots)
+    }
 }
 
 #[derive(FromRow)]
@@ -141,13 +162,15 @@ struct ChangedRow {
     epoch: i64,
     status: String,
     on_duty: bool,
+    used_slots: i32,
 }
 
 impl TryFrom<ChangedRow> for DriverChanged {
     type Error = StoreError;
     fn try_from(row: ChangedRow) -> Result<Self, StoreError> {
         let status = row.status.parse().map_err(StoreError::corrupt)?;
-        Ok(Self { id: DriverId(row.id), epoch: row.epoch, status, on_duty: row.on_duty })
+        let ChangedRow { id, epoch, on_duty, used_slots, .. } = row;
+        Ok(Self { id: DriverId(id), epoch, status, on_duty, used_slots })
     }
 }
 
@@ -337,6 +360,25 @@ pub async fn page_for_rebuild(
             })
         })
         .collect()
+}
+
+#[derive(FromRow)]
+struct ComparedRow {
+    #[sqlx(flatten)]
+    changed: ChangedRow,
+    active: bool,
+}
+
+/// Drivers in order of id, after `after`, whose state did not change within the last `seconds`; and whether each is active.
+pub async fn page_for_comparison(
+    conn: &mut PgConnection,
+    after: Option<DriverId>,
+    seconds: f64,
+    limit: i64,
+) -> Result<Vec<(DriverChanged, bool)>, StoreError> {
+    let rows: Vec<ComparedRow> =
+        query_as(PAGE_FOR_COMPARISON).bind(after.map(|id| id.0)).bind(seconds).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(|row| Ok((row.changed.try_into()?, row.active))).collect()
 }
 
 /// A driver of whom nothing was heard for long.

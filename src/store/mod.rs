@@ -43,6 +43,7 @@ pub mod drivers;
 pub mod early_cancellations;
 mod error;
 pub mod idempotency;
+pub mod leases;
 pub mod outbox;
 pub mod overview;
 pub mod positions;
@@ -66,6 +67,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         drivers::STATEMENTS,
         early_cancellations::STATEMENTS,
         idempotency::STATEMENTS,
+        leases::STATEMENTS,
         outbox::STATEMENTS,
         overview::STATEMENTS,
         positions::STATEMENTS,

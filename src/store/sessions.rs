@@ -24,7 +24,7 @@ statements! {
         UNION SELECT driver_id FROM driver_commands
             WHERE acked_at IS NULL AND created_at > clock_timestamp() - make_interval(secs => $1)";
     NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced,
-               t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty,
+               t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty, d.used_slots,
                coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[])
              AS u (driver_id, session_epoch, token_id, epoch)
@@ -103,6 +103,7 @@ struct NewsRow {
     epoch: i64,
     status: String,
     on_duty: bool,
+    used_slots: i32,
     reason: String,
 }
 
@@ -123,7 +124,13 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
                 session_epoch: row.session_epoch,
                 replaced: row.replaced,
                 revoked: row.revoked,
-                changed: DriverChanged { id, epoch: row.epoch, status, on_duty: row.on_duty },
+                changed: DriverChanged {
+                    id,
+                    epoch: row.epoch,
+                    status,
+                    on_duty: row.on_duty,
+                    used_slots: row.used_slots,
+                },
                 reason: row.reason,
             })
         })

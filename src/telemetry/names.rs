@@ -102,6 +102,12 @@ pub const METRICS: &[Metric] = &[
     gauge("driver_tracker_redis_breaker_state", "0 closed, 1 probing, 2 open: Redis is not asked"),
     gauge("driver_tracker_redis_believed", "1 while Redis is believed, 0 while searches go to PostgreSQL"),
     counter("driver_tracker_redis_rebuilds_total", &[], "Times that this node filled Redis again from PostgreSQL"),
+    gauge("driver_tracker_reconcile_lease_held", "1 on the node that keeps Redis equal to PostgreSQL, else 0"),
+    counter(
+        "driver_tracker_presence_mended_total",
+        &["what"],
+        "Drift in Redis that was mended, by what: status, membership or ghost (a member that PostgreSQL does not know)",
+    ),
     counter("driver_tracker_redis_hints_dropped_total", &[], "Hints from other nodes that found no room"),
     counter("driver_tracker_presence_swept_total", &[], "Silent drivers taken out of the GEO set"),
     gauge("driver_tracker_silence_outage", "1 while so many drivers are silent that nobody is judged"),

@@ -30,7 +30,7 @@ async fn a_driver_without_a_socket_works_a_whole_delivery() {
     let told = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
     assert_eq!((&told["accepted"], &told["status"], &told["onDuty"]), (&json!(2), &json!("OFFLINE"), &json!(false)));
     assert_eq!(told["refused"][0]["index"], 1);
-    assert_eq!((&told["heartbeatIntervalMs"], &told["ttlMs"]), (&json!(1000), &json!(6000)));
+    assert_eq!((&told["heartbeatIntervalMs"], &told["ttlMs"]), (&json!(2000), &json!(6000)), "off duty");
 
     let on_duty = ask(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
     assert_eq!(

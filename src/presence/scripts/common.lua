@@ -15,19 +15,19 @@ local function parse(text)
   }
 end
 
--- Makes drivers:geo and drivers:expiry say of one driver what their status and online key say. True when they are in.
+-- Makes drivers:geo and drivers:expiry say of one driver what their status and online key say. True when they are in;
+-- then whether that was otherwise before (an expired member is no surprise: the sweep takes it out).
 local function settle(geo, expiry, online, member, available)
   local seen = available and parse(redis.call('GET', online))
   if not (seen and seen.lat) then
-    redis.call('ZREM', geo, member)
-    redis.call('ZREM', expiry, member)
-    return false
+    local gone = redis.call('ZREM', geo, member) + redis.call('ZREM', expiry, member)
+    return false, gone > 0 and not available
   end
   local time = redis.call('TIME')
   local due_ms = time[1] * 1000 + math.floor(time[2] / 1000) + math.max(redis.call('PTTL', online), 0)
-  redis.call('GEOADD', geo, seen.lon, seen.lat, member)
-  redis.call('ZADD', expiry, string.format('%.0f', due_ms), member)
-  return true
+  local come = redis.call('GEOADD', geo, seen.lon, seen.lat, member)
+  come = come + redis.call('ZADD', expiry, string.format('%.0f', due_ms), member)
+  return true, come > 0
 end
 
 -- A drivers:status field is "STATUS:epoch".

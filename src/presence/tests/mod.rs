@@ -1,5 +1,6 @@
 //! Presence against a real Redis, one server a test.
 
+mod healing;
 mod heartbeats;
 mod hints;
 mod membership;

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use super::session::Session;
 use super::{Node, Place};
 
-/// How often an app speaks up by itself.
-const BEAT: Duration = Duration::from_millis(800);
+/// How much of the interval that it was told an app lets pass between heartbeats, since its timers lag.
+const EAGERNESS: f64 = 0.8;
 
 /// A driver and their app.
 pub struct Driver {
@@ -83,12 +83,23 @@ impl Driver {
         self.session.acked(seq).await;
     }
 
-    /// A heartbeat every moment, from now on.
+    /// A heartbeat each interval that `welcome` or `config` told, from now on.
     pub fn keep_beating(&mut self) {
         let (session, place, seq) = (self.session.clone(), self.place.clone(), self.seq.clone());
         self.beating = Some(tokio::spawn(async move {
+            let mut told_ms = session.interval_ms();
             loop {
-                tokio::time::sleep(BEAT).await;
+                let began = tokio::time::Instant::now();
+                // A faster pace counts from the last heartbeat on, not from the next.
+                loop {
+                    let pause = Duration::from_millis((*told_ms.borrow_and_update()).max(50)).mul_f64(EAGERNESS);
+                    let told = tokio::time::timeout_at(began + pause, told_ms.changed()).await;
+                    match told {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return,
+                        Err(_) => break,
+                    }
+                }
                 let here = *place.lock().expect("a place");
                 session.send(&heartbeat(seq.fetch_add(1, Ordering::Relaxed), here));
             }

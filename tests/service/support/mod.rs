@@ -13,6 +13,7 @@ pub mod places;
 pub mod plan;
 pub mod proxy;
 pub mod redis;
+pub mod registry;
 pub mod servers;
 pub mod session;
 pub mod shop;

@@ -86,11 +86,12 @@ impl Node {
         Some(http::try_send(self.api().request("GET", "/health")).await.ok()?.body)
     }
 
-    /// What `/metrics` says of a series, as it stands there with its labels; 0 for one that is not there yet.
+    /// What one series of `/metrics` counts, by its name and labels as they stand there; 0 before its first count.
     pub async fn metric(&self, series: &str) -> f64 {
-        let page = http::send(self.client.get(format!("http://{}/metrics", self.metrics_address))).await;
-        let value = page.text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        value.unwrap_or(0.0)
+        let url = format!("http://{}/metrics", self.metrics_address);
+        let text = http::try_send(self.client.get(url)).await.expect("the metrics").text;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// The memory that the process has in use, in bytes.

@@ -32,6 +32,13 @@ impl Redis {
         tokio::time::timeout(Duration::from_secs(2), work).await.ok()?
     }
 
+    /// Runs one command, given word by word, that Redis must answer.
+    pub async fn say<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        self.ask(&command).await.unwrap_or_else(|| panic!("no answer to {words:?}"))
+    }
+
     /// The drivers in `drivers:geo`, by id.
     pub async fn findable(&self) -> Option<BTreeSet<String>> {
         let mut command = redis::cmd("ZRANGE");

@@ -41,6 +41,8 @@ pub struct Session {
     inbox: Arc<Mutex<Inbox>>,
     changed: watch::Receiver<u64>,
     acks_commands: Arc<AtomicBool>,
+    /// The interval of heartbeats in ms as last told; 0 before the first word of it.
+    interval_ms: watch::Receiver<u64>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -82,6 +84,7 @@ impl Session {
         let inbox: Arc<Mutex<Inbox>> = Arc::default();
         let (notify, changed) = watch::channel(0_u64);
         let acks_commands = Arc::new(AtomicBool::new(true));
+        let (paced, interval_ms) = watch::channel(0_u64);
         let writer = tokio::spawn(async move {
             while let Some(message) = to_send.recv().await {
                 if sink.send(message).await.is_err() {
@@ -100,6 +103,9 @@ impl Session {
                         if let Some(id) = frame["messageId"].as_str().filter(|_| acks.load(Ordering::Relaxed)) {
                             let _ = replies.send(text_of(&json!({"type": "ack", "messageId": id})));
                         }
+                        if let Some(told_ms) = frame["heartbeatIntervalMs"].as_u64() {
+                            paced.send_replace(told_ms);
+                        }
                         keep(&kept, frame);
                     }
                     Some(Ok(Message::Close(frame))) => {
@@ -116,12 +122,17 @@ impl Session {
             while let Some(Ok(_)) = stream.next().await {}
             std::future::pending::<()>().await;
         });
-        Session { outgoing, inbox, changed, acks_commands, tasks: [writer, reader] }
+        Session { outgoing, inbox, changed, acks_commands, interval_ms, tasks: [writer, reader] }
     }
 
     /// Whether commands are acknowledged as they come; on at first.
     pub fn acknowledge_commands(&self, yes: bool) {
         self.acks_commands.store(yes, Ordering::Relaxed);
+    }
+
+    /// How often to send a heartbeat, in ms, as `welcome` or `config` last told.
+    pub fn interval_ms(&self) -> watch::Receiver<u64> {
+        self.interval_ms.clone()
     }
 
     /// Sends a frame.

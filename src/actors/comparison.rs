@@ -1,0 +1,156 @@
+//! The slow full comparison of Redis with PostgreSQL: drift that no change of a driver will ever mend, such as a field that
+//! somebody deleted. One page a tick, by the node that holds the lease; what changed lately is left to the re-application.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+use super::reconciler::{LATELY_S, ReconcileError};
+use crate::domain::ids::DriverId;
+use crate::presence::{Expected, Healed, StatusChange};
+use crate::store::drivers::{self, DriverChanged};
+
+/// Drivers in one page.
+const PAGE: i64 = 1000;
+
+/// Where the comparison stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    /// The next pass begins at this time.
+    Resting(Instant),
+    /// Drivers after this one are next; first those of PostgreSQL.
+    Drivers(Option<DriverId>),
+    /// Members of `drivers:geo` from this cursor on, whom PostgreSQL may not know.
+    Members(u64),
+}
+
+/// One node's comparison.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    every: Duration,
+    began: Instant,
+    stage: Stage,
+    mended: Mended,
+}
+
+/// What one pass mended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mended {
+    statuses: u64,
+    memberships: u64,
+    ghosts: u64,
+}
+
+impl Comparison {
+    /// Begins a pass each `every`; a random part of that passes before the first, so that nodes do not begin together.
+    pub fn new(every: Duration) -> Self {
+        let now = Instant::now();
+        let first = every.mul_f64(rand::random_range(0.0..1.0));
+        Self { every, began: now, stage: Stage::Resting(now + first), mended: Mended::default() }
+    }
+
+    /// Does the next page, if it is time.
+    pub async fn step(&mut self, node: &Node) -> Result<(), ReconcileError> {
+        if let Stage::Resting(until) = self.stage {
+            if Instant::now() < until {
+                return Ok(());
+            }
+            self.began = Instant::now();
+            self.mended = Mended::default();
+            self.stage = Stage::Drivers(None);
+        }
+        let next = match self.stage {
+            Stage::Resting(_) => return Ok(()),
+            Stage::Drivers(after) => match self.drivers(node, after).await? {
+                Some(after) => Stage::Drivers(Some(after)),
+                None => Stage::Members(0),
+            },
+            Stage::Members(cursor) => match self.members(node, cursor).await? {
+                0 => self.end(),
+                cursor => Stage::Members(cursor),
+            },
+        };
+        self.stage = next;
+        Ok(())
+    }
+
+    fn end(&self) -> Stage {
+        let Mended { statuses, memberships, ghosts } = self.mended;
+        if self.mended != Mended::default() {
+            tracing::warn!(statuses, memberships, ghosts, "Redis said what PostgreSQL does not, and was mended");
+        }
+        Stage::Resting(self.began + self.every)
+    }
+
+    /// One page of drivers who did not change lately; the last of them, if there are more.
+    async fn drivers(&mut self, node: &Node, after: Option<DriverId>) -> Result<Option<DriverId>, ReconcileError> {
+        let page = node
+            .database()
+            .transact(move |conn| {
+                Box::pin(async move { drivers::page_for_comparison(conn, after, LATELY_S, PAGE).await })
+            })
+            .await?;
+        let expected: Vec<Expected> = page
+            .iter()
+            .map(|(driver, active)| Expected { change: change_of(driver), must_be_known: *active })
+            .collect();
+        let outcomes = node.presence().heal(&expected).await?;
+        let mut newer = Vec::new();
+        for ((driver, _), outcome) in page.iter().zip(outcomes) {
+            match outcome {
+                Healed::Equal => {}
+                Healed::Mended { status, membership } => self.note(status.into(), membership.into(), 0),
+                Healed::Newer(epoch) => newer.push((driver.id, epoch)),
+            }
+        }
+        self.unfounded(node, &newer).await?;
+        Ok(if page.len() == PAGE as usize { page.last().map(|(driver, _)| driver.id) } else { None })
+    }
+
+    /// Redis knows newer epochs than the page. PostgreSQL, asked after that, knows each that was committed.
+    async fn unfounded(&mut self, node: &Node, newer: &[(DriverId, i64)]) -> Result<(), ReconcileError> {
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<DriverId> = newer.iter().map(|(id, _)| *id).collect();
+        let states =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
+        let wrong: Vec<(StatusChange, i64)> = newer
+            .iter()
+            .filter_map(|(id, epoch)| {
+                let state = states.iter().find(|state| state.id == *id && state.epoch < *epoch)?;
+                Some((change_of(state), *epoch))
+            })
+            .collect();
+        let corrected = node.presence().correct(&wrong).await?;
+        self.note(corrected as u64, 0, 0);
+        Ok(())
+    }
+
+    /// One page of `drivers:geo`: whom PostgreSQL does not know goes; where the next page begins.
+    async fn members(&mut self, node: &Node, cursor: u64) -> Result<u64, ReconcileError> {
+        let page = node.presence().members(cursor).await?;
+        let ids = page.drivers.clone();
+        let known =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
+        let known: std::collections::HashSet<DriverId> = known.iter().map(|state| state.id).collect();
+        let unknown: Vec<DriverId> = page.drivers.into_iter().filter(|id| !known.contains(id)).collect();
+        node.presence().expel(&unknown, &page.strangers).await?;
+        self.note(0, 0, (unknown.len() + page.strangers.len()) as u64);
+        Ok(page.cursor)
+    }
+
+    fn note(&mut self, statuses: u64, memberships: u64, ghosts: u64) {
+        self.mended.statuses += statuses;
+        self.mended.memberships += memberships;
+        self.mended.ghosts += ghosts;
+        for (what, count) in [("status", statuses), ("membership", memberships), ("ghost", ghosts)] {
+            if count > 0 {
+                metrics::counter!("driver_tracker_presence_mended_total", "what" => what).increment(count);
+            }
+        }
+    }
+}
+
+fn change_of(driver: &DriverChanged) -> StatusChange {
+    StatusChange { driver_id: driver.id, status: driver.status, epoch: driver.epoch }
+}

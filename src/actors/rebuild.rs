@@ -1,0 +1,74 @@
+//! Redis made anew from PostgreSQL, when it came back empty or strange.
+
+use std::time::Instant;
+
+use chrono::{TimeDelta, Utc};
+
+use super::Node;
+use super::lease::Lease;
+use super::reconciler::ReconcileError;
+use crate::domain::ids::DriverId;
+use crate::domain::position::{Fix, Position};
+use crate::presence::{Heartbeat, RebuildDriver, StatusChange};
+use crate::store::StoreError;
+use crate::store::drivers::{self, RebuildRow};
+
+/// Drivers in one page: large, since PostgreSQL reads the next one while Redis is told of this one.
+const PAGE: i64 = 4000;
+
+/// Fills Redis and lets it be believed. Whoever holds the lease does it; a token in Redis, taken before the first read of
+/// PostgreSQL, makes it safe against another node, a flush and a restart of Redis in the middle.
+pub async fn rebuild(node: &Node, lease: &Lease) -> Result<(), ReconcileError> {
+    let Some(token) = node.presence().begin_rebuild().await? else { return Err(ReconcileError::Elsewhere) };
+    let began = Instant::now();
+    let mut loaded = 0;
+    let mut rows = read_page(node, None).await?;
+    loop {
+        let next = if rows.len() == PAGE as usize { rows.last().map(|row| row.changed.id) } else { None };
+        let page: Vec<RebuildDriver> = rows.iter().map(rebuild_driver).collect();
+        let reading = async {
+            match next {
+                Some(after) => read_page(node, Some(after)).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (told, read, held) = tokio::join!(node.presence().load(&page), reading, lease.hold());
+        told?;
+        // Lost to nobody as long as the token is ours.
+        if let Err(error) = held {
+            tracing::debug!(error = %error, "the lease was not renewed during a rebuild");
+        }
+        loaded += page.len();
+        rows = read?;
+        if next.is_none() {
+            break;
+        }
+    }
+    if !node.presence().finish_rebuild(token).await? {
+        return Err(ReconcileError::Disturbed);
+    }
+    metrics::counter!("driver_tracker_redis_rebuilds_total").increment(1);
+    tracing::info!(drivers = loaded, took_ms = began.elapsed().as_millis() as u64, "Redis rebuilt from PostgreSQL");
+    Ok(())
+}
+
+async fn read_page(node: &Node, after: Option<DriverId>) -> Result<Vec<RebuildRow>, StoreError> {
+    node.database()
+        .transact(move |conn| Box::pin(async move { drivers::page_for_rebuild(conn, after, PAGE).await }))
+        .await
+}
+
+fn rebuild_driver(row: &RebuildRow) -> RebuildDriver {
+    let changed = row.changed;
+    let fix = row.fix.and_then(|(lat, lon, time)| Some(Fix { position: Position::new(lat, lon).ok()?, time }));
+    let online = row.silent_ms.map(|silent_ms| Heartbeat {
+        driver_id: changed.id,
+        fix,
+        received_at: Utc::now() - TimeDelta::milliseconds(silent_ms.max(0)),
+        session_epoch: row.session_epoch.unwrap_or(0),
+    });
+    RebuildDriver {
+        change: StatusChange { driver_id: changed.id, status: changed.status, epoch: changed.epoch },
+        online,
+    }
+}

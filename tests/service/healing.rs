@@ -1,0 +1,208 @@
+//! Redis that drifted, was emptied in the middle of its rebuild, or lost the node that kept it right: it is right again.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::block_in_place;
+
+use super::support::registry::register;
+use super::support::*;
+
+/// What Redis may lag behind PostgreSQL, whatever died.
+const HEALED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A commit whose node died before it told anybody: the driver goes off duty in PostgreSQL alone.
+async fn commit_that_nobody_tells(world: &World, driver: &str) {
+    let id: uuid::Uuid = driver.parse().unwrap();
+    let statement = "WITH changed AS (
+            UPDATE drivers SET on_duty = false, epoch = epoch + 1, changed_at = clock_timestamp() WHERE id = $1
+            RETURNING id, epoch, status, on_duty)
+        INSERT INTO driver_events (driver_id, epoch, status, on_duty, reason, actor_kind)
+        SELECT id, epoch, status, on_duty, 'a test', 'system' FROM changed";
+    sqlx::query(statement).bind(id).execute(&world.pool).await.expect("a commit");
+}
+
+async fn until_gone(world: &World, driver: &str) {
+    eventually("Redis learns of the commit", HEALED_WITHIN, || async {
+        let said = world.redis.statuses().await?.remove(driver)?;
+        let gone = !world.redis.findable().await?.contains(driver);
+        (said.starts_with("OFFLINE:") && gone).then_some(())
+    })
+    .await;
+}
+
+async fn holder(world: &World) -> usize {
+    eventually("one node holds the lease", SOON, || async {
+        for (n, node) in world.nodes.iter().enumerate() {
+            if node.metric("driver_tracker_reconcile_lease_held").await == 1.0 {
+                return Some(n);
+            }
+        }
+        None
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lease_of_a_node_that_dies_passes_on_and_a_commit_of_that_moment_reaches_redis_in_time() {
+    let mut world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let holder = holder(&world).await;
+    let other = 1 - holder;
+    assert_eq!(world.nodes[other].metric("driver_tracker_reconcile_lease_held").await, 0.0, "one at a time");
+    let first = world.on_duty_at(&world.nodes[other], RESTAURANT).await;
+    let second = world.on_duty_at(&world.nodes[other], RESTAURANT.offset(100.0, 0.0)).await;
+    commit_that_nobody_tells(&world, &first.id).await;
+    until_gone(&world, &first.id).await;
+
+    world.nodes[holder].kill9().await;
+    commit_that_nobody_tells(&world, &second.id).await;
+    until_gone(&world, &second.id).await;
+    assert_eq!(world.nodes[other].metric("driver_tracker_reconcile_lease_held").await, 1.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_holds_nothing_up_and_does_not_take_the_lease_back() {
+    let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let holder = holder(&world).await;
+    let other = 1 - holder;
+    let driver = world.on_duty_at(&world.nodes[other], RESTAURANT).await;
+    world.nodes[holder].freeze();
+    commit_that_nobody_tells(&world, &driver.id).await;
+    until_gone(&world, &driver.id).await;
+    world.nodes[holder].thaw();
+    eventually("the node that was away learns that it holds nothing", SOON, || async {
+        (world.nodes[holder].metric("driver_tracker_reconcile_lease_held").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(world.nodes[other].metric("driver_tracker_reconcile_lease_held").await, 1.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drift_that_no_change_will_ever_mend_is_found_by_the_full_comparison() {
+    let world = World::with().nodes(2).set("REDIS_COMPARE_EVERY_MS", 1000).start().await;
+    let fleet = world.fleet(&[100.0, 200.0, 300.0, 400.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    let idle = world.connected_at(world.node(), RESTAURANT).await;
+    idle.heartbeat().await;
+    sqlx::query("UPDATE drivers SET changed_at = now() - interval '1 hour'").execute(&world.pool).await.unwrap();
+    let (status, geo) = (world.redis.key("drivers:status"), world.redis.key("drivers:geo"));
+    let [forgotten, invented, garbled, lost] = [0, 1, 2, 3].map(|n| fleet[n].id.clone());
+    let ghost = format!("driver:{}", uuid::Uuid::now_v7());
+    let (lon, lat) = (RESTAURANT.lon.to_string(), RESTAURANT.lat.to_string());
+    // A field gone; an epoch that was never committed; text of nobody's; a member gone; three members too many.
+    let _: i64 = world.redis.say(&["HDEL", &status, &forgotten]).await;
+    let _: i64 = world.redis.say(&["HSET", &status, &invented, "BUSY:4711", &garbled, "ASLEEP"]).await;
+    let member = |id: &str| format!("driver:{id}");
+    let _: i64 = world.redis.say(&["ZREM", &geo, &member(&invented), &member(&lost)]).await;
+    let _: i64 =
+        world.redis.say(&["GEOADD", &geo, &lon, &lat, &ghost, &lon, &lat, "x", &lon, &lat, &member(&idle.id)]).await;
+
+    eventually("Redis says what PostgreSQL says", Duration::from_secs(12), || async {
+        let findable = world.redis.findable().await?;
+        let complete = findable.len() == 4 && fleet.iter().all(|driver| findable.contains(&driver.id));
+        (complete && invariants::redis_discrepancy(&world).await.is_none()).then_some(())
+    })
+    .await;
+    let mended = async |what: &str| {
+        let series = format!("driver_tracker_presence_mended_total{{what=\"{what}\"}}");
+        world.nodes[0].metric(&series).await + world.nodes[1].metric(&series).await
+    };
+    assert_eq!(mended("status").await, 3.0);
+    assert_eq!(mended("ghost").await, 2.0);
+    assert!(mended("membership").await >= 1.0);
+    world.order(&Order::new("found-again")).await.expect(201);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_in_the_middle_of_the_warm_up_never_leaves_a_part_that_is_believed() {
+    const DRIVERS: i64 = 30_000;
+    let mut world = World::with().own_redis().nodes(0).set("HEARTBEAT_TTL_MS", 120_000).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    register(&world, DRIVERS, RESTAURANT).await;
+    let (status, generation) = (world.redis.key("drivers:status"), world.redis.key("drivers:generation"));
+    let node = world.start_node().await;
+    world.nodes.push(node);
+    for round in 0..3 {
+        eventually(&format!("the warm-up is at it, round {round}"), SOON, || async {
+            let loaded: i64 = world.redis.say(&["HLEN", &status]).await;
+            (0 < loaded && loaded < DRIVERS).then_some(())
+        })
+        .await;
+        block_in_place(|| redis.flush_all()).expect("Redis");
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        // In this order: what is believed is complete, and stays so.
+        let believed: i64 = world.redis.say(&["EXISTS", &generation]).await;
+        let loaded: i64 = world.redis.say(&["HLEN", &status]).await;
+        if believed == 1 {
+            assert_eq!(loaded, DRIVERS, "believed, and not whole");
+            break;
+        }
+        assert!(Instant::now() < deadline, "never warm: {loaded} drivers");
+    }
+    let findable: i64 = world.redis.say(&["ZCARD", &world.redis.key("drivers:geo")]).await;
+    assert_eq!(findable, DRIVERS);
+    // Looking at each of so many would take the harness minutes.
+    world.expect_redis(false);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_who_lapsed_is_back_with_the_next_heartbeat_and_no_further_word() {
+    let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 3000).start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    for node in [0, 1, 0] {
+        driver.fall_silent();
+        eventually("the silent driver is gone", SOON, || async {
+            let gone = !world.redis.findable().await?.contains(&driver.id);
+            (gone && world.redis.online_ttl_ms(&driver.id).await.is_none()).then_some(())
+        })
+        .await;
+        assert_eq!(world.driver(&driver.id).await["online"], false);
+        driver.reconnect(&world.nodes[node]).await;
+        driver.heartbeat().await;
+        driver.keep_beating();
+        world.until_findable(std::slice::from_ref(&driver)).await;
+        assert_eq!(world.driver(&driver.id).await["online"], true);
+    }
+    let answer = world.order(&Order::new("back")).await.expect(201);
+    assert_eq!(answer["driverId"], driver.id.as_str());
+    world.finish().await;
+}
+
+/// `cargo test --release --test service -- --ignored --nocapture soak_warm_up`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes long; prints how long a warm-up of a large fleet takes"]
+async fn soak_warm_up_of_100_000_drivers() {
+    const DRIVERS: i64 = 100_000;
+    let mut world = World::with().own_redis().own_postgres().nodes(0).set("HEARTBEAT_TTL_MS", 300_000).start().await;
+    register(&world, DRIVERS, RESTAURANT).await;
+    sqlx::query("ANALYZE").execute(&world.pool).await.expect("statistics");
+    let node = world.start_node().await;
+    world.nodes.push(node);
+    let redis = world.own_redis.clone().unwrap();
+    let geo = world.redis.key("drivers:geo");
+    for round in 0..4 {
+        let began = Instant::now();
+        eventually("Redis is warm", Duration::from_secs(120), || async {
+            let health = world.node().health().await?;
+            (health["redis"]["warm"] == true).then_some(())
+        })
+        .await;
+        let findable: i64 = world.redis.say(&["ZCARD", &geo]).await;
+        assert_eq!(findable, DRIVERS);
+        println!("round {round}: {DRIVERS} drivers warm after {:.1} s", began.elapsed().as_secs_f64());
+        block_in_place(|| redis.flush_all()).expect("Redis");
+        eventually("the node notices", SOON, || async {
+            (world.node().health().await?["redis"]["warm"] == false).then_some(())
+        })
+        .await;
+    }
+    for line in world.node().log_lines().iter().filter(|line| line.contains("Redis rebuilt")) {
+        println!("{line}");
+    }
+    world.expect_redis(false);
+    world.finish().await;
+}
