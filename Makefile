@@ -12,7 +12,7 @@ export DRIVERS LISTEN
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check setup
+.PHONY: help run test check bench setup
 .NOTPARALLEL:
 
 help: ## List these targets
@@ -37,6 +37,13 @@ check: ## Format, lints, docs, dependencies, and who imports whom
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 	@scripts/deny.sh
 	cargo test --locked --test service architecture
+
+# For `make bench`: which ones (heartbeats, throughput, orders, nearest, memory, nodes); all of them write the page.
+BENCH ?=
+
+bench: ## Measure ratios against redis-benchmark, pgbench and Node, and write docs/performance.md
+	@scripts/setup.sh bench
+	cargo bench --locked --bench ratios -- $(or $(BENCH),--write docs/performance.md)
 
 setup: ## Install what is missing (PostgreSQL, Redis, PgBouncer; none is started)
 	@scripts/setup.sh test

@@ -4,6 +4,7 @@
 #   scripts/setup.sh run      Rust, a C compiler; PostgreSQL and Redis unless DATABASE_URL and REDIS_URL name others
 #   scripts/setup.sh test     Rust, a C compiler, PostgreSQL, Redis and PgBouncer
 #   scripts/setup.sh check    Rust, a C compiler
+#   scripts/setup.sh bench    Rust, a C compiler, PostgreSQL, Redis, Node and npm
 #   scripts/setup.sh packages NAME…    as root, on Debian and its like: these packages, and no server started
 #
 # No server of the system is started, stopped or changed: the project runs them itself, on data of its own.
@@ -48,6 +49,11 @@ missing_packages() {
     run)
         [ -n "${DATABASE_URL:-}" ] || have_postgres || printf ' postgresql'
         [ -n "${REDIS_URL:-}" ] || command -v redis-server >/dev/null || printf ' redis-server'
+        ;;
+    bench)
+        have_postgres || printf ' postgresql'
+        command -v redis-benchmark >/dev/null || printf ' redis-server'
+        command -v npm >/dev/null || printf ' nodejs npm'
         ;;
     test)
         have_postgres || printf ' postgresql'
@@ -137,7 +143,7 @@ packages)
     [ "$(id -u)" -eq 0 ] || fail "Packages are installed by root: sudo scripts/setup.sh packages $*"
     install_packages "$@"
     ;;
-run | test | check)
+run | test | check | bench)
     require_rust
     missing=$(missing_packages "$purpose")
     # Each name is a word of its own.
@@ -145,6 +151,6 @@ run | test | check)
     [ -z "$missing" ] || provide $missing
     ;;
 *)
-    fail "usage: scripts/setup.sh [run|test|check|packages NAME…]"
+    fail "usage: scripts/setup.sh [run|test|check|bench|packages NAME…]"
     ;;
 esac
