@@ -2,13 +2,15 @@
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | [`Wake`] | its mailbox, which holds [`ToSession`] | none | see there |
+//! | [`Wake`](super::session_mailbox::Wake) | its mailbox, which holds [`ToSession`](super::session_directory::ToSession) | none | see there |
 //!
 //! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
 //! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
 //!
 //! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
 //! does not read. While the socket takes nothing this actor does not run at all; then [`SessionWatchdog`] ends it.
+
+mod told;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
@@ -27,13 +29,12 @@ use super::fragments::{Fragments, Piece};
 use super::frame_budget::{FrameBudget, Spend};
 use super::outgoing::Outgoing;
 use super::presence_writer::Slot;
-use super::session_directory::{SessionEntry, ToSession};
-use super::session_mailbox::{SessionMailbox, Wake};
+use super::session_directory::SessionEntry;
+use super::session_mailbox::SessionMailbox;
 use super::session_opening::open;
 use super::session_pace::SessionPace;
 use super::session_watchdog::SessionWatchdog;
 use crate::dispatch::DispatchError;
-use crate::dispatch::duty::ASKED_BY_DRIVER;
 use crate::dispatch::session::DriverSnapshot;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
@@ -41,10 +42,7 @@ use crate::protocol::inbound::name_of;
 use crate::protocol::{
     Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
 };
-use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
-use crate::store::drivers::DriverChanged;
-use crate::store::sessions::SessionNews;
 
 /// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
@@ -52,8 +50,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(4);
 const CHECKS_A_PING: u32 = 5;
 /// A socket from which nothing came for so long is closed.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A command that is not acknowledged is sent again after this.
-const REPEAT_AFTER: Duration = Duration::from_secs(5);
 /// Wake-ups that may wait; one is enough.
 const MAILBOX: usize = 2;
 /// Frames that may wait for PostgreSQL.
@@ -315,47 +311,6 @@ impl DriverSession {
         }
     }
 
-    /// Sends what is new or was not acknowledged for a while, as far as the client reads. The next poll brings the rest.
-    fn commands(&mut self, commands: &[Command], ctx: &mut Ctx) {
-        let now = Instant::now();
-        for command in commands {
-            let due = self.sent.get(&command.message_id).is_none_or(|sent| now.duration_since(*sent) >= REPEAT_AFTER);
-            if due && self.outgoing.has_room() {
-                self.sent.insert(command.message_id, now);
-                self.send(ctx, &outbound::command(command));
-            }
-        }
-        // What the poll no longer brings is acknowledged or void.
-        self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
-    }
-
-    fn news(&mut self, news: &SessionNews, ctx: &mut Ctx) {
-        let Some(entry) = &self.entry else { return };
-        if news.session_epoch != entry.session_epoch {
-            return;
-        }
-        if news.replaced {
-            self.end(ctx, close::REPLACED, "a newer session has taken over");
-        } else if news.revoked {
-            self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");
-        } else {
-            if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
-                self.send(ctx, &outbound::status(&news.changed, &news.reason));
-            }
-            self.follow_pace(&news.changed, ctx);
-        }
-    }
-
-    /// Tells the app how often to speak up from now on, if that is another interval than it knows.
-    fn follow_pace(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
-        if let Some(pace) = &mut self.pace
-            && pace.follow(changed)
-        {
-            let pace = self.node.pace(pace.attention());
-            self.send(ctx, &outbound::config(pace));
-        }
-    }
-
     /// Sends a frame, unless the session has ended.
     fn send(&mut self, ctx: &mut Ctx, frame: &Value) {
         self.send_text(ctx, frame.to_string());
@@ -416,21 +371,6 @@ impl DriverSession {
             Piece::NotUtf8 => self.end(ctx, close::POLICY, "a text frame is UTF-8"),
         }
     }
-
-    fn told(&mut self, message: ToSession, ctx: &mut Ctx) {
-        match message {
-            ToSession::Acked(seq) => self.send_text(ctx, outbound::ack(seq)),
-            ToSession::Commands(commands) => self.commands(&commands, ctx),
-            ToSession::News(news) => self.news(&news, ctx),
-            ToSession::Replaced => self.end(ctx, close::REPLACED, "a newer session has taken over"),
-            ToSession::Reconnect { after_ms, close_in_ms } => {
-                ctx.run_later(Duration::from_millis(close_in_ms), move |this, ctx| {
-                    this.send(ctx, &outbound::reconnect(after_ms));
-                    this.end(ctx, close::RESTART, "the service restarts");
-                });
-            }
-        }
-    }
 }
 
 impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
@@ -458,15 +398,6 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
             Err(_) => ctx.stop(),
         }
         self.end_if_too_slow(ctx);
-    }
-}
-
-impl Handler<Wake> for DriverSession {
-    type Result = ();
-
-    fn handle(&mut self, _: Wake, ctx: &mut Ctx) {
-        let waiting = self.entry.as_ref().map(|entry| entry.mailbox.take());
-        waiting.into_iter().flatten().for_each(|message| self.told(message, ctx));
     }
 }
 

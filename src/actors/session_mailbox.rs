@@ -104,3 +104,75 @@ impl SessionMailbox {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::prelude::*;
+    use std::sync::atomic::AtomicUsize;
+
+    use crate::domain::driver::DriverStatus;
+    use crate::domain::ids::DriverId;
+    use crate::store::drivers::DriverChanged;
+
+    /// Counts how often it is woken.
+    struct Sleeper(Arc<AtomicUsize>);
+
+    impl Actor for Sleeper {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Wake> for Sleeper {
+        type Result = ();
+
+        fn handle(&mut self, _: Wake, _: &mut Self::Context) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn news(epoch: i64, replaced: bool) -> ToSession {
+        let driver_id = DriverId::new();
+        let changed = DriverChanged { id: driver_id, epoch, status: DriverStatus::Available, on_duty: true, used_slots: 0 };
+        ToSession::News(SessionNews {
+            driver_id,
+            session_epoch: 1,
+            replaced,
+            revoked: false,
+            changed,
+            reason: String::new(),
+        })
+    }
+
+    #[actix_web::test]
+    async fn a_session_that_does_not_run_costs_one_message_of_each_kind_however_often_it_is_told() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let mailbox = SessionMailbox::new(Sleeper(woken.clone()).start().recipient());
+        // The actor does not run before the first await.
+        for n in 0..10_000 {
+            let teller = mailbox.clone();
+            assert!(teller.put(ToSession::Acked(n)) && teller.put(ToSession::Commands(Vec::new())));
+            assert!(teller.put(news(n, false)));
+            assert!(teller.put(ToSession::Reconnect { after_ms: n as u64, close_in_ms: 0 }));
+        }
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        let waiting: Vec<_> = mailbox.take().collect();
+        assert_eq!(waiting.len(), 4, "{waiting:?}");
+        assert!(matches!(waiting[0], ToSession::Acked(9999)), "{waiting:?}");
+        assert!(mailbox.put(ToSession::Replaced), "it is woken again");
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(woken.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn an_older_look_supersedes_no_newer_one_and_nothing_supersedes_an_end() {
+        let mut slots = Slots::default();
+        [news(3, false), news(2, false)].into_iter().for_each(|message| slots.put(message));
+        assert_eq!(slots.news.as_ref().map(|news| news.changed.epoch), Some(3));
+        [news(4, true), news(5, false)].into_iter().for_each(|message| slots.put(message));
+        assert!(slots.news.is_some_and(|news| news.replaced));
+        let mut slots = Slots::default();
+        [ToSession::Acked(7), ToSession::Acked(5)].into_iter().for_each(|message| slots.put(message));
+        assert_eq!(slots.acked, Some(7));
+    }
+}
