@@ -1,4 +1,7 @@
-//! The commands that only touch the database: `migrate` and `api-key`.
+//! The commands that run no service: `migrate`, `api-key` and `doctor`.
+
+mod diagnosis;
+pub mod doctor;
 
 use crate::cli::{ApiKeyCommand, KeyScope};
 use crate::config::MaintenanceConfig;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use driver_tracker::app::{Service, StartError, background_runtime};
-use driver_tracker::cli::{self, Invocation};
-use driver_tracker::config::{Config, LogConfig};
+use driver_tracker::cli::{self, DoctorArgs, Invocation};
+use driver_tracker::config::{Config, DoctorConfig, LogConfig};
 use driver_tracker::telemetry::{self, LogOutput};
 use driver_tracker::{commands, dev};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,12 +46,31 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
             start_logging(&config.log, LogOutput::Stderr)?;
             in_system(commands::api_key(command, config)).map_err(passing)
         }
+        Invocation::Doctor(args, config) => {
+            start_logging(&config.log, LogOutput::Stderr)?;
+            in_system(doctor(args, config))
+        }
         Invocation::CheckConfig(check) => {
             println!("{}", check.report);
             check.problems.map_or(Ok(()), |problems| Err((2, problems.to_string())))
         }
         Invocation::Simulate(matches) => in_system(dev::simulate_command(&matches)),
         Invocation::Dev(args) => in_system(dev::run(args)).map_err(|error| (error.exit_code(), error.to_string())),
+    }
+}
+
+async fn doctor(args: DoctorArgs, config: DoctorConfig) -> Result<(), Failure> {
+    match commands::doctor::examine(&args, &config).await {
+        Ok(found) => {
+            println!("{}", if args.as_json { found.to_json().to_string() } else { found.to_text() });
+            if found.is_same() { Ok(()) } else { Err((1, "Redis and PostgreSQL differ".to_owned())) }
+        }
+        Err(error) => {
+            if args.as_json {
+                println!("{}", serde_json::json!({"same": null, "error": error.to_string()}));
+            }
+            Err((error.exit_code(), format!("Redis and PostgreSQL could not be compared: {error}")))
+        }
     }
 }
 

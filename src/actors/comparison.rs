@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::reconciler::{LATELY_S, ReconcileError};
+use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
 use crate::presence::{Expected, Healed, StatusChange};
 use crate::store::drivers::{self, DriverChanged};
@@ -86,16 +87,16 @@ impl Comparison {
         let page = node
             .database()
             .transact(move |conn| {
-                Box::pin(async move { drivers::page_for_comparison(conn, after, LATELY_S, PAGE).await })
+                Box::pin(async move { drivers::page_for_comparison(conn, after, Some(LATELY_S), PAGE).await })
             })
             .await?;
         let expected: Vec<Expected> = page
             .iter()
-            .map(|(driver, active)| Expected { change: change_of(driver), must_be_known: *active })
+            .map(|driver| Expected { change: change_of(driver), must_be_known: driver.status != DriverStatus::Offline })
             .collect();
         let outcomes = node.presence().heal(&expected).await?;
         let mut newer = Vec::new();
-        for ((driver, _), outcome) in page.iter().zip(outcomes) {
+        for (driver, outcome) in page.iter().zip(outcomes) {
             match outcome {
                 Healed::Equal => {}
                 Healed::Mended { status, membership } => self.note(status.into(), membership.into(), 0),
@@ -103,7 +104,7 @@ impl Comparison {
             }
         }
         self.unfounded(node, &newer).await?;
-        Ok(if page.len() == PAGE as usize { page.last().map(|(driver, _)| driver.id) } else { None })
+        Ok(if page.len() == PAGE as usize { page.last().map(|driver| driver.id) } else { None })
     }
 
     /// Redis knows newer epochs than the page. PostgreSQL, asked after that, knows each that was committed.

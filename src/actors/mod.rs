@@ -23,8 +23,8 @@ pub mod revive;
 pub mod session_directory;
 pub mod session_mailbox;
 mod session_opening;
-pub mod session_watchdog;
 mod session_pace;
+pub mod session_watchdog;
 pub mod silence_judge;
 pub mod waiting_sweep;
 

@@ -132,7 +132,8 @@ mod tests {
 
     fn news(epoch: i64, replaced: bool) -> ToSession {
         let driver_id = DriverId::new();
-        let changed = DriverChanged { id: driver_id, epoch, status: DriverStatus::Available, on_duty: true, used_slots: 0 };
+        let changed =
+            DriverChanged { id: driver_id, epoch, status: DriverStatus::Available, on_duty: true, used_slots: 0 };
         ToSession::News(SessionNews {
             driver_id,
             session_epoch: 1,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, value_parser};
 
-use super::api_key;
+use super::{api_key, doctor};
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
 use crate::dev::simulate;
 
@@ -28,6 +28,7 @@ pub fn command() -> Command {
         .subcommand(dev())
         .subcommand(simulate::cli::command())
         .subcommand(api_key::command().args(maintenance_flags().map(|flag| flag.global(true))))
+        .subcommand(doctor::command().args(store_flags()))
         .subcommand(check_config())
 }
 
@@ -107,6 +108,15 @@ fn maintenance_flags() -> impl Iterator<Item = Arg> {
     let settings = SETTINGS
         .iter()
         .filter(|setting| matches!(setting.group, Group::Database | Group::Logs) && setting.name != "MIGRATE_ON_START");
+    std::iter::once(config_flag()).chain(settings.map(setting_flag))
+}
+
+/// The flags of commands that touch PostgreSQL and Redis and run no service.
+fn store_flags() -> impl Iterator<Item = Arg> {
+    let settings = SETTINGS.iter().filter(|setting| {
+        matches!(setting.group, Group::Database | Group::Redis | Group::Logs)
+            && !matches!(setting.name, "MIGRATE_ON_START" | "REDIS_COMPARE_EVERY_MS")
+    });
     std::iter::once(config_flag()).chain(settings.map(setting_flag))
 }
 

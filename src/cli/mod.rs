@@ -5,6 +5,7 @@
 
 mod api_key;
 mod command;
+mod doctor;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,11 @@ use clap::error::ErrorKind;
 
 pub use api_key::{ApiKeyCommand, KeyScope};
 pub use command::command;
+pub use doctor::DoctorArgs;
 
-use crate::config::{CONFIG_FILE_VARIABLE, Config, ConfigErrors, MaintenanceConfig, Origin, Report, SETTINGS, Sources};
+use crate::config::{
+    CONFIG_FILE_VARIABLE, Config, ConfigErrors, DoctorConfig, MaintenanceConfig, Origin, Report, SETTINGS, Sources,
+};
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub enum Invocation {
     Simulate(ArgMatches),
     /// Make, list or revoke API keys.
     ApiKey(ApiKeyCommand, MaintenanceConfig),
+    /// Say where Redis and PostgreSQL differ.
+    Doctor(DoctorArgs, DoctorConfig),
     /// Say what the configuration amounts to.
     CheckConfig(CheckConfig),
 }
@@ -102,6 +108,10 @@ where
         "dev" => Invocation::Dev(dev(matches, environment)?),
         "simulate" => Invocation::Simulate(matches.clone()),
         "api-key" => api_key(matches, environment)?,
+        "doctor" => {
+            let config = DoctorConfig::load(&sources(matches, environment))?;
+            Invocation::Doctor(DoctorArgs::from_matches(matches), config)
+        }
         "check-config" => Invocation::CheckConfig(check_config(&sources(matches, environment))),
         other => return Err(usage(format!("{other} is not a command: try --help")).into()),
     })

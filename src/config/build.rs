@@ -38,6 +38,16 @@ impl MaintenanceConfig {
     }
 }
 
+impl DoctorConfig {
+    /// What `doctor` needs; other settings may be absent or wrong.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(sources);
+        let (database, redis, log) = (reader.database(), reader.redis(), reader.log());
+        let config = database.zip(redis).zip(log).map(|((database, redis), log)| Self { database, redis, log });
+        reader.finish(config)
+    }
+}
+
 /// Reads values and gathers problems.
 struct Reader<'a> {
     sources: &'a Sources,

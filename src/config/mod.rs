@@ -21,8 +21,8 @@ pub use secret::{Secret, SecretUrl};
 pub use settings::{Group, SETTINGS, Setting, Shown};
 pub use sources::{CONFIG_FILE_VARIABLE, Origin, Sources};
 pub use types::{
-    AssignmentConfig, Config, DatabaseConfig, EventsConfig, HeartbeatConfig, LimitsConfig, LogConfig, LogFormat,
-    MaintenanceConfig, RedisCluster, RedisConfig, ShutdownConfig, WebhookConfig,
+    AssignmentConfig, Config, DatabaseConfig, DoctorConfig, EventsConfig, HeartbeatConfig, LimitsConfig, LogConfig,
+    LogFormat, MaintenanceConfig, RedisCluster, RedisConfig, ShutdownConfig, WebhookConfig,
 };
 
 /// Whether a text is a signing secret of Standard Webhooks; the error is the rest of a sentence, without the text.

@@ -74,6 +74,17 @@ pub struct MaintenanceConfig {
     pub log: LogConfig,
 }
 
+/// What `doctor` needs.
+#[derive(Clone, Debug)]
+pub struct DoctorConfig {
+    /// PostgreSQL.
+    pub database: DatabaseConfig,
+    /// Redis.
+    pub redis: RedisConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
 /// PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {

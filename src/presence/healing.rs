@@ -16,7 +16,7 @@ const SCAN_COUNT: usize = 500;
 pub struct Expected {
     /// Status and epoch.
     pub change: StatusChange,
-    /// Redis must know of them; of a deactivated driver it may know nothing.
+    /// Redis must know of them; of an OFFLINE driver it may know nothing until they speak.
     pub must_be_known: bool,
 }
 

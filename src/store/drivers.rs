@@ -44,9 +44,9 @@ statements! {
                (extract(epoch FROM clock_timestamp() - p.last_seen_at) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
         WHERE d.active AND ($1::uuid IS NULL OR d.id > $1) ORDER BY d.id LIMIT $2";
-    PAGE_FOR_COMPARISON = "SELECT id, epoch, status, on_duty, used_slots, active FROM drivers
+    PAGE_FOR_COMPARISON = "SELECT id, epoch, status, on_duty, used_slots FROM drivers
         WHERE ($1::uuid IS NULL OR id > $1)
-          AND changed_at < clock_timestamp() - make_interval(secs => $2::double precision)
+          AND ($2::double precision IS NULL OR changed_at < clock_timestamp() - make_interval(secs => $2))
         ORDER BY id LIMIT $3";
     // Whoever is on duty, or has an order that is not fetched yet; silent since their last word or their last change.
     SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
@@ -362,23 +362,17 @@ pub async fn page_for_rebuild(
         .collect()
 }
 
-#[derive(FromRow)]
-struct ComparedRow {
-    #[sqlx(flatten)]
-    changed: ChangedRow,
-    active: bool,
-}
-
-/// Drivers in order of id, after `after`, whose state did not change within the last `seconds`; and whether each is active.
+/// Drivers in order of id, after `after`, deactivated ones too; with `seconds`, only those whose state did not change within
+/// so many.
 pub async fn page_for_comparison(
     conn: &mut PgConnection,
     after: Option<DriverId>,
-    seconds: f64,
+    seconds: Option<f64>,
     limit: i64,
-) -> Result<Vec<(DriverChanged, bool)>, StoreError> {
-    let rows: Vec<ComparedRow> =
+) -> Result<Vec<DriverChanged>, StoreError> {
+    let rows: Vec<ChangedRow> =
         query_as(PAGE_FOR_COMPARISON).bind(after.map(|id| id.0)).bind(seconds).bind(limit).fetch_all(conn).await?;
-    rows.into_iter().map(|row| Ok((row.changed.try_into()?, row.active))).collect()
+    rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
 /// A driver of whom nothing was heard for long.

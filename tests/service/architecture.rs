@@ -25,8 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
     // Parses the command line and does nothing else; the simulator brings its own flags.
     ("cli", &["domain", "config", "dev"]),
-    // What only touches the database.
-    ("commands", &["domain", "config", "cli", "store"]),
+    // What reads and writes the stores and runs no service.
+    ("commands", &["domain", "config", "cli", "store", "presence"]),
     (
         "dev",
         &[

@@ -46,9 +46,9 @@ async fn what_differs_is_mended_and_told_and_what_does_not_is_left() {
     assert_eq!(heal(DriverStatus::Available, 3).await, Healed::Equal);
     assert!(geo(&redis).await.is_empty());
 
-    let inactive = Expected { must_be_known: false, ..expected(DriverId::new(), DriverStatus::Offline, 4) };
-    assert_eq!(presence.heal(&[inactive]).await.unwrap(), [Healed::Equal]);
-    assert_eq!(redis.query::<i64>("HLEN drivers:status").await, 1, "of a deactivated driver nothing need be known");
+    let unheard = Expected { must_be_known: false, ..expected(DriverId::new(), DriverStatus::Offline, 4) };
+    assert_eq!(presence.heal(&[unheard]).await.unwrap(), [Healed::Equal]);
+    assert_eq!(redis.query::<i64>("HLEN drivers:status").await, 1, "of an OFFLINE driver nothing need be known");
 }
 
 #[tokio::test]

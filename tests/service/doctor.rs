@@ -1,0 +1,122 @@
+//! `driver-tracker doctor`: tells every kind of difference, and none where there is none.
+
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use super::support::node::Env;
+use super::support::*;
+
+async fn doctor(env: &Env, more: &[&str]) -> Output {
+    let arguments: Vec<&str> = ["doctor"].iter().chain(more).copied().collect();
+    node::run(&arguments, env).await
+}
+
+/// The exit code, and what is said on standard output.
+async fn said(env: &Env, more: &[&str]) -> (i32, String) {
+    let output = doctor(env, more).await;
+    (output.status.code().expect("an exit code"), String::from_utf8(output.stdout).expect("text"))
+}
+
+async fn as_json(env: &Env) -> (i32, Value) {
+    let (code, text) = said(env, &["--json"]).await;
+    (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_differs_also_while_drivers_change_all_the_time() {
+    let world = World::with().nodes(2).start().await;
+    let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    world.order(&Order::new("one-is-busy")).await.expect(201);
+    invariants::assert_redis(&world).await;
+    let env = world.env_with(&[]);
+    let over = AtomicBool::new(false);
+    let changes = async {
+        while !over.load(Ordering::Relaxed) {
+            for status in ["OFFLINE", "AVAILABLE"] {
+                together(fleet.iter().map(|driver| driver.wish(status))).await;
+            }
+        }
+    };
+    let examined = async {
+        let told = as_json(&env).await;
+        over.store(true, Ordering::Relaxed);
+        told
+    };
+    let ((code, told), ()) = tokio::join!(examined, changes);
+    assert_eq!((code, &told["same"], &told["differences"]), (0, &json!(true), &json!([])), "{told}");
+    assert_eq!((&told["database"]["drivers"], &told["redis"]["generation"]), (&json!(3), &json!("warm")));
+    assert_eq!(told["redis"]["evictionPolicy"], "noeviction");
+    assert!(told["redis"]["usedMemoryBytes"].as_u64() > Some(0));
+    let (code, text) = said(&env, &[]).await;
+    assert!(code == 0 && text.trim_end().ends_with("the same"), "{code}: {text}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_kind_of_difference_is_told_with_whom_it_is_about() {
+    let mut world = World::with().set("HEARTBEAT_TTL_MS", 60_000).start().await;
+    let fleet = world.fleet(&[1.0, 2.0, 3.0, 4.0, 5.0].map(|n| RESTAURANT.offset(n * 50.0, 0.0))).await;
+    let idle = world.connected_at(world.node(), RESTAURANT).await;
+    idle.heartbeat().await;
+    invariants::assert_redis(&world).await;
+    let env = world.env_with(&[]);
+    // Nobody mends anything any more; what keeps Redis warm lives on for a while.
+    world.nodes[0].kill9().await;
+    let redis = &world.redis;
+    let [status, geo, expiry] = ["drivers:status", "drivers:geo", "drivers:expiry"].map(|name| redis.key(name));
+    let member = |driver: &Driver| format!("driver:{}", driver.id);
+    let ghost = uuid::Uuid::now_v7().to_string();
+    redis.say::<()>(&["HDEL", &status, &fleet[0].id]).await;
+    redis.say::<()>(&["HSET", &status, &fleet[1].id, "AVAILABLE:4711", &ghost, "BUSY:1", "nobody", "x"]).await;
+    redis.say::<()>(&["ZREM", &geo, &member(&fleet[2])]).await;
+    redis.say::<()>(&["GEOADD", &geo, "77.59", "12.97", &member(&idle)]).await;
+    redis.say::<()>(&["DEL", &redis.key(&format!("driver:online:{}", fleet[3].id))]).await;
+    redis.say::<()>(&["ZREM", &expiry, &member(&fleet[4])]).await;
+
+    let (code, told) = as_json(&env).await;
+    assert_eq!((code, &told["same"], &told["problems"]), (1, &json!(false), &json!([])), "{told}");
+    let expected = json!([
+        {"kind": "status_missing", "count": 1, "drivers": [fleet[0].id]},
+        {"kind": "status_differs", "count": 1, "drivers": [fleet[1].id]},
+        {"kind": "missing_in_geo", "count": 1, "drivers": [fleet[2].id]},
+        {"kind": "extra_in_geo", "count": 1, "drivers": [idle.id]},
+        {"kind": "stale_member", "count": 1, "drivers": [fleet[3].id]},
+        {"kind": "never_swept", "count": 2, "drivers": told["differences"][5]["drivers"]},
+        {"kind": "unknown_driver", "count": 1, "drivers": [ghost]},
+    ]);
+    assert_eq!(told["differences"], expected);
+    assert_eq!(told["strangers"], json!({"count": 1, "first": ["nobody"]}));
+
+    let (code, text) = said(&env, &["--show", "1"]).await;
+    assert!(code == 1 && text.contains("status_missing") && text.contains(&fleet[0].id), "{text}");
+    assert!(text.contains("and 1 more"), "{text}");
+    let generation = redis.key("drivers:generation");
+    for (name, words) in [("foreign", vec!["SET", &generation, "another"]), ("cold", vec!["DEL", &generation])] {
+        redis.say::<()>(&words).await;
+        let (code, told) = as_json(&env).await;
+        assert_eq!((code, &told["problems"]), (1, &json!([name])), "{told}");
+    }
+    world.expect_redis(false);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_compared_ends_with_1_and_what_cannot_work_with_2() {
+    let world = World::start().await;
+    let without_redis = world.env_with(&[("REDIS_URL", "redis://127.0.0.1:1")]);
+    let (code, told) = as_json(&without_redis).await;
+    assert_eq!((code, &told["same"]), (1, &Value::Null), "{told}");
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("Redis")), "{told}");
+    let without_schema = world.env_with(&[("DATABASE_URL", &servers::empty_database().await)]);
+    let output = doctor(&without_schema, &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("driver-tracker migrate"));
+    for (name, value) in [("REDIS_URL", "http://x"), ("DATABASE_URL", "")] {
+        let output = doctor(&world.env_with(&[(name, value)]), &[]).await;
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(name));
+    }
+    world.finish().await;
+}
