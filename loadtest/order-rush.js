@@ -4,7 +4,7 @@
 import { holdFleet } from './lib/run.js';
 import { fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
-import { ORDERS, PROTOCOL, TREND_STATS, UNDISTURBED, times } from './lib/thresholds.js';
+import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, UNDISTURBED, times } from './lib/thresholds.js';
 
 const SECONDS = number('SECONDS', 60);
 const RAMP = SECONDS / 6;
@@ -21,8 +21,7 @@ export const options = {
     }),
   },
   summaryTrendStats: TREND_STATS,
-  thresholds: Object.assign({}, PROTOCOL, UNDISTURBED, ORDERS, {
-    order_retries: ['count==0'],
+  thresholds: Object.assign({}, PROTOCOL, UNDISTURBED, ORDERS, ORDERS_UNDISTURBED, {
     heartbeat_ack_ms: times(50, 250),
     webhook_ms: times(150, 1000),
     assignment_ms: times(250, 1500),

@@ -24,6 +24,7 @@ export const options = {
   thresholds: Object.assign({}, PROTOCOL, ORDERS, {
     // A close that `reconnect` announced is none of these.
     unexpected_closes: ['count==0'],
+    upgrades_failed: ['count==0'],
     heartbeat_ack_ms: times(100, 1500),
     away_ms: ['p(99)<5000'],
     assignment_ms: times(500, 6000),

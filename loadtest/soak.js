@@ -4,7 +4,7 @@
 import { holdFleet } from './lib/run.js';
 import { fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
-import { ORDERS, PROTOCOL, TREND_STATS, times } from './lib/thresholds.js';
+import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, times } from './lib/thresholds.js';
 
 const SECONDS = number('SECONDS', 1200);
 const RAMP = Math.min(60, SECONDS / 6);
@@ -23,10 +23,9 @@ export const options = {
     }),
   },
   summaryTrendStats: TREND_STATS,
-  thresholds: Object.assign({}, PROTOCOL, ORDERS, {
+  thresholds: Object.assign({}, PROTOCOL, ORDERS, ORDERS_UNDISTURBED, {
     unexpected_closes: ['count==0'],
     upgrades_failed: ['count==0'],
-    order_retries: ['count==0'],
     heartbeat_ack_ms: times(50, 500),
     webhook_ms: times(150, 1000),
     assignment_ms: times(250, 3000),

@@ -3,6 +3,7 @@
 #
 #   scripts/load.sh [debug] SCENARIO… [--drivers N] [--seconds N] …    see docs/loadtest.md
 #
+# DRIVERS, SECONDS_EACH: how many drivers, how long; not set: as each scenario has it.
 # With `debug` the build of the tests is used: for whether it works, never for figures.
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +20,9 @@ fi
 # shellcheck disable=SC2086
 cargo build $build --locked --bin driver-tracker --example loadtest
 target=$(cargo metadata --locked --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+[ -z "${DRIVERS:-}" ] || set -- "$@" --drivers "$DRIVERS"
+[ -z "${SECONDS_EACH:-}" ] || set -- "$@" --seconds "$SECONDS_EACH"
 
 # A socket is a file, in the service and in k6.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true

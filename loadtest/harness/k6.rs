@@ -129,3 +129,20 @@ fn thresholds(metrics: &Value) -> Vec<Threshold> {
     found.sort_by(|a, b| (a.held, &a.metric).cmp(&(b.held, &b.metric)));
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crossed_threshold_comes_first_with_what_was_found() {
+        let metrics = serde_json::json!({
+            "acks": {"count": 0, "thresholds": {"count==0": false}},
+            "ack_ms": {"med": 3, "p(99)": 9, "thresholds": {"p(50)<5": false, "p(99)<1": true}},
+            "no_threshold": {"count": 1},
+        });
+        let found = thresholds(&metrics);
+        let told: Vec<_> = found.iter().map(|one| (one.demand.as_str(), one.found, one.held)).collect();
+        assert_eq!(told, [("p(99)<1", Some(9.0), false), ("p(50)<5", Some(3.0), true), ("count==0", Some(0.0), true)]);
+    }
+}

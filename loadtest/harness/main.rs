@@ -137,8 +137,6 @@ async fn run(matches: &ArgMatches) -> Result<bool> {
         println!("    {}", if one.passed() { "passed" } else { "FAILED" });
         ran.push(one);
     }
-    // Tokens of a database that is about to be gone.
-    let _ = std::fs::remove_file(launch.dir.join("fleet.json"));
     let written = report::write(&path("reports"), &about_run(), &ran)?;
     println!("\nreport: {}", written.display());
     Ok(ran.iter().all(Ran::passed))
@@ -174,14 +172,14 @@ async fn run_scenario(
 ) -> Result<Ran> {
     let settings = scenario.settings();
     let mut world = World::start(scenario.name, servers, watched.clone(), launch, scenario.nodes, &settings).await?;
-    let fleet_file = launch.dir.join("fleet.json");
+    let fleet_file = FleetFile(launch.dir.join("fleet.json"));
     let database = Database::new(&world.database_url, 2, true, tokio::runtime::Handle::current())?;
-    fleet::prepare(&fleet_file, &database, scenario.drivers).await?;
+    fleet::prepare(&fleet_file.0, &database, scenario.drivers).await?;
     database.close(Duration::from_secs(5)).await;
     let env = [
         ("NODES", world.urls()),
         ("WEBHOOK_SECRET", world.webhook_secret.clone()),
-        ("FLEET", fleet_file.display().to_string()),
+        ("FLEET", fleet_file.0.display().to_string()),
         ("DRIVERS", scenario.drivers.to_string()),
         ("SECONDS", scenario.seconds.to_string()),
         ("ORDERS_PER_SECOND", scenario.orders_per_second.to_string()),
@@ -218,6 +216,15 @@ async fn run_scenario(
     }
     checks.sort_by_key(|one| one.held);
     Ok(Ran { scenario, outcome, checks, series, samples, marks: timeline.marks() })
+}
+
+/// The drivers' tokens, which are of no use after the run.
+struct FleetFile(PathBuf);
+
+impl Drop for FleetFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The service's memory in the last quarter of the run against that in the second.

@@ -79,3 +79,22 @@ pub fn figure(value: f64) -> String {
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_round_and_hold_the_highest_value() {
+        for (highest, step, top) in [(0.0, 0.25, 1.0), (1.0, 0.2, 1.0), (7.3, 2.0, 8.0), (430.0, 100.0, 500.0)] {
+            assert_eq!(scale(highest), (step, top), "{highest}");
+        }
+        assert_eq!([figure(0.5), figure(12.345), figure(431.7), figure(2000.0)], ["0.5", "12.35", "432", "2000"]);
+    }
+
+    #[test]
+    fn names_cannot_break_the_page() {
+        let svg = chart("a < b", (0.0, 10.0), &[("<script>".to_owned(), vec![(1.0, 2.0)])], &[(3.0, "\"&".to_owned())]);
+        assert!(!svg.contains("<script>") && svg.contains("a &lt; b") && svg.contains("&quot;&amp;"));
+    }
+}

@@ -70,6 +70,9 @@ impl Ran {
         for (name, value) in self.figures() {
             let _ = writeln!(text, "    {name:<38} {value}");
         }
+        for (what, count) in self.series.by_code() {
+            let _ = writeln!(text, "    {what:<38} {}", figure(count));
+        }
         for one in self.outcome.thresholds.iter().filter(|one| !one.held) {
             let found = one.found.map(figure).unwrap_or_default();
             let _ = writeln!(text, "    CROSSED  {} {}  ({found})", one.metric, one.demand);
@@ -141,6 +144,9 @@ impl Ran {
         );
         for (what, value) in self.figures() {
             let _ = write!(html, "<tr><td>{}</td><td>{}</td></tr>", escaped(what), escaped(&value));
+        }
+        for (what, count) in self.series.by_code() {
+            let _ = write!(html, "<tr><td>{}</td><td>{}</td></tr>", escaped(&what), figure(count));
         }
         html.push_str("</table>");
         html.push_str(&self.charts());

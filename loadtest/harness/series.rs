@@ -77,6 +77,17 @@ impl Series {
         self.seconds.iter().map(|(t, second)| (*t as f64, at(second))).collect()
     }
 
+    /// What was counted apart by a code, such as `frame_errors: not_found`, over the whole run.
+    pub fn by_code(&self) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (name, count) in self.seconds.values().flat_map(|second| &second.counts) {
+            if name.contains(": ") {
+                *sums.entry(name.clone()).or_default() += count;
+            }
+        }
+        sums
+    }
+
     /// A quantile of each second in which something was measured.
     pub fn quantile(&self, name: &str, share: f64) -> Vec<(f64, f64)> {
         let of = |second: &Second| second.times.get(name)?.quantile(share);
@@ -92,5 +103,25 @@ impl Series {
             sums.push((*t as f64, last.values().sum()));
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_all_vus_are_put_together_and_noise_is_passed_over() {
+        let lines = "\
+            {\"t\":5000,\"vu\":1,\"connected\":2,\"heartbeats_acked\":3,\"heartbeat_ack_ms\":{\"1\":2,\"40\":1}}\n\
+            nothing of ours\n\
+            {\"t\":5900,\"vu\":2,\"connected\":5,\"heartbeats_acked\":1,\"heartbeat_ack_ms\":{\"1\":1}}\n\
+            {\"t\":6100,\"vu\":1,\"connected\":1,\"accepted\":\"a-1\",\"heartbeat_ack_ms\":{}}\n";
+        let series = Series::read(lines);
+        assert_eq!(series.count("heartbeats_acked"), [(5.0, 4.0), (6.0, 0.0)]);
+        assert_eq!(series.connected(), [(5.0, 7.0), (6.0, 6.0)], "a VU that says nothing still holds its sockets");
+        assert_eq!(series.quantile("heartbeat_ack_ms", 0.75), [(5.0, 1.0)]);
+        assert_eq!(series.quantile("heartbeat_ack_ms", 0.99), [(5.0, 40.0)]);
+        assert_eq!(series.accepted.into_iter().collect::<Vec<_>>(), ["a-1"]);
     }
 }

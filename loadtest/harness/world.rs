@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis, free_port};
 use driver_tracker::dev::shop::ReceivingShop;
-use failure::{Context, Result, bail};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::failure;
+use crate::failure::{Context, Result, bail};
+use crate::now_ms;
 use crate::processes::{self, Group, Watched};
 
 /// How long a node may take until it is ready.
@@ -57,7 +57,8 @@ impl World {
         count: usize,
         settings: &BTreeMap<&'static str, String>,
     ) -> Result<Self> {
-        let (again, database) = (servers.clone(), format!("load_{}", name.replace('-', "_")));
+        // Of this run alone: one that was killed may have left its data.
+        let (again, database) = (servers.clone(), format!("load_{}_{}", name.replace('-', "_"), now_ms()));
         let database_url = tokio::task::spawn_blocking(move || {
             again.postgres.create_database(&database)?;
             again.redis.flush_all()?;

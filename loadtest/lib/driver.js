@@ -18,6 +18,14 @@ const FIXES_KEPT = 100;
 /** What follows a delivery's status. */
 const NEXT = { ASSIGNED: 'PICKED_UP', PICKED_UP: 'IN_TRANSIT', IN_TRANSIT: 'DELIVERED' };
 
+const OPEN = 1;
+
+/** Closes a socket. One that is still connecting is closed when it is open: k6 would wait for ever otherwise. */
+function hangUp(socket) {
+  if (socket.readyState === OPEN) socket.close();
+  else socket.onopen = () => socket.close();
+}
+
 export class DriverApp {
   /**
    * `credentials` is `{id, token}`. `world` is what the scenario decides: `balancer`; `pace()`, by which the interval of
@@ -39,6 +47,7 @@ export class DriverApp {
     this.kept = []; // fixes that no connection took
     this.jobs = []; // deliveries in hand
     this.known = {}; // messageIds that were seen
+    this.delivered = {}; // assignments that were carried out
     this.requests = {}; // not answered yet, by ref: {frame, answered}
     this.timers = {};
     this.lostAt = 0;
@@ -68,7 +77,7 @@ export class DriverApp {
     if (!this.welcomed) count('absent_at_end');
     if (this.welcomed) connection(-1);
     this.welcomed = false;
-    if (this.socket) this.socket.close();
+    if (this.socket) hangUp(this.socket);
   }
 
   /** The network is gone: the app comes back by the rules, the service finds out later. */
@@ -76,8 +85,8 @@ export class DriverApp {
     const socket = this.socket;
     if (!socket || this.leaving) return;
     this.socket = null; // what it still says is not heard any more
-    socket.close();
-    this.gone(undefined);
+    hangUp(socket);
+    this.gone(undefined, '', true);
   }
 
   // --- the connection ---
@@ -109,7 +118,7 @@ export class DriverApp {
     };
   }
 
-  gone(code, failure = '') {
+  gone(code, failure = '', onPurpose = false) {
     const welcomed = this.welcomed;
     this.socket = null;
     this.welcomed = false;
@@ -119,11 +128,11 @@ export class DriverApp {
       this.lostAt = Date.now();
     }
     if (this.leaving) return;
-    if (!welcomed && this.comeBackAfterMs === undefined) {
+    if (!welcomed && !onPurpose && this.comeBackAfterMs === undefined) {
       // "bad handshake": the service answered, and not by 101.
       count('upgrades_failed', { reason: failure.indexOf('bad handshake') >= 0 ? 'refused' : 'not reached' });
     }
-    if (welcomed && this.comeBackAfterMs === undefined && !this.world.closesExpected()) {
+    if (welcomed && !onPurpose && this.comeBackAfterMs === undefined && !this.world.closesExpected()) {
       count('unexpected_closes', { code: String(code) });
     }
     if (FINAL_CODES.indexOf(code) >= 0) {
@@ -285,7 +294,8 @@ export class DriverApp {
   }
 
   take(delivery) {
-    if (this.jobs.some((job) => job.delivery.assignmentId === delivery.assignmentId)) return;
+    const known = (job) => job.delivery.assignmentId === delivery.assignmentId;
+    if (this.delivered[delivery.assignmentId] || this.jobs.some(known)) return;
     const job = { delivery, status: delivery.status };
     this.jobs.push(job);
     this.work(job);
@@ -318,6 +328,7 @@ export class DriverApp {
         job.status = next;
         if (next === 'DELIVERED') {
           this.jobs = this.jobs.filter((other) => other !== job);
+          this.delivered[delivery.assignmentId] = true;
           count('deliveries_done');
         } else {
           this.work(job);
@@ -378,8 +389,8 @@ export class DriverApp {
   }
 
   send(frame) {
-    // 1 is OPEN. What cannot be sent is asked again after the next `welcome`.
-    if (this.socket && this.socket.readyState === 1) this.socket.send(JSON.stringify(frame));
+    // What cannot be sent is asked again after the next `welcome`.
+    if (this.socket && this.socket.readyState === OPEN) this.socket.send(JSON.stringify(frame));
   }
 
   // --- time ---

@@ -53,7 +53,8 @@ export function shopScenario({ perSecond, startSeconds, seconds }) {
     timeUnit: '10s',
     startTime: `${startSeconds}s`,
     duration: `${Math.max(1, seconds)}s`,
-    preAllocatedVUs: Math.max(4, Math.ceil(perSecond / 4)),
+    // An order occupies a VU until it is answered: so many seconds of orders may be under way.
+    preAllocatedVUs: Math.max(10, Math.ceil(perSecond * 2)),
     maxVUs: Math.max(20, Math.ceil(perSecond * 6)),
     gracefulStop: '45s',
     exec: 'shop',

@@ -27,10 +27,11 @@ function add(name, value) {
   second[name] = (second[name] || 0) + value;
 }
 
-/** Counts something that happened. */
+/** Counts something that happened; `tags` hold at most one, such as a code, which the report lists apart. */
 export function count(name, tags, by = 1) {
   counters[name].add(by, tags);
   add(name, by);
+  if (tags) add(`${name}: ${Object.values(tags)[0]}`, by);
 }
 
 /** Takes a duration in milliseconds. */

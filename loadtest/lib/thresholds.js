@@ -18,20 +18,26 @@ export const PROTOCOL = {
   fixes_refused: NEVER,
 };
 
-/** That nobody loses a connection and nothing has to be asked twice, where nothing is broken. */
-export const UNDISTURBED = {
-  unexpected_closes: NEVER,
-  upgrades_failed: NEVER,
-  frame_retries: NEVER,
-};
+/**
+ * That nobody loses a connection and nothing has to be asked twice, where nothing is broken. On a machine that is busy with
+ * other things an answer may take too long and be asked for again, as the protocol says: the ten-second form bears that.
+ */
+export const UNDISTURBED = QUICK
+  ? { unexpected_closes: NEVER }
+  : { unexpected_closes: NEVER, upgrades_failed: NEVER, frame_retries: NEVER };
 
-/** That orders are taken, at the first try unless something is broken, and reach a driver. */
+/** That orders are taken and reach a driver. */
 export const ORDERS = {
   orders_accepted: ['count>0'],
   orders_refused: NEVER,
-  dropped_iterations: NEVER, // the shop could not keep its rate
   assignments: ['count>0'],
   deliveries_done: ['count>0'],
+};
+
+/** That orders are taken at the first try and as fast as they come, where nothing is broken. */
+export const ORDERS_UNDISTURBED = {
+  order_retries: NEVER,
+  dropped_iterations: NEVER, // no VU was free: the answers took too long
 };
 
 /** A threshold of time in milliseconds: `usual`, or a very generous one in the ten-second form. */

@@ -23,6 +23,7 @@ mod operators_drivers;
 mod orders;
 mod pooler;
 mod postgres_out;
+mod prepared_fleet;
 mod races;
 mod redis_out;
 mod refusals;
