@@ -29,6 +29,7 @@ mod orders;
 mod pace;
 mod pooler;
 mod postgres_out;
+mod prepared_fleet;
 mod races;
 mod redis_out;
 mod redis_rights;
