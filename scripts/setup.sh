@@ -3,12 +3,16 @@
 #
 #   scripts/setup.sh run      Rust, a C compiler; PostgreSQL and Redis unless DATABASE_URL and REDIS_URL name others
 #   scripts/setup.sh test     Rust, a C compiler, PostgreSQL, Redis and PgBouncer
+#   scripts/setup.sh load     Rust, a C compiler, PostgreSQL, Redis and k6, which Go builds into .tools
 #   scripts/setup.sh check    Rust, a C compiler
+#   scripts/setup.sh bench    Rust, a C compiler, PostgreSQL, Redis, Node and npm
 #   scripts/setup.sh packages NAME…    as root, on Debian and its like: these packages, and no server started
 #
 # No server of the system is started, stopped or changed: the project runs them itself, on data of its own.
 set -eu
 cd "$(dirname "$0")/.."
+
+K6_VERSION=1.8.1
 
 fail() {
     printf '%s\n' "$@" >&2
@@ -41,6 +45,31 @@ have_postgres() {
     return 1
 }
 
+# Whether the k6 at $1 is there and new enough: the load tests need its k6/websockets with subprotocols.
+is_k6() {
+    found=$("$1" version 2>/dev/null | sed -n 's/^k6[^ ]* v\([0-9.]*\).*/\1/p') && [ -n "$found" ] &&
+        [ "$(printf '%s\n%s\n' "$K6_VERSION" "$found" | sort -V | head -n 1)" = "$K6_VERSION" ]
+}
+
+# k6: the one in .tools, the one on the search path, or built now into .tools. No other k6 is touched.
+require_k6() {
+    own=$PWD/.tools/bin/k6
+    if is_k6 "$own" || { [ ! -e "$own" ] && is_k6 k6; }; then
+        return
+    fi
+    # Where its own installer puts Go; a shell may not know it.
+    PATH=$PATH:/usr/local/go/bin
+    if ! command -v go >/dev/null; then
+        fail "k6 $K6_VERSION or newer is needed for the load tests, and neither it nor Go, which could build it, was found." \
+            "Install k6 (https://grafana.com/docs/k6/latest/set-up/install-k6/), or Go (https://go.dev/dl/) and try again."
+    fi
+    echo "k6 was not found; building version $K6_VERSION into .tools with Go (a minute or two, once)."
+    # Go writes where it is told; the place of the user's own tools is left alone.
+    if ! GOBIN=$PWD/.tools/bin GOFLAGS= go install "go.k6.io/k6@v$K6_VERSION"; then
+        fail "k6 could not be built. Install it (https://grafana.com/docs/k6/latest/set-up/install-k6/) and try again."
+    fi
+}
+
 # Names of packages (of Debian) that are missing for the purpose $1.
 missing_packages() {
     command -v cc >/dev/null || printf ' gcc libc6-dev'
@@ -48,6 +77,15 @@ missing_packages() {
     run)
         [ -n "${DATABASE_URL:-}" ] || have_postgres || printf ' postgresql'
         [ -n "${REDIS_URL:-}" ] || command -v redis-server >/dev/null || printf ' redis-server'
+        ;;
+    bench)
+        have_postgres || printf ' postgresql'
+        command -v redis-benchmark >/dev/null || printf ' redis-server'
+        command -v npm >/dev/null || printf ' nodejs npm'
+        ;;
+    load)
+        have_postgres || printf ' postgresql'
+        command -v redis-server >/dev/null || printf ' redis-server'
         ;;
     test)
         have_postgres || printf ' postgresql'
@@ -137,14 +175,15 @@ packages)
     [ "$(id -u)" -eq 0 ] || fail "Packages are installed by root: sudo scripts/setup.sh packages $*"
     install_packages "$@"
     ;;
-run | test | check)
+run | test | load | check | bench)
     require_rust
     missing=$(missing_packages "$purpose")
     # Each name is a word of its own.
     # shellcheck disable=SC2086
     [ -z "$missing" ] || provide $missing
+    [ "$purpose" != load ] || require_k6
     ;;
 *)
-    fail "usage: scripts/setup.sh [run|test|check|packages NAME…]"
+    fail "usage: scripts/setup.sh [run|test|load|check|bench|packages NAME…]"
     ;;
 esac

@@ -1,10 +1,15 @@
 //! The service, put together: PostgreSQL, Redis, actors, listeners; started, run, and drained.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
-use actix_web::dev::ServerHandle;
+use actix_http::HttpService;
+use actix_server::{Server, ServerHandle};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use tokio::runtime::{Handle, Runtime};
 
@@ -16,6 +21,7 @@ use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
+use crate::actors::session_watchdog::Watched;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::track_writer::TrackWriterHandle;
 use crate::actors::waiting_sweep::WaitingSweep;
@@ -35,13 +41,14 @@ use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of it.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window (they back off, so
-/// that it may take twice as long): a session that cannot write is frozen, its timers included (actix-web#2441).
-const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 /// Between looks at actors that nobody sends messages to.
 const KEEPERS_EVERY: Duration = Duration::from_secs(2);
-/// How long an HTTP client may take to send a request's head.
+/// How long an HTTP client may take to send the head of a connection's first request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept for another request.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a client may take to end its side after the last response.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -280,32 +287,41 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
     });
 }
 
-fn serve_api(node: &Node, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+/// What `HttpServer` would make, but that every socket has its watchdog.
+fn serve_api(node: &Node, listener: TcpListener) -> Result<Server, StartError> {
     let gate = web::Data::new(http::Gate::new(node)?);
     let grace = node.config().shutdown.grace;
     let node = node.clone();
-    let server = HttpServer::new(move || {
-        App::new()
+    let builder = Server::build().shutdown_timeout(grace.as_secs().max(1)).disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let server = builder.listen("api", listener, move || {
+        let app = App::new()
             .wrap(http::layers())
             .app_data(web::Data::new(node.clone()))
             .app_data(gate.clone())
-            .configure(http::configure)
-    })
-    .on_connect(|io, _| {
-        if let Some(socket) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
-            let socket = socket2::SockRef::from(socket);
-            let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-            let _ = socket.set_tcp_nodelay(true);
-        }
-    })
-    .client_request_timeout(REQUEST_TIMEOUT)
-    .shutdown_timeout(grace.as_secs().max(1))
-    .disable_signals()
-    .listen(listener)?;
+            .configure(http::configure);
+        let app = app.into_factory().map_err(|error| error.error_response());
+        let stopping = stopping.clone();
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .on_connect_ext(|socket: &Watched, data| drop(data.insert(socket.watchdog())))
+            .h1(map_config(app, |()| AppConfig::default()));
+        fn_service(|socket: TcpStream| {
+            let peer = socket.peer_addr().ok();
+            std::future::ready(Ok((Watched::new(socket), peer)))
+        })
+        .and_then(http)
+    })?;
     Ok(server.run())
 }
 
-fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<actix_web::dev::Server, StartError> {
+fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<Server, StartError> {
     let upkeep = metrics.clone();
     tokio::task::spawn_local(async move {
         loop {
@@ -331,17 +347,26 @@ fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<actix_web::d
 
 /// Tells every socket to come back, spread over `spread`, and waits until they are gone.
 async fn send_away(node: &Node, spread: Duration) {
-    let sessions = node.sessions().all();
-    let spread_ms = spread.as_millis() as u64;
-    let count = sessions.len().max(1) as u64;
-    for (index, session) in sessions.into_iter().enumerate() {
-        let close_in_ms = spread_ms * index as u64 / count;
-        // The fleet comes back as spread out as it was sent away.
-        let after_ms = rand::random_range(0..=1000);
-        session.tell(ToSession::Reconnect { after_ms, close_in_ms });
-    }
-    let deadline = Instant::now() + spread + Duration::from_millis(500);
-    while !node.sessions().is_empty() && Instant::now() < deadline {
+    let began = Instant::now();
+    let deadline = began + spread + Duration::from_millis(500);
+    let mut told = HashSet::new();
+    // Whoever was let in before the drain may open a session within it: such a one is told as soon as it is there.
+    while Instant::now() < deadline {
+        if node.sessions().is_empty() {
+            return;
+        }
+        let fresh: Vec<_> =
+            node.sessions().all().into_iter().filter(|session| told.insert(session.session_id)).collect();
+        let left_ms = spread.saturating_sub(began.elapsed()).as_millis() as u64;
+        let count = fresh.len() as u64;
+        for (index, session) in fresh.into_iter().enumerate() {
+            let close_in_ms = left_ms * index as u64 / count;
+            // The fleet comes back as spread out as it was sent away.
+            let after_ms = rand::random_range(0..=1000);
+            session.tell(ToSession::Reconnect { after_ms, close_in_ms });
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let left = node.sessions().len();
+    tracing::warn!(sessions = left, "sockets that do not take their close are cut off");
 }

@@ -1,6 +1,9 @@
 //! `CommandCourier`: brings to the sessions on this node what PostgreSQL holds for them: unacknowledged commands, and what
 //! they do not know yet of their driver or of a newer session. A hint makes it look at once; a poll needs no hint.
 //!
+//! Each second it looks at those of whom something was written lately, which costs what happens and not what is connected;
+//! every few seconds at all of them, which brings unacknowledged commands again and needs no clock.
+//!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Poll` | its own interval | none | the next interval |
@@ -21,6 +24,10 @@ use crate::store::{StoreError, commands, sessions};
 
 /// Between polls.
 const POLL_EVERY: Duration = Duration::from_millis(1000);
+/// A look at every session in so many polls: as often as an unacknowledged command is repeated.
+const FULL_EVERY: u32 = 5;
+/// What counts as lately, in seconds: longer than a transaction may take, and two polls.
+const LATELY_S: f64 = 8.0;
 /// Commands in one poll.
 const PAGE: i64 = 5000;
 /// Commands of one driver.
@@ -55,6 +62,7 @@ impl CourierHandle {
         let courier = Revived::start("command_courier", arbiter, MAILBOX, move || CommandCourier {
             node: node.clone(),
             polling: false,
+            polls: 0,
         });
         Self { courier: Arc::new(courier) }
     }
@@ -74,6 +82,8 @@ impl CourierHandle {
 pub struct CommandCourier {
     node: Node,
     polling: bool,
+    /// Counts polls; every [`FULL_EVERY`]th looks at all sessions.
+    polls: u32,
 }
 
 impl Actor for CommandCourier {
@@ -104,8 +114,10 @@ impl Handler<Poll> for CommandCourier {
             return;
         }
         let node = self.node.clone();
+        let full = self.polls.is_multiple_of(FULL_EVERY);
+        self.polls = self.polls.wrapping_add(1);
         let polling = async move {
-            if let Err(error) = poll(&node).await {
+            if let Err(error) = poll(&node, full).await {
                 tracing::debug!(error = %error, "sessions were not polled");
             }
         };
@@ -146,8 +158,17 @@ impl Handler<Look> for CommandCourier {
     }
 }
 
-async fn poll(node: &Node) -> Result<(), StoreError> {
-    let live: Vec<_> = node.sessions().all().iter().map(|entry| entry.live()).collect();
+async fn poll(node: &Node, full: bool) -> Result<(), StoreError> {
+    let sessions = node.sessions();
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let live: Vec<_> = if full {
+        sessions.all().iter().map(|entry| entry.live()).collect()
+    } else {
+        let recent = node.database().transact(|conn| Box::pin(async move { sessions::recent(conn, LATELY_S).await }));
+        recent.await?.into_iter().filter_map(|driver| Some(sessions.get(driver)?.live())).collect()
+    };
     if live.is_empty() {
         return Ok(());
     }

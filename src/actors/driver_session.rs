@@ -2,32 +2,40 @@
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | [`ToSession`] | see there | none | see there |
+//! | [`Wake`](super::session_mailbox::Wake) | its mailbox, which holds [`ToSession`](super::session_directory::ToSession) | none | see there |
 //!
 //! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
 //! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
+//!
+//! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
+//! does not read. While the socket takes nothing this actor does not run at all; then [`SessionWatchdog`] ends it.
+
+mod told;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use actix_http::ws::Item;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
 use chrono::Utc;
+use metrics::Counter;
 use serde_json::Value;
 
 use super::Node;
 use super::driver_desk::{Carried, DriverDesk, Tally, refuse, refused_fix};
+use super::fragments::{Fragments, Piece};
 use super::frame_budget::{FrameBudget, Spend};
+use super::outgoing::Outgoing;
 use super::presence_writer::Slot;
-use super::session_directory::{SessionEntry, ToSession};
+use super::session_directory::SessionEntry;
+use super::session_mailbox::SessionMailbox;
+use super::session_opening::open;
 use super::session_pace::SessionPace;
+use super::session_watchdog::SessionWatchdog;
 use crate::dispatch::DispatchError;
-use crate::dispatch::duty::ASKED_BY_DRIVER;
-use crate::dispatch::session::{self, DriverSnapshot};
+use crate::dispatch::session::DriverSnapshot;
 use crate::domain::driver::Attention;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
@@ -36,25 +44,23 @@ use crate::protocol::inbound::name_of;
 use crate::protocol::{
     Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
 };
-use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
-use crate::store::drivers::DriverChanged;
-use crate::store::sessions::SessionNews;
 
-/// Between pings.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// Between looks at the session itself.
+/// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
+/// Looks from one ping to the next: every 20 s.
+const CHECKS_A_PING: u32 = 5;
 /// A socket from which nothing came for so long is closed.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A command that is not acknowledged is sent again after this.
-const REPEAT_AFTER: Duration = Duration::from_secs(5);
-/// Messages that may wait for a session.
-const MAILBOX: usize = 64;
+/// Wake-ups that may wait; one is enough.
+const MAILBOX: usize = 2;
 /// Frames that may wait for PostgreSQL.
 const MAX_QUEUED: usize = 32;
 /// Bad frames in a row after which the socket is closed.
 const MAX_BAD_FRAMES: u32 = 20;
+
+/// Looked up once: every heartbeat counts itself.
+static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
 /// Turns a request, checked already, into a driver's session. `guard` lives as long as the session does.
 pub fn upgrade(
@@ -76,13 +82,18 @@ pub fn upgrade(
         last_life: Instant::now(),
         budget: FrameBudget::new(frames_per_second),
         bad_frames: 0,
-        fragments: None,
+        fragments: Fragments::default(),
         queue: VecDeque::new(),
         working: false,
         sent: HashMap::new(),
+        outgoing: Outgoing::default(),
+        checks: 0,
+        is_ended: false,
+        watchdog: request.conn_data::<SessionWatchdog>().cloned().unwrap_or_default(),
         node,
         _guard: guard,
     };
+    session.watchdog.leave_to_session();
     ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
 }
 
@@ -101,11 +112,16 @@ struct DriverSession {
     last_life: Instant,
     budget: FrameBudget,
     bad_frames: u32,
-    fragments: Option<Vec<u8>>,
+    fragments: Fragments,
     queue: VecDeque<Frame>,
     working: bool,
     /// When each unacknowledged command was last sent.
     sent: HashMap<MessageId, Instant>,
+    outgoing: Outgoing,
+    checks: u32,
+    /// A close frame was sent, and nothing is after it.
+    is_ended: bool,
+    watchdog: SessionWatchdog,
     _guard: Box<dyn std::any::Any>,
 }
 
@@ -117,41 +133,21 @@ impl Actor for DriverSession {
     fn started(&mut self, ctx: &mut Ctx) {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
-        ctx.run_interval(PING_EVERY, |_, ctx| ctx.ping(b""));
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
-        let opening = open(self.node.clone(), self.identity, self.id, ctx.address().recipient());
+        let mailbox = SessionMailbox::new(ctx.address().recipient());
+        let opening = open(self.node.clone(), self.identity, self.id, mailbox);
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
 
     fn stopped(&mut self, _: &mut Ctx) {
         metrics::gauge!("driver_tracker_sessions").decrement(1.0);
+        if self.watchdog.has_bitten() && !self.is_ended {
+            count_end(close::TOO_SLOW);
+            tracing::info!(driver.id = %self.identity.driver_id, session.id = %self.id, "a client took nothing and is cut off");
+        }
         self.node.sessions().unregister(self.identity.driver_id, self.id);
     }
-}
-
-/// Opens the session in PostgreSQL, registers it, and only then reads the state.
-async fn open(
-    node: Node,
-    identity: DriverIdentity,
-    id: SessionId,
-    mailbox: Recipient<ToSession>,
-) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
-    let node_id = node.config().node_id.clone();
-    let (session_epoch, effects) = node
-        .perform_quietly(move |unit| Box::pin(async move { session::open(unit, &identity, id, &node_id).await }))
-        .await?;
-    let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
-    let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };
-    if let Some(older) = node.sessions().register(entry.clone()) {
-        older.tell(ToSession::Replaced);
-    }
-    node.follow(effects).await;
-    let driver = identity.driver_id;
-    let snapshot =
-        node.database().transact(move |conn| Box::pin(async move { session::snapshot(conn, driver).await })).await?;
-    entry.known_epoch.store(snapshot.driver.epoch, std::sync::atomic::Ordering::Relaxed);
-    Ok((entry, snapshot))
 }
 
 impl DriverSession {
@@ -164,28 +160,36 @@ impl DriverSession {
                 self.entry = Some(entry);
                 let pace = SessionPace::of(&snapshot.driver.as_changed());
                 self.pace = Some(pace);
-                send(ctx, &outbound::welcome(Some(self.id), &snapshot, self.node.pace(pace.attention()), Utc::now()));
-                if let Some(actors) = self.node.actors() {
+                let pace = self.node.pace(pace.attention());
+                self.send(ctx, &outbound::welcome(Some(self.id), &snapshot, pace, Utc::now()));
+                // Whatever else waits for them, the courier's next polls bring.
+                if !snapshot.deliveries.is_empty()
+                    && let Some(actors) = self.node.actors()
+                {
                     actors.courier.deliver(self.identity.driver_id);
-                    actors.courier.look(self.identity.driver_id);
                 }
             }
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
-                send(ctx, &refuse(None, &error));
+                self.send(ctx, &refuse(None, &error));
                 // 1011: the app comes back by itself.
-                end(ctx, 1011, "not possible just now");
+                self.end(ctx, 1011, "not possible just now");
             }
         }
     }
 
     /// What no message may be needed for: a socket that is dead, and a session that was replaced on this node.
-    fn check(&self, ctx: &mut Ctx) {
+    fn check(&mut self, ctx: &mut Ctx) {
+        self.end_if_too_slow(ctx);
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks.is_multiple_of(CHECKS_A_PING) {
+            self.ping(ctx);
+        }
         let present = self.node.sessions().get(self.identity.driver_id);
         if self.last_life.elapsed() >= LIFE_TIMEOUT {
-            end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
+            self.end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
         } else if self.entry.is_some() && present.is_none_or(|entry| entry.session_id != self.id) {
-            end(ctx, close::REPLACED, "a newer session has taken over");
+            self.end(ctx, close::REPLACED, "a newer session has taken over");
         }
     }
 
@@ -195,7 +199,7 @@ impl DriverSession {
 
     fn text(&mut self, text: &str, ctx: &mut Ctx) {
         if text.len() > MAX_FRAME_BYTES && !is_batch(text) {
-            return end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
+            return self.end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
         }
         match self.budget.spend() {
             Spend::Fine => {}
@@ -203,9 +207,9 @@ impl DriverSession {
                 let message = "too many frames a second".to_owned();
                 let (reference, seq) = name_of(text);
                 let error = FrameError { reference, seq, code: "rate_limited", message };
-                return send(ctx, &outbound::error(&error, Utc::now()));
+                return self.send(ctx, &outbound::error(&error, Utc::now()));
             }
-            Spend::Flood => return end(ctx, close::POLICY, "too many frames"),
+            Spend::Flood => return self.end(ctx, close::POLICY, "too many frames"),
         }
         match parse_frame(text, Utc::now(), &self.node.config().heartbeat.fix_rules) {
             Ok(frame) => {
@@ -219,9 +223,9 @@ impl DriverSession {
     fn bad_frame(&mut self, error: &FrameError, ctx: &mut Ctx) {
         metrics::counter!("driver_tracker_frames_refused_total", "code" => error.code).increment(1);
         self.bad_frames += 1;
-        send(ctx, &outbound::error(error, Utc::now()));
+        self.send(ctx, &outbound::error(error, Utc::now()));
         if self.bad_frames >= MAX_BAD_FRAMES {
-            end(ctx, close::POLICY, "20 bad frames in a row");
+            self.end(ctx, close::POLICY, "20 bad frames in a row");
         }
     }
 
@@ -229,18 +233,18 @@ impl DriverSession {
         match frame.body {
             FrameBody::Heartbeat { seq, fix } => {
                 match fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix).map(|()| fix))) {
-                    Some(Err(refusal)) => send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal)),
+                    Some(Err(refusal)) => self.send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal)),
                     Some(Ok(fix)) if self.is_followed() => self.track([fix]),
                     Some(Ok(_)) | None => {}
                 }
-                self.alive(Some(seq), ctx);
+                self.alive(Some(seq));
             }
             FrameBody::Batch { fixes } => {
                 let mut told = Tally::of(fixes, &mut self.filter);
-                self.alive(None, ctx);
+                self.alive(None);
                 // They may be of an order that is over by now.
                 self.track(told.take_believed());
-                send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
+                self.send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
             }
             FrameBody::Ack { message_id } => {
                 self.sent.remove(&message_id);
@@ -251,15 +255,15 @@ impl DriverSession {
     }
 
     /// The driver is alive, where the newest believed fix says.
-    fn alive(&mut self, seq: Option<i64>, ctx: &mut Ctx) {
-        metrics::counter!("driver_tracker_heartbeats_total").increment(1);
+    fn alive(&mut self, seq: Option<i64>) {
+        HEARTBEATS.increment(1);
         let slot = Slot {
             fix: self.filter.believed(),
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch: self.session_epoch(),
             first: std::mem::take(&mut self.first_heartbeat),
-            ack: seq.map(|seq| (ctx.address().recipient(), seq)),
+            ack: self.entry.as_ref().map(|entry| entry.mailbox.clone()).zip(seq),
         };
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(self.identity.driver_id, slot);
@@ -282,7 +286,7 @@ impl DriverSession {
         if self.queue.len() >= MAX_QUEUED {
             let message = "too many frames are waiting".to_owned();
             let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
-            return send(ctx, &outbound::error(&error, Utc::now()));
+            return self.send(ctx, &outbound::error(&error, Utc::now()));
         }
         self.queue.push_back(frame);
         self.work(ctx);
@@ -315,131 +319,108 @@ impl DriverSession {
         match answer {
             Ok(_) if silent => {}
             Ok(carried) => {
-                send(ctx, &carried.answer);
+                self.send(ctx, &carried.answer);
                 if let Some(changed) = carried.changed {
                     self.follow_pace(&changed, ctx);
                 }
             }
-            Err(DispatchError::SessionReplaced) => end(ctx, close::REPLACED, "a newer session has taken over"),
-            Err(error) => send(ctx, &refuse(reference, &error)),
+            Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
+            Err(error) => self.send(ctx, &refuse(reference, &error)),
         }
     }
 
-    /// Sends what is new or was not acknowledged for a while.
-    fn commands(&mut self, commands: &[Command], ctx: &mut Ctx) {
-        let now = Instant::now();
-        for command in commands {
-            let due = self.sent.get(&command.message_id).is_none_or(|sent| now.duration_since(*sent) >= REPEAT_AFTER);
-            if due {
-                self.sent.insert(command.message_id, now);
-                send(ctx, &outbound::command(command));
-            }
-        }
-        // What the poll no longer brings is acknowledged or void.
-        self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
+    /// Sends a frame, unless the session has ended.
+    fn send(&mut self, ctx: &mut Ctx, frame: &Value) {
+        self.send_text(ctx, frame.to_string());
     }
 
-    fn news(&mut self, news: &SessionNews, ctx: &mut Ctx) {
-        let Some(entry) = &self.entry else { return };
-        if news.session_epoch != entry.session_epoch {
+    fn send_text(&mut self, ctx: &mut Ctx, text: String) {
+        if self.is_ended {
             return;
         }
-        if news.replaced {
-            end(ctx, close::REPLACED, "a newer session has taken over");
-        } else if news.revoked {
-            end(ctx, close::REVOKED, "the token or the driver is no longer valid");
-        } else {
-            if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
-                send(ctx, &outbound::status(&news.changed, &news.reason));
-            }
-            self.follow_pace(&news.changed, ctx);
+        let asks = self.outgoing.sent(text.len(), Instant::now());
+        ctx.text(text);
+        if asks {
+            self.ping(ctx);
         }
     }
 
-    /// Tells the app how often to speak up from now on, if that is another interval than it knows.
-    fn follow_pace(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
-        if let Some(pace) = &mut self.pace
-            && pace.follow(changed)
-        {
-            let pace = self.node.pace(pace.attention());
-            send(ctx, &outbound::config(pace));
+    fn ping(&mut self, ctx: &mut Ctx) {
+        if !self.is_ended {
+            ctx.ping(&self.outgoing.ask());
         }
     }
 
-    fn fragment(&mut self, item: Item, ctx: &mut Ctx) {
-        let (bytes, last) = match item {
-            Item::FirstText(bytes) => {
-                self.fragments = Some(Vec::new());
-                (bytes, false)
+    fn pong(&mut self, bytes: &[u8], ctx: &mut Ctx) {
+        match self.budget.spend() {
+            Spend::Fine => {
+                ctx.pong(bytes);
+                if self.outgoing.sent(bytes.len(), Instant::now()) {
+                    self.ping(ctx);
+                }
             }
-            Item::FirstBinary(_) => return end(ctx, close::POLICY, "binary frames are not spoken here"),
-            Item::Continue(bytes) => (bytes, false),
-            Item::Last(bytes) => (bytes, true),
-        };
-        let Some(fragments) = &mut self.fragments else { return };
-        if fragments.len() + bytes.len() > MAX_BATCH_BYTES {
-            return end(ctx, close::TOO_BIG, "a frame is at most 64 KiB");
+            Spend::Over => {}
+            Spend::Flood => self.end(ctx, close::POLICY, "too many frames"),
         }
-        fragments.extend_from_slice(&bytes);
-        if last && let Some(whole) = self.fragments.take() {
-            match String::from_utf8(whole) {
-                Ok(text) => self.text(&text, ctx),
-                Err(_) => end(ctx, close::POLICY, "a text frame is UTF-8"),
-            }
+    }
+
+    /// Ends the session with a close frame, once.
+    fn end(&mut self, ctx: &mut Ctx, code: u16, why: &str) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
+        count_end(code);
+        ctx.close(Some(CloseReason { code: CloseCode::from(code), description: Some(why.to_owned()) }));
+        ctx.stop();
+    }
+
+    fn end_if_too_slow(&mut self, ctx: &mut Ctx) {
+        if self.outgoing.is_too_slow(Instant::now()) {
+            self.end(ctx, close::TOO_SLOW, "frames are not read");
+        }
+    }
+
+    fn fragment(&mut self, piece: Piece, ctx: &mut Ctx) {
+        match piece {
+            Piece::More => {}
+            Piece::Whole(text) => self.text(&text, ctx),
+            Piece::Binary => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Piece::TooBig => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
+            Piece::NotUtf8 => self.end(ctx, close::POLICY, "a text frame is UTF-8"),
         }
     }
 }
 
 impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
     fn handle(&mut self, message: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
+        if self.is_ended {
+            return;
+        }
         self.last_life = Instant::now();
         match message {
             Ok(ws::Message::Text(text)) => self.text(&text, ctx),
-            Ok(ws::Message::Binary(_)) => end(ctx, close::POLICY, "binary frames are not spoken here"),
-            Ok(ws::Message::Continuation(item)) => self.fragment(item, ctx),
-            Ok(ws::Message::Ping(bytes)) => match self.budget.spend() {
-                Spend::Fine => ctx.pong(&bytes),
-                Spend::Over => {}
-                Spend::Flood => end(ctx, close::POLICY, "too many frames"),
-            },
-            Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
+            Ok(ws::Message::Binary(_)) => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Ok(ws::Message::Continuation(item)) => {
+                let piece = self.fragments.take(item);
+                self.fragment(piece, ctx);
+            }
+            Ok(ws::Message::Ping(bytes)) => self.pong(&bytes, ctx),
+            Ok(ws::Message::Pong(bytes)) => self.outgoing.answered(&bytes, self.last_life),
+            Ok(ws::Message::Nop) => {}
             Ok(ws::Message::Close(reason)) => {
+                self.is_ended = true;
                 ctx.close(reason);
                 ctx.stop();
             }
-            Err(ProtocolError::Overflow) => end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
+            Err(ProtocolError::Overflow) => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
             Err(_) => ctx.stop(),
         }
+        self.end_if_too_slow(ctx);
     }
 }
 
-impl Handler<ToSession> for DriverSession {
-    type Result = ();
-
-    fn handle(&mut self, message: ToSession, ctx: &mut Ctx) {
-        match message {
-            ToSession::Acked(seq) => send(ctx, &outbound::ack(seq)),
-            ToSession::Commands(commands) => self.commands(&commands, ctx),
-            ToSession::News(news) => self.news(&news, ctx),
-            ToSession::Replaced => end(ctx, close::REPLACED, "a newer session has taken over"),
-            ToSession::Reconnect { after_ms, close_in_ms } => {
-                ctx.run_later(Duration::from_millis(close_in_ms), move |_, ctx| {
-                    send(ctx, &outbound::reconnect(after_ms));
-                    end(ctx, close::RESTART, "the service restarts");
-                });
-            }
-        }
-    }
-}
-
-fn send(ctx: &mut Ctx, frame: &Value) {
-    ctx.text(frame.to_string());
-}
-
-fn end(ctx: &mut Ctx, code: u16, why: &str) {
+fn count_end(code: u16) {
     metrics::counter!("driver_tracker_sessions_closed_total", "code" => code.to_string()).increment(1);
-    ctx.close(Some(CloseReason { code: CloseCode::from(code), description: Some(why.to_owned()) }));
-    ctx.stop();
 }
 
 /// An acknowledgement is answered only when it carries a `ref`.

@@ -19,10 +19,14 @@ use crate::config::Config;
 use crate::dispatch::{DispatchError, Effects, Policy, Unit};
 use crate::domain::driver::{Attention, DriverStatus};
 use crate::domain::ids::{DeliveryId, DriverId};
+use crate::domain::position::Fix;
 use crate::presence::{Hint, Presence, StatusChange};
 use crate::protocol::outbound::Pace;
 use crate::store::drivers::DriverChanged;
-use crate::store::{Database, Work, positions};
+use crate::store::{Database, StoreError, Work, positions, waiting};
+
+/// Waiting orders that a driver who became available is compared with, before a coordinator is woken.
+const PICKUPS: i64 = 500;
 
 /// One node of the service; cheap to clone.
 #[derive(Clone)]
@@ -244,23 +248,34 @@ impl Node {
         if let Err(error) = &told {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
         }
-        for changed in drivers.iter().filter(|c| c.status == DriverStatus::Available) {
-            self.announce_available(changed.id);
-        }
+        let available = drivers.iter().filter(|c| c.status == DriverStatus::Available).map(|c| c.id);
+        self.announce_available(available.collect());
         told.is_ok()
     }
 
-    /// Wakes every order in reach of a driver who may now be given one.
-    pub fn announce_available(&self, driver: DriverId) {
+    /// Wakes every order in reach of drivers who may now be given one. Whoever comes back with thousands of others costs
+    /// nothing where nobody waits: an order that arrives later finds them by itself.
+    pub fn announce_available(&self, drivers: Vec<DriverId>) {
+        if drivers.is_empty() {
+            return;
+        }
         let node = self.clone();
         tokio::spawn(async move {
-            let stored = node
-                .database()
-                .transact(move |conn| Box::pin(async move { positions::get(conn, &[driver]).await }))
-                .await;
-            let fix = stored.ok().and_then(|found| found.first().and_then(|p| p.fix));
-            if let (Some(fix), Some(actors)) = (fix, node.actors()) {
-                actors.coordinators.driver_available(driver, fix.position);
+            let radius_m = node.finder().max_radius_m();
+            let found = node.database().transact(move |conn| {
+                Box::pin(async move {
+                    let waiting = waiting::pickups(conn, PICKUPS).await?;
+                    let places = if waiting.is_empty() { Vec::new() } else { positions::get(conn, &drivers).await? };
+                    Ok::<_, StoreError>((waiting, places))
+                })
+            });
+            let (Ok((waiting, places)), Some(actors)) = (found.await, node.actors()) else { return };
+            let more_wait = waiting.len() as i64 == PICKUPS;
+            for place in places {
+                let Some(Fix { position, .. }) = place.fix else { continue };
+                if more_wait || waiting.iter().any(|pickup| pickup.distance_m(&position) <= radius_m) {
+                    actors.coordinators.driver_available(place.driver_id, position);
+                }
             }
         });
     }

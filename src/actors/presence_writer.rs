@@ -1,12 +1,18 @@
 //! `PresenceWriter`: heartbeats on their way to Redis, in batches, and every few seconds to PostgreSQL.
 //!
 //! One latest-wins slot a driver, so that overload costs positions and never memory. A batch goes out when the one before it
-//! is back (no timer). A heartbeat is acknowledged after it is stored: in Redis, or in PostgreSQL while Redis is out.
+//! is back, and not sooner than [`LINGER`] after that one went: many small batches cost Redis and this node several times
+//! what a few large ones do. A heartbeat is acknowledged after it is stored: in Redis, or in PostgreSQL while Redis is out.
 //! A driver who (re)joins is in PostgreSQL before they are in GEO, so that a claim finds them fresh.
+//!
+//! PostgreSQL is told of a tenth of the drivers at a time, each once every `POSITION_FLUSH_MS`, so that it has the same to do
+//! all the time; heartbeats never wait for it while Redis answers.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Flush` | sessions, by [`PresenceWriterHandle::offer`] | none | the next heartbeat's flush takes the slot along |
+//! | `StoreTurn` | its own interval | none | the next turn of these drivers |
+//! | `StoreAll` | the reconciler while Redis is cold; the drain | when all is stored or failed | the next one, and the turns |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,6 +25,7 @@ use chrono::{DateTime, Utc};
 use super::Node;
 use super::revive::Revived;
 use super::session_directory::ToSession;
+use super::session_mailbox::SessionMailbox;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
 use crate::presence::{Heartbeat, JoinOutcome};
@@ -31,8 +38,11 @@ const BATCH: usize = 2048;
 const MAILBOX: usize = 2;
 /// Positions written to PostgreSQL in one statement.
 const STORE_BATCH: usize = 1000;
-/// Between looks whether positions on their way have arrived.
-const STORE_PAUSE: Duration = Duration::from_millis(50);
+/// Between the beginnings of two batches.
+const LINGER: Duration = Duration::from_millis(5);
+/// Turns in which all drivers are written to PostgreSQL once, and the shortest time between two.
+const TURNS: u32 = 10;
+const TURN_AT_LEAST: Duration = Duration::from_millis(100);
 /// Pause before heartbeats that could be stored nowhere are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -50,7 +60,7 @@ pub struct Slot {
     /// A new session: the driver's membership is due for a look whatever Redis says.
     pub first: bool,
     /// Whom to acknowledge, and up to which `seq`.
-    pub ack: Option<(Recipient<ToSession>, i64)>,
+    pub ack: Option<(SessionMailbox, i64)>,
 }
 
 /// There are slots to write.
@@ -58,10 +68,15 @@ pub struct Slot {
 #[rtype(result = "()")]
 struct Flush;
 
-/// Time to write positions to PostgreSQL; the reply comes when they are there, or is `false` while others are on their way.
+/// Time to write the positions of the next drivers in turn to PostgreSQL.
 #[derive(Message)]
-#[rtype(result = "bool")]
-struct Store;
+#[rtype(result = "()")]
+struct StoreTurn;
+
+/// Time to write all positions to PostgreSQL; the reply comes when they are there.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StoreAll;
 
 /// How heartbeats reach the writer.
 #[derive(Clone)]
@@ -78,7 +93,9 @@ impl PresenceWriterHandle {
         let writer = Revived::start("presence_writer", arbiter, MAILBOX, move || PresenceWriter {
             node: node.clone(),
             slots: shared.clone(),
+            written_at: None,
             unstored: HashMap::new(),
+            turn: 0,
             storing: false,
         });
         let writer = Arc::new(writer);
@@ -104,18 +121,16 @@ impl PresenceWriterHandle {
 
     /// Has PostgreSQL told now what it does not know yet.
     pub fn store_soon(&self) {
-        let _ = self.writer.addr().try_send(Store);
+        let _ = self.writer.addr().try_send(StoreAll);
     }
 
     /// Writes whatever is pending, as far as it can be written within `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let _ = self.writer.addr().send(Flush).timeout(limit).await;
-        let storing = async {
-            while matches!(self.writer.addr().send(Store).await, Ok(false)) {
-                tokio::time::sleep(STORE_PAUSE).await;
-            }
+        let writing = async {
+            let _ = self.writer.addr().send(Flush).await;
+            let _ = self.writer.addr().send(StoreAll).await;
         };
-        let _ = tokio::time::timeout(limit, storing).await;
+        let _ = tokio::time::timeout(limit, writing).await;
     }
 }
 
@@ -123,9 +138,13 @@ impl PresenceWriterHandle {
 pub struct PresenceWriter {
     node: Node,
     slots: Arc<Mutex<HashMap<DriverId, Slot>>>,
+    /// When the last batch went.
+    written_at: Option<Instant>,
     /// What Redis has and PostgreSQL does not have yet.
     unstored: HashMap<DriverId, Slot>,
-    /// Some of it is on its way.
+    /// Whose turn it is to be written to PostgreSQL.
+    turn: u32,
+    /// Whether a turn is being written.
     storing: bool,
 }
 
@@ -133,73 +152,114 @@ impl Actor for PresenceWriter {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(self.node.config().heartbeat.position_flush, |_, ctx| {
-            let _ = ctx.address().try_send(Store);
-        });
+        let every = self.node.config().heartbeat.position_flush;
+        ctx.run_interval(every / turns(every), |_, ctx| drop(ctx.address().try_send(StoreTurn)));
     }
+}
+
+/// In how many turns all drivers are written once.
+fn turns(flush_every: Duration) -> u32 {
+    let most = flush_every.as_millis() / TURN_AT_LEAST.as_millis();
+    u32::try_from(most).unwrap_or(TURNS).clamp(1, TURNS)
+}
+
+/// Whether it is the driver's turn. The last byte of an id is random.
+fn is_in_turn(driver: DriverId, turn: u32, turns: u32) -> bool {
+    u32::from(driver.0.as_bytes()[15]) % turns == turn % turns
 }
 
 impl Handler<Flush> for PresenceWriter {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
-        let batch = self.take();
-        let node = self.node.clone();
-        let write = async move { write(&node, batch).await };
+        let (node, slots) = (self.node.clone(), self.slots.clone());
+        let linger = self.written_at.map_or(Duration::ZERO, |at| LINGER.saturating_sub(at.elapsed()));
+        let write = async move {
+            if is_empty(&slots) {
+                return None;
+            }
+            tokio::time::sleep(linger).await;
+            let began = Instant::now();
+            Some((began, write(&node, take(&slots)).await))
+        };
         AtomicResponse::new(Box::pin(write.into_actor(self).map(|written, this, ctx| {
+            let Some((began, written)) = written else { return };
+            this.written_at = Some(began);
             this.unstored.extend(written.unstored);
             let failed = !written.failed.is_empty();
             this.put_back(written.failed);
-            let more = !this.slots.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
             if failed {
                 ctx.run_later(RETRY_PAUSE, |_, ctx| drop(ctx.address().try_send(Flush)));
-            } else if more {
+            } else if !is_empty(&this.slots) {
                 let _ = ctx.address().try_send(Flush);
             }
         })))
     }
 }
 
-impl Handler<Store> for PresenceWriter {
-    type Result = ResponseActFuture<Self, bool>;
+impl Handler<StoreTurn> for PresenceWriter {
+    type Result = ();
 
-    /// Not atomic: heartbeats go on while PostgreSQL takes its time. One at a time, so that a PostgreSQL that hangs is not
-    /// asked ever more; the upsert bears what overtakes it.
-    fn handle(&mut self, _: Store, _: &mut Self::Context) -> Self::Result {
+    /// Not atomic: heartbeats go on while PostgreSQL works.
+    fn handle(&mut self, _: StoreTurn, ctx: &mut Self::Context) {
         if std::mem::replace(&mut self.storing, true) {
-            return Box::pin(fut::ready(false));
+            return;
         }
-        let batch: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
-        let node = self.node.clone();
-        let work = async move {
-            for (number, chunk) in batch.chunks(STORE_BATCH).enumerate() {
-                if let Err(error) = store(&node, chunk).await {
-                    // A PostgreSQL that hangs is not asked once more for each chunk.
-                    let failed = batch[number * STORE_BATCH..].to_vec();
-                    tracing::debug!(error = %error, drivers = failed.len(), "positions were not stored; trying again");
-                    return failed;
-                }
-            }
-            Vec::new()
-        };
-        Box::pin(work.into_actor(self).map(|failed, this, _| {
+        let turns = turns(self.node.config().heartbeat.position_flush);
+        self.turn = self.turn.wrapping_add(1) % turns;
+        let turn = self.turn;
+        let due = self.unstored.extract_if(|driver, _| is_in_turn(*driver, turn, turns)).collect();
+        let work = store_in_chunks(self.node.clone(), due);
+        ctx.spawn(work.into_actor(self).map(|failed, this, _| {
             this.storing = false;
-            for (driver, slot) in failed {
-                this.unstored.entry(driver).or_insert(slot);
-            }
-            true
-        }))
+            this.store_later(failed);
+        }));
     }
 }
 
-impl PresenceWriter {
-    fn take(&self) -> Vec<(DriverId, Slot)> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() <= BATCH {
-            return std::mem::take(&mut *slots).into_iter().collect();
+impl Handler<StoreAll> for PresenceWriter {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: StoreAll, _: &mut Self::Context) -> Self::Result {
+        let all = std::mem::take(&mut self.unstored).into_iter().collect();
+        let work = store_in_chunks(self.node.clone(), all);
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, this, _| this.store_later(failed))))
+    }
+}
+
+/// Writes positions to PostgreSQL and gives those that were not written.
+async fn store_in_chunks(node: Node, batch: Vec<(DriverId, Slot)>) -> Vec<(DriverId, Slot)> {
+    for (number, chunk) in batch.chunks(STORE_BATCH).enumerate() {
+        if let Err(error) = store(&node, chunk).await {
+            // A PostgreSQL that hangs is not asked once more for each chunk.
+            let failed = batch[number * STORE_BATCH..].to_vec();
+            tracing::debug!(error = %error, drivers = failed.len(), "positions were not stored; trying again");
+            return failed;
         }
-        let some: Vec<DriverId> = slots.keys().take(BATCH).copied().collect();
-        some.into_iter().filter_map(|driver| slots.remove_entry(&driver)).collect()
+    }
+    Vec::new()
+}
+
+fn is_empty(slots: &Mutex<HashMap<DriverId, Slot>>) -> bool {
+    slots.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
+/// The slots of one round.
+fn take(slots: &Mutex<HashMap<DriverId, Slot>>) -> Vec<(DriverId, Slot)> {
+    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+    if slots.len() <= BATCH {
+        return slots.drain().collect();
+    }
+    let some: Vec<DriverId> = slots.keys().take(BATCH).copied().collect();
+    some.into_iter().filter_map(|driver| slots.remove_entry(&driver)).collect()
+}
+
+impl PresenceWriter {
+    /// What was not written to PostgreSQL waits for its next turn, unless something newer does.
+    fn store_later(&mut self, failed: Vec<(DriverId, Slot)>) {
+        for (driver, slot) in failed {
+            self.unstored.entry(driver).or_insert(slot);
+        }
     }
 
     /// What is not dealt with waits again; something newer that waits inherits what was still due.
@@ -284,14 +344,15 @@ async fn join(node: &Node, joining: &[(DriverId, Slot)]) -> bool {
             return false;
         }
     };
-    let mut unknown = Vec::new();
+    let (mut joined, mut unknown) = (Vec::new(), Vec::new());
     for (driver, outcome) in ids.iter().zip(outcomes) {
         match outcome {
-            JoinOutcome::Joined => node.announce_available(*driver),
+            JoinOutcome::Joined => joined.push(*driver),
             JoinOutcome::UnknownStatus => unknown.push(*driver),
             JoinOutcome::NotAvailable | JoinOutcome::NoPosition => {}
         }
     }
+    node.announce_available(joined);
     if unknown.is_empty() {
         return true;
     }
@@ -322,8 +383,8 @@ async fn while_redis_is_out(node: &Node, batch: Vec<(DriverId, Slot)>) -> Writte
 fn acknowledge(batch: &[(DriverId, Slot)], stored_in: &'static str) {
     metrics::counter!("driver_tracker_heartbeats_stored_total", "in" => stored_in).increment(batch.len() as u64);
     for (session, seq) in batch.iter().filter_map(|(_, slot)| slot.ack.as_ref()) {
-        // A full mailbox loses this acknowledgement; the next flush sends a higher one.
-        let _ = session.try_send(ToSession::Acked(*seq));
+        // A session that is gone needs none.
+        session.put(ToSession::Acked(*seq));
     }
 }
 

@@ -27,8 +27,10 @@ const TICK_EVERY: Duration = Duration::from_millis(1000);
 const JITTER: f64 = 0.15;
 /// Between applying again what changed lately.
 const REAPPLY_EVERY: Duration = Duration::from_millis(2000);
-/// What counts as lately, in seconds: far more than a transaction may take.
+/// What counts as lately for a node that has just begun, in seconds: far more than a transaction may take.
 pub(super) const LATELY_S: f64 = 60.0;
+/// How far one re-application reaches behind the one before it, in seconds: more than a transaction may take.
+const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
 /// Members that one sweep looks at.
@@ -135,7 +137,7 @@ async fn reconcile(node: &Node, state: &mut State) {
         return;
     }
     if is_due(state.reapplied, REAPPLY_EVERY) {
-        match reapply(node).await {
+        match reapply(node, state.reapplied).await {
             Ok(()) => state.reapplied = Some(Instant::now()),
             Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
         }
@@ -202,11 +204,12 @@ fn note_lease(state: &mut State, holds: bool) {
     metrics::gauge!("driver_tracker_reconcile_lease_held").set(if holds { 1.0 } else { 0.0 });
 }
 
-/// Applies again, fenced by their epochs, the states that changed lately.
-async fn reapply(node: &Node) -> Result<(), ReconcileError> {
+/// Applies again, fenced by their epochs, the states that changed since the `last` time.
+async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileError> {
+    let lately_s = last.map_or(LATELY_S, |at| at.elapsed().as_secs_f64() + OVERLAP_S);
     let changed = node
         .database()
-        .transact(|conn| Box::pin(async move { drivers::changed_within(conn, LATELY_S, REAPPLY_LIMIT).await }))
+        .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
     let changes: Vec<StatusChange> =
         changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();

@@ -1,17 +1,17 @@
 //! The sessions on this node, by driver. A hint at who is where; PostgreSQL's `driver_sessions` says who is newest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use actix::{Message, Recipient};
 use dashmap::{DashMap, Entry};
 
+use super::session_mailbox::SessionMailbox;
 use crate::domain::ids::{DriverId, SessionId};
 use crate::store::commands::Command;
 use crate::store::credentials::DriverIdentity;
 use crate::store::sessions::{LiveSession, SessionNews};
 
-/// What a session is told.
+/// What a session is told, by its [`SessionMailbox`]; of each kind the latest counts.
 ///
 /// | message | from | when lost |
 /// |---|---|---|
@@ -20,8 +20,7 @@ use crate::store::sessions::{LiveSession, SessionNews};
 /// | `News` | CommandCourier | the next poll brings it again |
 /// | `Reconnect` | the drain | the socket closes without a word |
 /// | `Replaced` | a newer session here | the session finds out by its own check |
-#[derive(Message, Debug, Clone)]
-#[rtype(result = "()")]
+#[derive(Debug, Clone)]
 pub enum ToSession {
     /// Every heartbeat up to this `seq` is dealt with.
     Acked(i64),
@@ -52,13 +51,23 @@ pub struct SessionEntry {
     /// The newest epoch of the driver's state that the session knows.
     pub known_epoch: Arc<AtomicI64>,
     /// Its mailbox.
-    pub mailbox: Recipient<ToSession>,
+    pub mailbox: SessionMailbox,
 }
 
 /// The sessions on this node.
 #[derive(Default)]
 pub struct SessionDirectory {
     by_driver: DashMap<DriverId, SessionEntry>,
+    opening: Arc<AtomicUsize>,
+}
+
+/// A session that is about to be here; until dropped.
+pub struct Opening(Arc<AtomicUsize>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl SessionDirectory {
@@ -94,9 +103,15 @@ impl SessionDirectory {
         self.by_driver.len()
     }
 
-    /// Whether there is none.
+    /// Counts a session that is about to be here for as long as what is given lives.
+    pub fn opening(&self) -> Opening {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        Opening(self.opening.clone())
+    }
+
+    /// Whether there is none, and none about to be.
     pub fn is_empty(&self) -> bool {
-        self.by_driver.is_empty()
+        self.by_driver.is_empty() && self.opening.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -116,8 +131,8 @@ impl SessionEntry {
         self.known_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch
     }
 
-    /// Sends, unless the mailbox is full or gone; then the next poll brings it again.
+    /// Tells the session, unless it is gone.
     pub fn tell(&self, message: ToSession) -> bool {
-        self.mailbox.try_send(message).is_ok()
+        self.mailbox.put(message)
     }
 }

@@ -79,6 +79,14 @@ fn dev() -> Command {
                 .help("How many simulated drivers; 0 leaves the orders to a driver of your own, whose token is printed"),
         )
         .arg(
+            Arg::new("prepare")
+                .long("prepare")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(0..=MAX_DRIVERS))
+                .default_value("0")
+                .help("Also make N drivers for a load test, and write them with their tokens to fleet.json"),
+        )
+        .arg(
             Arg::new("listen")
                 .long("listen")
                 .alias("listen-addr")

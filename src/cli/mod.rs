@@ -48,6 +48,8 @@ pub enum Invocation {
 pub struct DevArgs {
     /// How many simulated drivers.
     pub drivers: u32,
+    /// How many drivers to make for a load test, beside the simulated ones.
+    pub prepare: u32,
     /// Where to listen; `None`: 8080, else the next free port.
     pub listen: Option<SocketAddr>,
     /// Where data, keys and ports are kept.
@@ -130,8 +132,9 @@ fn dev(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> 
         None => None,
     };
     let drivers = matches.get_one::<u32>("drivers").copied().unwrap_or_default();
+    let prepare = matches.get_one::<u32>("prepare").copied().unwrap_or_default();
     let dir = matches.get_one::<PathBuf>("dir").cloned().unwrap_or_else(|| ".dev".into());
-    Ok(DevArgs { drivers, listen, dir, sources })
+    Ok(DevArgs { drivers, prepare, listen, dir, sources })
 }
 
 fn api_key(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, CliError> {

@@ -105,7 +105,8 @@ fn dev_keeps_what_it_was_given_and_listens_where_it_was_told() {
         other => panic!("{arguments}: {other:?}"),
     };
     let args = dev("dev", &[]);
-    assert_eq!((args.drivers, args.listen, args.dir.to_str()), (50, None, Some(".dev")));
+    assert_eq!((args.drivers, args.prepare, args.listen, args.dir.to_str()), (50, 0, None, Some(".dev")));
+    assert_eq!(dev("dev --prepare 7", &[]).prepare, 7);
     let args = dev("dev --drivers 0 --listen 0.0.0.0:8080 --dir /tmp/x --frames-per-second 5", &[]);
     assert_eq!(args.drivers, 0);
     assert_eq!(args.listen, Some(([0, 0, 0, 0], 8080).into()));

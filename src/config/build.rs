@@ -245,11 +245,13 @@ impl<'a> Reader<'a> {
         let orders_per_second = self.count("ORDERS_PER_SECOND", 0, 1_000_000);
         let frames_per_second = self.count("FRAMES_PER_SECOND", 0, 1_000_000);
         let connections_per_address = self.count("CONNECTIONS_PER_ADDRESS", 0, 10_000_000);
+        let sessions_per_minute = self.count("SESSIONS_PER_MINUTE", 0, 1_000_000);
         let auth_failures_per_minute = self.count("AUTH_FAILURES_PER_MINUTE", 0, 1_000_000);
         Some(LimitsConfig {
             orders_per_second: orders_per_second?,
             frames_per_second: frames_per_second?,
             connections_per_address: connections_per_address?,
+            sessions_per_minute: sessions_per_minute?,
             auth_failures_per_minute: auth_failures_per_minute?,
         })
     }

@@ -252,6 +252,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     plain(Limits, "ORDERS_PER_SECOND", "1000", "Orders that one shop may post in a second; 0: no limit"),
     plain(Limits, "FRAMES_PER_SECOND", "20", "Frames that one driver may send in a second; 0: no limit"),
+    plain(Limits, "SESSIONS_PER_MINUTE", "1200", "Sessions that a driver may open on a node in a minute; 0: no limit"),
     plain(Limits, "CONNECTIONS_PER_ADDRESS", "20000", "Connections that one address may hold open; 0: no limit"),
     plain(
         Limits,

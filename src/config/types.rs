@@ -151,6 +151,8 @@ pub struct LimitsConfig {
     pub frames_per_second: u32,
     /// Open at one time.
     pub connections_per_address: u32,
+    /// Sessions that a driver may open in a minute.
+    pub sessions_per_minute: u32,
     /// Per address.
     pub auth_failures_per_minute: u32,
 }

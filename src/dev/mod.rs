@@ -1,5 +1,6 @@
 //! What helps to try the service and is never needed in production: private servers, a receiving shop, a simulated fleet.
 
+pub mod fleet;
 mod run;
 mod seed;
 pub mod servers;

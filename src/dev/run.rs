@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::fleet::{self, FleetError};
 use super::seed::{self, SeedError};
 use super::servers::{PrivatePostgres, PrivateRedis, ServerError, next_free_port};
 use super::shop::{ReceivingShop, ShopError};
@@ -57,6 +58,9 @@ pub enum DevError {
     /// Keys and drivers.
     #[error(transparent)]
     Seed(#[from] SeedError),
+    /// The drivers of the load tests.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     /// The fleet.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
@@ -152,6 +156,9 @@ async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
     kept.metrics_port = Some(service.metrics_addr.port());
     seed::fill(&mut kept, service.node.database(), args.drivers as usize).await?;
     workspace.keep(&kept)?;
+    if args.prepare > 0 {
+        fleet::prepare(&workspace.path("fleet.json"), service.node.database(), args.prepare as usize).await?;
+    }
     let running = describe(&service, &kept, &servers, shop.url());
     workspace.tell(&running)?;
     introduce(&running, args.drivers);

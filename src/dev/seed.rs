@@ -3,13 +3,12 @@
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
-use super::workspace::{Kept, KeptDriver};
+use super::fleet;
+use super::workspace::Kept;
 use crate::cli::KeyScope;
 use crate::commands::{CommandError, create_api_key};
-use crate::domain::event::Actor;
-use crate::domain::secret_token::{SecretToken, TokenKind};
-use crate::store::drivers::NewDriver;
-use crate::store::{Database, StoreError, credentials, drivers};
+use crate::domain::secret_token::SecretToken;
+use crate::store::{Database, StoreError, credentials};
 
 /// Why the database could not be filled.
 #[derive(Debug, thiserror::Error)]
@@ -38,45 +37,20 @@ pub fn fill_secrets(kept: &mut Kept) {
 }
 
 /// Makes the key and the drivers that are not there yet, or that this database does not know (it may be another one).
-pub async fn fill(kept: &mut Kept, database: &Database, fleet: usize) -> Result<(), SeedError> {
+pub async fn fill(kept: &mut Kept, database: &Database, drivers: usize) -> Result<(), SeedError> {
     let hash = SecretToken::presented(&kept.admin_key).hash();
     let known =
         database.transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
     if known.is_none() {
         kept.admin_key = create_api_key(database, "dev".to_owned(), KeyScope::Admin).await?;
     }
-    if !is_known(database, kept.driver.as_ref()).await? {
-        kept.driver = Some(new_driver(database, "Your driver".to_owned()).await?);
+    if !fleet::is_known(database, kept.driver.as_ref()).await? {
+        kept.driver = fleet::make(database, vec!["Your driver".to_owned()]).await?.pop();
     }
-    if !is_known(database, kept.fleet.first()).await? {
+    if !fleet::is_known(database, kept.fleet.first()).await? {
         kept.fleet.clear();
     }
-    for number in kept.fleet.len()..fleet {
-        kept.fleet.push(new_driver(database, format!("Simulated driver {}", number + 1)).await?);
-    }
+    let names = (kept.fleet.len()..drivers).map(|number| format!("Simulated driver {}", number + 1));
+    kept.fleet.extend(fleet::make(database, names.collect()).await?);
     Ok(())
-}
-
-async fn is_known(database: &Database, driver: Option<&KeptDriver>) -> Result<bool, StoreError> {
-    let Some(driver) = driver else { return Ok(false) };
-    let hash = SecretToken::presented(&driver.token).hash();
-    let found =
-        database.transact(move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
-    Ok(found.is_some())
-}
-
-async fn new_driver(database: &Database, name: String) -> Result<KeptDriver, StoreError> {
-    let token = SecretToken::random(TokenKind::Driver);
-    let hash = token.hash();
-    let new = NewDriver { name, phone: "+0000000000".to_owned(), capacity: 1, external_id: None, metadata: None };
-    let id = database
-        .transact(move |conn| {
-            Box::pin(async move {
-                let driver = drivers::insert(conn, &new, &Actor::System).await?;
-                credentials::insert_token(conn, driver.id, &hash).await?;
-                Ok::<_, StoreError>(driver.id)
-            })
-        })
-        .await?;
-    Ok(KeptDriver { id: id.to_string(), token: token.expose().to_owned() })
 }

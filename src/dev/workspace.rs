@@ -148,17 +148,21 @@ impl Workspace {
         opened.map_err(|error| WorkspaceError::File(path, error))
     }
 
-    /// Whole or not at all: written beside, then put in place.
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), WorkspaceError> {
-        let (path, beside) = (self.path(name), self.path(&format!("{name}.new")));
-        let write = || {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-            file.write_all(&serde_json::to_vec_pretty(value)?)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &path)
-        };
-        write().map_err(|error| WorkspaceError::File(path.clone(), error))
+        let path = self.path(name);
+        write_private_json(&path, value).map_err(|error| WorkspaceError::File(path, error))
     }
+}
+
+/// A file that its owner alone can read, whole or not at all: written beside, then put in place.
+pub(super) fn write_private_json(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub struct Gate {
     frames: KeyedRate<DriverId>,
     auth_failures: KeyedRate<IpAddr>,
     connections: Connections,
+    sessions: KeyedRate<DriverId>,
     trusted_proxies: Vec<IpNet>,
     /// `PUBLIC_URL`'s own.
     own_origin: String,
@@ -74,6 +75,7 @@ impl Gate {
             frames: KeyedRate::per_second(limits.frames_per_second),
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
             connections: Connections::new(limits.connections_per_address),
+            sessions: KeyedRate::per_minute(limits.sessions_per_minute),
             trusted_proxies: config.trusted_proxies.clone(),
             own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
@@ -140,6 +142,14 @@ impl Gate {
         })
     }
 
+    /// Counts a session that a driver opens: each costs transactions, and ends the one before it.
+    pub fn admit_session(&self, driver: DriverId) -> Result<(), Problem> {
+        self.sessions.count(&driver).map_err(|seconds| {
+            count_limited("sessions");
+            Problem::too_many("too_many_sessions", seconds)
+        })
+    }
+
     /// Whether a page of this origin may open sockets and call the API.
     pub fn allows_origin(&self, origin: &str) -> bool {
         origin == self.own_origin || self.allowed_origins.iter().any(|allowed| allowed == origin)
@@ -177,6 +187,7 @@ pub(super) mod tests {
             frames: KeyedRate::per_minute(1),
             auth_failures: KeyedRate::per_minute(1),
             connections: Connections::new(1),
+            sessions: KeyedRate::per_minute(1),
             trusted_proxies: Vec::new(),
             own_origin: "https://tracker.example".to_owned(),
             allowed_origins: vec!["https://shop.example".to_owned()],
@@ -219,6 +230,8 @@ pub(super) mod tests {
         assert_eq!(gate.admit_order(&shop).unwrap_err().code(), "too_many_orders");
         assert!(gate.admit_frame(driver).is_ok() && gate.admit_frame(driver).is_err());
         assert!(gate.admit_frame(DriverId::new()).is_ok());
+        assert!(gate.admit_session(driver).is_ok() && gate.admit_session(DriverId::new()).is_ok());
+        assert_eq!(gate.admit_session(driver).unwrap_err().code(), "too_many_sessions");
         let request = from("198.51.100.1").to_http_request();
         let open = gate.admit_connection(&request).unwrap();
         assert_eq!(gate.admit_connection(&request).unwrap_err().code(), "too_many_connections");

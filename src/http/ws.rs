@@ -35,6 +35,7 @@ async fn connect(
     // Before the credentials: a ticket that is used up here could not be used again.
     let permit = gate.admit_connection(&request)?;
     let identity = identify(&request, &node, &gate).await?;
+    gate.admit_session(identity.driver_id)?;
     driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, permit)
 }
 

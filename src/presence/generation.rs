@@ -148,7 +148,7 @@ impl Inner {
         let inner = self.clone();
         let work = |session: Arc<Session>| async move {
             let command = command(&inner, &session)?;
-            let answer = scripts::run(&session, &[command]).await?.pop().ok_or(Outage::Unexpected("EVALSHA"))?;
+            let answer = scripts::run(&session, vec![command]).await?.pop().ok_or(Outage::Unexpected("EVALSHA"))?;
             Ok((answer, session))
         };
         self.link.run(op, work).await

@@ -73,15 +73,13 @@ impl Presence {
         let sent = || chunk.iter().zip(&live).filter_map(|(beat, left_ms)| left_ms.map(|left_ms| (beat, left_ms)));
         let mut commands: Vec<Cmd> = sent().map(|(beat, left_ms)| inner.remember(beat, left_ms)).collect();
         commands.extend(inner.moves(sent().map(|(beat, _)| beat)));
-        // Noted before it is sent, so that neither an error nor a caller who went away loses it.
-        let owed: Vec<bool> = {
-            let mut unanswered = inner.unanswered();
-            chunk.iter().zip(&live).map(|(beat, live)| live.is_some() && !unanswered.insert(beat.driver_id)).collect()
-        };
+        // Whoever errs or goes away before the answers leaves the drivers owed.
+        let owing = Owing { inner, chunk, live: &live };
+        let owed = owing.of_before();
         let mut answers = inner.link.batch("heartbeats", commands).await?.into_iter();
         let mut due = Vec::with_capacity(chunk.len());
         let mut newer = Vec::new();
-        for ((beat, live), owed) in chunk.iter().zip(&live).zip(owed) {
+        for (number, (beat, live)) in chunk.iter().zip(&live).enumerate() {
             let lapsed = match live {
                 Some(_) => {
                     let old = decode(answers.next().ok_or(Outage::Unexpected("SET"))?);
@@ -90,13 +88,10 @@ impl Presence {
                 }
                 None => false,
             };
-            due.push(owed || lapsed);
+            due.push(lapsed || owed.contains(&number));
         }
         self.put_back(&newer).await?;
-        let mut unanswered = inner.unanswered();
-        for (beat, _) in sent() {
-            unanswered.remove(&beat.driver_id);
-        }
+        owing.settle();
         Ok(due)
     }
 
@@ -124,6 +119,49 @@ impl Presence {
             values.extend(texts);
         }
         Ok(values)
+    }
+}
+
+/// Heartbeats under way: dropped before they are settled, their drivers are due at their next one, since nobody knows
+/// whether their keys had lapsed.
+struct Owing<'a> {
+    inner: &'a Inner,
+    chunk: &'a [Heartbeat],
+    live: &'a [Option<u64>],
+}
+
+impl Owing<'_> {
+    fn drivers(&self) -> impl Iterator<Item = (usize, DriverId)> {
+        let sent = self.chunk.iter().zip(self.live).enumerate().filter(|(_, (_, live))| live.is_some());
+        sent.map(|(number, (beat, _))| (number, beat.driver_id))
+    }
+
+    /// Which of the heartbeats are of drivers who were owed an answer already.
+    fn of_before(&self) -> HashSet<usize> {
+        let unanswered = self.inner.unanswered();
+        if unanswered.is_empty() {
+            return HashSet::new();
+        }
+        self.drivers().filter(|(_, driver)| unanswered.contains(driver)).map(|(number, _)| number).collect()
+    }
+
+    /// The answers are there.
+    fn settle(self) {
+        let mut unanswered = self.inner.unanswered();
+        if !unanswered.is_empty() {
+            for (_, driver) in self.drivers() {
+                unanswered.remove(&driver);
+            }
+        }
+        drop(unanswered);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Owing<'_> {
+    fn drop(&mut self) {
+        let drivers = self.drivers().map(|(_, driver)| driver);
+        self.inner.unanswered().extend(drivers);
     }
 }
 

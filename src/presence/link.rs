@@ -91,7 +91,7 @@ impl Link {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        self.run(op, |session| async move { Ok(scripts::run(&session, &commands).await?) }).await
+        self.run(op, |session| async move { Ok(scripts::run(&session, commands).await?) }).await
     }
 
     /// One call: bounded in time as a whole, counted, and behind the breaker.

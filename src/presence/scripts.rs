@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind, Value};
 
 use super::error::Outage;
 use super::link::Session;
@@ -63,29 +63,34 @@ pub(super) async fn load(connection: &mut redis::aio::MultiplexedConnection) -> 
 ///
 /// Scripts that Redis forgot are taught again and run then; the commands beside them are not repeated, since `SET … GET`
 /// would answer otherwise the second time.
-pub(super) async fn run(session: &Session, commands: &[Cmd]) -> Result<Vec<Value>, Outage> {
-    let mut answers = send(session, commands.iter()).await?;
+pub(super) async fn run(session: &Session, commands: Vec<Cmd>) -> Result<Vec<Value>, Outage> {
+    let pipe = pipeline(commands);
+    let mut answers = send(session, &pipe).await?;
     let forgotten: Vec<usize> =
         answers.iter().enumerate().filter(|(_, answer)| is_no_script(answer)).map(|(index, _)| index).collect();
     if !forgotten.is_empty() {
         load(&mut session.connection.clone()).await?;
-        let again = send(session, forgotten.iter().map(|index| &commands[*index])).await?;
-        for (index, answer) in forgotten.into_iter().zip(again) {
+        let commands: Vec<&Cmd> = pipe.cmd_iter().collect();
+        let again = pipeline(forgotten.iter().map(|index| commands[*index].clone()));
+        for (index, answer) in forgotten.into_iter().zip(send(session, &again).await?) {
             answers[index] = answer;
         }
     }
     answers.into_iter().map(|answer| answer.map_err(Outage::Redis)).collect()
 }
 
-async fn send(session: &Session, commands: impl Iterator<Item = &Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
+fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     let mut pipe = redis::pipe();
-    let mut expected = 0;
     for command in commands {
-        pipe.add_command(command.clone());
-        expected += 1;
+        pipe.add_command(command);
     }
-    let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut session.connection.clone()).await?;
-    if answers.len() == expected {
+    pipe.ignore_errors();
+    pipe
+}
+
+async fn send(session: &Session, pipe: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut session.connection.clone()).await?;
+    if answers.len() == pipe.len() {
         Ok(answers)
     } else {
         Err((ErrorKind::UnexpectedReturnType, "not one answer a command").into())

@@ -1,6 +1,7 @@
 //! Frames from drivers, parsed: raw JSON stops here.
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::MAX_BATCH_FIXES;
@@ -90,6 +91,47 @@ fn invalid(field: &str, what: &str) -> Fault {
 
 /// Parses one text frame. `now` is the server's clock, by which a fix may be too far in the future for the `rules`.
 pub fn parse_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
+    if let Some(frame) = parse_plain_heartbeat(text, now, rules) {
+        return Ok(frame);
+    }
+    parse_any_frame(text, now, rules)
+}
+
+/// A heartbeat with nothing unusual about it, read without building a tree: nearly every frame is one.
+#[derive(Deserialize)]
+struct PlainHeartbeat<'t> {
+    #[serde(rename = "type")]
+    kind: &'t str,
+    seq: i64,
+    #[serde(rename = "fixTime")]
+    fix_time: &'t str,
+    lat: f64,
+    lon: f64,
+    #[serde(rename = "accuracyM")]
+    accuracy_m: Option<f64>,
+    #[serde(rename = "speedMps", default)]
+    _speed: Option<f64>,
+    #[serde(rename = "headingDeg", default)]
+    _heading: Option<f64>,
+    #[serde(rename = "batteryPct", default)]
+    _battery: Option<f64>,
+    #[serde(rename = "ref")]
+    reference: Option<&'t str>,
+}
+
+/// `None` for whatever is unusual or wrong: the other way says how.
+fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Option<Frame> {
+    let plain: PlainHeartbeat<'_> = serde_json::from_str(text).ok()?;
+    if plain.kind != "heartbeat" || plain.reference.is_some() {
+        return None;
+    }
+    let time = time_of(plain.fix_time)?;
+    let fix = Fix { position: Position::new(plain.lat, plain.lon).ok()?, time };
+    let fix = judge_alone(&fix, plain.accuracy_m, now, rules).map(|()| fix);
+    Some(Frame { reference: None, body: FrameBody::Heartbeat { seq: plain.seq, fix: Some(fix) } })
+}
+
+fn parse_any_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     let bare = |code, message: &str| FrameError { reference: None, seq: None, code, message: message.to_owned() };
     let value: Value = serde_json::from_str(text).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
     parse_value(&value, now, rules)
@@ -279,12 +321,12 @@ fn id<T: std::str::FromStr>(object: &Object, name: &str) -> Result<T, Fault> {
 }
 
 fn moment(name: &str, value: &Value) -> Result<DateTime<Utc>, Fault> {
-    value
-        .as_str()
-        .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
-        .map(|time| time.with_timezone(&Utc))
-        .filter(|time| (1970..=9999).contains(&chrono::Datelike::year(time)))
-        .ok_or_else(|| invalid(name, "must be an RFC 3339 time"))
+    value.as_str().and_then(time_of).ok_or_else(|| invalid(name, "must be an RFC 3339 time"))
+}
+
+fn time_of(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    (1970..=9999).contains(&chrono::Datelike::year(&time)).then_some(time)
 }
 
 #[cfg(test)]
@@ -331,7 +373,38 @@ mod tests {
         assert!(matches!(alive.body, FrameBody::Heartbeat { fix: None, .. }));
     }
 
+    /// Values that a careless app may send, as JSON.
+    fn odd() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("null".to_owned()),
+            Just("\"2026-01-27T10:00:00Z\"".to_owned()),
+            Just("\"x\"".to_owned()),
+            Just("[]".to_owned()),
+            Just("true".to_owned()),
+            Just("1e999".to_owned()),
+            Just("\"heart\\u0062eat\"".to_owned()),
+            any::<i64>().prop_map(|n| n.to_string()),
+            (-200.0..200.0).prop_map(|n: f64| n.to_string()),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn a_plain_heartbeat_is_read_as_any_frame_is(
+            seq in odd(), time in odd(), lat in odd(), lon in odd(), more in "(accuracyM|speedMps|headingDeg|batteryPct|ref|x|lat)",
+            value in odd(), plain in any::<[bool; 4]>(),
+        ) {
+            let or = |plain: bool, usual: &str, odd: &str| if plain { usual.to_owned() } else { odd.to_owned() };
+            let text = format!(
+                r#"{{"type":"heartbeat","seq":{},"fixTime":{},"lat":{},"lon":{},"{more}":{value}}}"#,
+                or(plain[0], "7", &seq), or(plain[1], "\"2026-01-27T10:00:00Z\"", &time), or(plain[2], "12.9", &lat),
+                or(plain[3], "77.5", &lon),
+            );
+            if let Some(frame) = parse_plain_heartbeat(&text, now(), &FixRules::default()) {
+                prop_assert_eq!(format!("{:?}", Ok::<_, FrameError>(frame)), format!("{:?}", parse_any_frame(&text, now(), &FixRules::default())));
+            }
+        }
+
         #[test]
         fn no_text_panics(text in ".{0,200}", kind in "heartbeat|batch|status|ack|delivery.update|offer.answer") {
             let _ = parse_frame(&text, now(), &FixRules::default());

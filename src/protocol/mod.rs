@@ -27,6 +27,8 @@ pub mod close {
     pub const REPLACED: u16 = 4001;
     /// The token was revoked or the driver deactivated.
     pub const REVOKED: u16 = 4002;
+    /// The client does not read what is sent.
+    pub const TOO_SLOW: u16 = 4003;
     /// Nothing came for too long.
     pub const HEARTBEAT_TIMEOUT: u16 = 4004;
 }

@@ -74,9 +74,9 @@ pub fn welcome(session: Option<SessionId>, snapshot: &DriverSnapshot, pace: Pace
     value
 }
 
-/// Every heartbeat up to `seq` is dealt with.
-pub fn ack(seq: i64) -> Value {
-    json!({"type": "ack", "seq": seq})
+/// Every heartbeat up to `seq` is dealt with. As text: there is one for almost every heartbeat.
+pub fn ack(seq: i64) -> String {
+    format!(r#"{{"type":"ack","seq":{seq}}}"#)
 }
 
 /// A success, with what belongs to it.

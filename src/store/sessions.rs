@@ -1,5 +1,7 @@
 //! The newest session of each driver. The newest wins over every node; work born in an older one stops here.
 
+use std::collections::HashSet;
+
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
@@ -16,6 +18,11 @@ statements! {
         RETURNING session_epoch";
     HOLD = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1 FOR SHARE";
     CURRENT_EPOCH = "SELECT session_epoch FROM driver_sessions WHERE driver_id = $1";
+    RECENT = "SELECT id FROM drivers WHERE changed_at > clock_timestamp() - make_interval(secs => $1)
+        UNION SELECT driver_id FROM driver_sessions WHERE opened_at > clock_timestamp() - make_interval(secs => $1)
+        UNION SELECT driver_id FROM driver_tokens WHERE revoked_at > clock_timestamp() - make_interval(secs => $1)
+        UNION SELECT driver_id FROM driver_commands
+            WHERE acked_at IS NULL AND created_at > clock_timestamp() - make_interval(secs => $1 * 4)";
     NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced,
                t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty, d.used_slots,
                coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
@@ -61,6 +68,14 @@ pub struct LiveSession {
     pub token_id: TokenId,
     /// The newest epoch of the driver's state that the session knows.
     pub epoch: i64,
+}
+
+/// Drivers about whom something that a session must be told happened within `seconds`: their state, a newer session, a
+/// revoked token; or a command that was not acknowledged, for four times as long, since it is said again. Those of all nodes;
+/// longer than any transaction takes, it misses none.
+pub async fn recent(conn: &mut PgConnection, seconds: f64) -> Result<HashSet<DriverId>, StoreError> {
+    let found: Vec<Uuid> = query_scalar(RECENT).bind(seconds).fetch_all(conn).await?;
+    Ok(found.into_iter().map(DriverId).collect())
 }
 
 /// What a live session does not know yet.

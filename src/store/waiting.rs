@@ -22,6 +22,7 @@ statements! {
           AND (d.pickup_lon BETWEEN $3 AND $4 OR d.pickup_lon BETWEEN $5 AND $6)
           AND ($7::timestamptz IS NULL OR (d.created_at, d.id) > ($7, $8))
         ORDER BY d.created_at, d.id LIMIT $9";
+    PICKUPS = "SELECT pickup_lat, pickup_lon FROM deliveries WHERE status = 'PENDING' LIMIT $1";
     POSTPONE = "UPDATE deliveries SET search_rounds = search_rounds + 1,
                next_attempt_at = clock_timestamp() + make_interval(secs => $2::double precision)
         WHERE id IN (SELECT id FROM deliveries WHERE id = ANY($1) AND status = 'PENDING'
@@ -32,6 +33,12 @@ statements! {
 pub async fn regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
     let cells: Vec<i64> = query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
     cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
+}
+
+/// Where up to `limit` of the waiting orders are to be fetched.
+pub async fn pickups(conn: &mut PgConnection, limit: i64) -> Result<Vec<Position>, StoreError> {
+    let rows: Vec<(f64, f64)> = query_as(PICKUPS).bind(limit).fetch_all(conn).await?;
+    rows.into_iter().map(|(lat, lon)| Position::new(lat, lon).map_err(StoreError::corrupt)).collect()
 }
 
 /// An order that waits for a driver.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::block_in_place;
+
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::session::Closed;
 use super::support::*;
@@ -101,5 +103,52 @@ async fn a_second_signal_ends_at_once() {
     node::signal(world.nodes[0].pid(), "INT");
     world.nodes[0].ended(Duration::from_secs(3)).await;
     assert!(started.elapsed() < Duration::from_secs(3));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_and_a_postgresql_that_hangs_do_not_hold_the_process_up() {
+    let (delay, grace) = (Duration::from_millis(300), Duration::from_millis(5000));
+    let plan = World::with().own_postgres().set("SHUTDOWN_DELAY_MS", delay.as_millis());
+    let mut world = plan.set("SHUTDOWN_GRACE_MS", grace.as_millis()).start().await;
+    let mut driver = world.on_duty(RESTAURANT).await;
+    let (_, token) = world.new_driver().await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 2048).await;
+    stuck.ask_for(4 * 1024 * 1024).await;
+    let postgres = world.own_postgres.clone().unwrap();
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    driver.beat();
+    let started = Instant::now();
+    world.nodes[0].ask_to_stop();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(1012), "the others are told all the same");
+    let status = world.nodes[0].ended(delay + grace + Duration::from_secs(3)).await;
+    println!("ended after {:.1} s", started.elapsed().as_secs_f64());
+    assert_eq!(status.code(), Some(0));
+    driver.fall_silent();
+    block_in_place(|| postgres.thaw());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_opens_in_the_middle_of_the_drain_is_sent_away_as_well() {
+    let mut world = World::with().set("SHUTDOWN_DELAY_MS", 200).set("SHUTDOWN_GRACE_MS", 8000).start().await;
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    // Another one, so that the drain has somebody to wait for.
+    let other = world.connected_at(world.node(), RESTAURANT).await;
+    let mut lock = world.pool.begin().await.unwrap();
+    let id: uuid::Uuid = driver.id.parse().unwrap();
+    sqlx::query("SELECT 1 FROM driver_sessions WHERE driver_id = $1 FOR UPDATE")
+        .bind(id)
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let late = Session::connect(&world.node().address, &driver.token).await;
+    world.nodes[0].ask_to_stop();
+    other.session.take("reconnect").await;
+    lock.rollback().await.unwrap();
+    assert_eq!(late.take_first().await["type"], "welcome");
+    assert!(late.take("reconnect").await["afterMs"].is_u64());
+    assert_eq!(late.closed(SOON).await, Closed::With(1012));
+    assert_eq!(world.nodes[0].ended(SOON).await.code(), Some(0));
     world.finish().await;
 }

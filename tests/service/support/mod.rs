@@ -3,6 +3,7 @@
 //! Every test builds a [`World`], acts on it from the outside alone, and ends with [`World::finish`], which checks the
 //! design's invariants. Tests wait on conditions with deadlines, never on a sleep that hopes.
 
+pub mod crowd;
 pub mod driver;
 pub mod http;
 pub mod invariants;
@@ -16,8 +17,10 @@ pub mod registry;
 pub mod servers;
 pub mod session;
 pub mod shop;
+pub mod socket;
 pub mod world;
 
+pub use crowd::Crowd;
 pub use driver::Driver;
 pub use http::Reply;
 pub use node::Node;
@@ -25,6 +28,7 @@ pub use orders::Order;
 pub use places::{Place, RESTAURANT};
 pub use session::Session;
 pub use shop::{Reaction, Shop};
+pub use socket::Stuck;
 pub use world::World;
 
 use std::future::Future;

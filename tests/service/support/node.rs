@@ -94,6 +94,13 @@ impl Node {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// The memory that the process has in use, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process's status");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("VmRSS") * 1024
+    }
+
     /// Everything that the program printed so far, a line each.
     pub fn log_lines(&self) -> Vec<String> {
         self.logs.lock().expect("the logs").clone()

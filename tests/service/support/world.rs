@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use driver_tracker::dev::servers::{PrivatePostgres, PrivateRedis};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -166,6 +167,26 @@ impl World {
         let id = made["id"].as_str().expect("an id").to_owned();
         let token = self.new_token(&id).await.1;
         (id, token)
+    }
+
+    /// Makes many drivers past the service, which would take long for thousands: ids and tokens.
+    pub async fn many_drivers(&self, count: usize, on_duty: bool) -> (Vec<uuid::Uuid>, Vec<String>) {
+        let ids: Vec<uuid::Uuid> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
+        let tokens: Vec<String> = ids.iter().map(|id| format!("dt_drv_{}-{id}", rand::random::<u128>())).collect();
+        let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| Sha256::digest(token).to_vec()).collect();
+        for statement in [
+            "INSERT INTO drivers (id, name, phone, on_duty) SELECT id, 'One of many', '+91 80 5550 1000', $3
+                FROM unnest($1::uuid[], $2::bytea[]) AS t (id, hash)",
+            "INSERT INTO driver_events (driver_id, epoch, status, on_duty, reason, actor_kind)
+                SELECT d.id, d.epoch, d.status, d.on_duty, 'created', 'system'
+                FROM unnest($1::uuid[], $2::bytea[]) AS t (id, hash) JOIN drivers d ON d.id = t.id AND d.on_duty = $3",
+            "INSERT INTO driver_tokens (id, driver_id, token_hash) SELECT gen_random_uuid(), id, hash
+                FROM unnest($1::uuid[], $2::bytea[]) AS t (id, hash) WHERE $3::boolean IS NOT NULL",
+        ] {
+            let query = sqlx::query(statement).bind(&ids).bind(&hashes).bind(on_duty);
+            query.execute(&self.pool).await.expect("drivers past the service");
+        }
+        (ids, tokens)
     }
 
     /// Makes a token of a driver: its id and itself.

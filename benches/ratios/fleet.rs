@@ -1,0 +1,313 @@
+//! Drivers on sockets, as many as wanted in one thread: frames are made once and patched, so that the generator costs less
+//! than what it measures. A heartbeat's latency is counted from the moment it was due to be sent.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use chrono::{SecondsFormat, Utc};
+use futures_util::{StreamExt, stream};
+use hdrhistogram::Histogram;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::city;
+
+/// `seq` always has ten digits, so that it can be patched.
+const FIRST_SEQ: u64 = 1_000_000_000;
+const SEQ: &str = "1000000000";
+const TIME: &str = "2026-01-01T00:00:00.000Z";
+/// Sockets that are opened at once.
+const OPENING: usize = 32;
+
+/// What the sockets heard.
+#[derive(Default)]
+struct Heard {
+    latency_us: Option<Histogram<u64>>,
+    acked: u64,
+    closed: u64,
+    errors: u64,
+    /// When the assignment of each seller order came.
+    assigned: HashMap<String, Instant>,
+}
+
+struct Driver {
+    stream: TcpStream,
+    frame: RefCell<Frame>,
+    /// `seq` and when it was due, oldest first.
+    waiting: RefCell<VecDeque<(u64, Instant)>>,
+    heard: Rc<RefCell<Heard>>,
+}
+
+/// A heartbeat as the bytes of a frame, and where its changing parts are.
+struct Frame {
+    bytes: Vec<u8>,
+    seq: u64,
+    seq_at: usize,
+    time_at: usize,
+    lat_at: usize,
+}
+
+/// What a run of heartbeats showed.
+pub struct Report {
+    pub sent: u64,
+    pub acked: u64,
+    pub p50: Duration,
+    pub p99: Duration,
+    /// Frames that a full socket did not take, error frames, and sockets that were closed.
+    pub failed: u64,
+}
+
+/// Connected drivers.
+pub struct Fleet {
+    drivers: Vec<Rc<Driver>>,
+    heard: Rc<RefCell<Heard>>,
+}
+
+impl Fleet {
+    /// Opens a socket for each token, spread over the addresses. Inside a `LocalSet`.
+    pub async fn connect(addresses: &[SocketAddr], tokens: &[String]) -> Self {
+        let heard: Rc<RefCell<Heard>> = Rc::default();
+        let mut random = StdRng::seed_from_u64(1);
+        let places: Vec<(f64, f64)> = tokens.iter().map(|_| city(&mut random)).collect();
+        let opening = tokens.iter().zip(places).enumerate().map(|(number, (token, place))| {
+            let (address, heard) = (addresses[number % addresses.len()], heard.clone());
+            async move {
+                let (stream, rest) = upgrade(address, token).await;
+                let driver = Rc::new(Driver {
+                    stream,
+                    frame: RefCell::new(Frame::new(place)),
+                    waiting: RefCell::default(),
+                    heard,
+                });
+                tokio::task::spawn_local(read(driver.clone(), rest));
+                driver
+            }
+        });
+        let drivers = stream::iter(opening).buffer_unordered(OPENING).collect().await;
+        Self { drivers, heard }
+    }
+
+    /// Sends `rate` heartbeats a second, from one driver after another, and waits for the last acknowledgements.
+    pub async fn run(&self, rate: f64, duration: Duration) -> Report {
+        let assigned = self.take_assigned();
+        let latency_us = Some(Histogram::new(3).expect("a histogram"));
+        *self.heard.borrow_mut() = Heard { latency_us, assigned, ..Heard::default() };
+        for driver in &self.drivers {
+            driver.waiting.borrow_mut().clear();
+        }
+        let began = Instant::now();
+        let (mut sent, mut refused) = (0_u64, 0_u64);
+        let mut turn = self.drivers.iter().cycle();
+        while began.elapsed() < duration {
+            let due = (began.elapsed().as_secs_f64() * rate) as u64;
+            let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            while sent + refused < due {
+                let due_at = began + Duration::from_secs_f64((sent + refused) as f64 / rate);
+                match turn.next().expect("a driver").send(&time, due_at) {
+                    true => sent += 1,
+                    false => refused += 1,
+                }
+                if (sent + refused).is_multiple_of(256) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let patience = Instant::now() + Duration::from_secs(3);
+        while self.heard.borrow().acked < sent && Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let heard = self.heard.borrow();
+        let latency = heard.latency_us.as_ref().expect("a histogram");
+        let at = |quantile| Duration::from_micros(latency.value_at_quantile(quantile));
+        Report { sent, acked: heard.acked, p50: at(0.5), p99: at(0.99), failed: refused + heard.errors + heard.closed }
+    }
+
+    /// When the assignments came, by seller order; the memory starts anew.
+    pub fn take_assigned(&self) -> HashMap<String, Instant> {
+        std::mem::take(&mut self.heard.borrow_mut().assigned)
+    }
+
+    /// How many assignments came since.
+    pub fn assigned(&self) -> usize {
+        self.heard.borrow().assigned.len()
+    }
+}
+
+impl Frame {
+    fn new((lat, lon): (f64, f64)) -> Self {
+        let text = format!(
+            r#"{{"type":"heartbeat","seq":{SEQ},"fixTime":"{TIME}","lat":{lat:.6},"lon":{lon:.6},"accuracyM":8,"speedMps":4}}"#
+        );
+        let mut bytes = client_frame(1, text.as_bytes());
+        let at = |part: &str| bytes.windows(part.len()).position(|window| window == part.as_bytes()).expect("the part");
+        let (seq_at, time_at) = (at(SEQ), at(TIME));
+        let lat_at = at(&format!("{lat:.6}")) + format!("{lat:.6}").len() - 2;
+        bytes.shrink_to_fit();
+        Self { bytes, seq: FIRST_SEQ, seq_at, time_at, lat_at }
+    }
+
+    /// The next heartbeat: a metre or so away.
+    fn next(&mut self, time: &str) {
+        self.seq += 1;
+        self.bytes[self.seq_at..self.seq_at + SEQ.len()].copy_from_slice(self.seq.to_string().as_bytes());
+        self.bytes[self.time_at..self.time_at + TIME.len()].copy_from_slice(time.as_bytes());
+        let moved = format!("{:02}", self.seq % 100);
+        self.bytes[self.lat_at..self.lat_at + 2].copy_from_slice(moved.as_bytes());
+    }
+}
+
+impl Driver {
+    /// Whether the socket took the heartbeat.
+    fn send(&self, time: &str, due: Instant) -> bool {
+        let mut frame = self.frame.borrow_mut();
+        frame.next(time);
+        match self.stream.try_write(&frame.bytes) {
+            Ok(written) if written == frame.bytes.len() => {
+                self.waiting.borrow_mut().push_back((frame.seq, due));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn text(&self, text: &[u8]) {
+        let mut heard = self.heard.borrow_mut();
+        if let Some(seq) = acknowledged(text) {
+            let mut waiting = self.waiting.borrow_mut();
+            while let Some((_, due)) = waiting.pop_front_if(|(waiting, _)| *waiting <= seq) {
+                heard.acked += 1;
+                if let Some(latency) = &mut heard.latency_us {
+                    let _ = latency.record(due.elapsed().as_micros() as u64);
+                }
+            }
+            return;
+        }
+        let Ok(frame) = serde_json::from_slice::<Value>(text) else { return };
+        match frame["type"].as_str() {
+            Some("assignment") => {
+                let order = frame["delivery"]["sellerOrderId"].as_str().unwrap_or_default().to_owned();
+                heard.assigned.entry(order).or_insert_with(Instant::now);
+                let ack = format!(r#"{{"type":"ack","messageId":{}}}"#, frame["messageId"]);
+                let _ = self.stream.try_write(&client_frame(1, ack.as_bytes()));
+            }
+            Some("error") => heard.errors += 1,
+            _ => {}
+        }
+    }
+}
+
+/// The `seq` of an acknowledgement of heartbeats, found without parsing: it is every second frame there is.
+fn acknowledged(text: &[u8]) -> Option<u64> {
+    if text.len() > 48 || !text.windows(5).any(|window| window == b"\"ack\"") {
+        return None;
+    }
+    let digits = text.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// A frame with a mask of zeros, which changes nothing.
+fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        short @ 0..126 => bytes.push(0x80 | short as u8),
+        long => {
+            bytes.push(0x80 | 126);
+            bytes.extend((long as u16).to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(payload);
+    bytes
+}
+
+async fn upgrade(address: SocketAddr, token: &str) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.set_nodelay(true).expect("a socket");
+    let request = format!(
+        "GET /ws/driver HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: driver-tracker.v1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("the request to be sent");
+    let mut bytes = Vec::new();
+    let (head, body) = loop {
+        let mut piece = [0; 2048];
+        let read = stream.read(&mut piece).await.expect("an answer");
+        assert!(read > 0, "the socket was refused");
+        bytes.extend(&piece[..read]);
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break (end, end + 4);
+        }
+    };
+    let status = String::from_utf8_lossy(&bytes[..head]).into_owned();
+    assert!(status.starts_with("HTTP/1.1 101"), "the upgrade was refused: {status}");
+    // The welcome has to be there before the driver counts as connected.
+    while bytes.len() <= body {
+        let mut piece = [0; 2048];
+        let read = stream.read(&mut piece).await.expect("the welcome");
+        assert!(read > 0, "the socket was closed");
+        bytes.extend(&piece[..read]);
+    }
+    (stream, bytes.split_off(body))
+}
+
+async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
+    let mut piece = [0; 4096];
+    loop {
+        let mut at = 0;
+        while let Some((opcode, start, end)) = server_frame(&bytes[at..]) {
+            let payload = &bytes[at + start..at + end];
+            match opcode {
+                1 => driver.text(payload),
+                9 => drop(driver.stream.try_write(&client_frame(10, payload))),
+                8 => {
+                    driver.heard.borrow_mut().closed += 1;
+                    return;
+                }
+                _ => {}
+            }
+            at += end;
+        }
+        bytes.drain(..at);
+        if bytes.is_empty() {
+            bytes = Vec::new();
+        }
+        if driver.stream.readable().await.is_err() {
+            return;
+        }
+        match driver.stream.try_read(&mut piece) {
+            Ok(0) => {
+                driver.heard.borrow_mut().closed += 1;
+                return;
+            }
+            Ok(read) => bytes.extend(&piece[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => {
+                driver.heard.borrow_mut().closed += 1;
+                return;
+            }
+        }
+    }
+}
+
+/// Opcode of a whole frame at the beginning of `bytes`, and where its payload begins and ends.
+fn server_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    let (start, length) = match second & 0x7f {
+        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        short => (2, usize::from(short)),
+    };
+    (bytes.len() >= start + length).then_some((first & 0x0f, start, start + length))
+}
+
+/// Draws a number, so that bursts of places are the same in every run.
+pub fn draw(random: &mut StdRng, low: f64, high: f64) -> f64 {
+    random.random_range(low..high)
+}

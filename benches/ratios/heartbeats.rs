@@ -1,0 +1,98 @@
+//! What a heartbeat costs, at 10,000 sockets that are flushed to PostgreSQL as configured.
+
+use std::time::Duration;
+
+use crate::fleet::{Fleet, Report};
+use crate::redis_benchmark::{self, micros};
+use crate::table::{Row, Target};
+use crate::world::{Service, World};
+use crate::{block_on, process};
+
+const SOCKETS: usize = 10_000;
+/// Heartbeats a second of each socket: a burst, ten times the default, is what the targets are for.
+const RATES: [f64; 3] = [2.0, 1.0, 0.2];
+/// Long enough that each socket is flushed to PostgreSQL several times (`POSITION_FLUSH_MS` is 10 s).
+const DURATION: Duration = Duration::from_secs(30);
+
+/// CPU that each part has used, in microseconds.
+#[derive(Clone, Copy)]
+struct Cpu {
+    service: f64,
+    redis: f64,
+    postgres: f64,
+}
+
+impl Cpu {
+    fn now(world: &World, service: &Service) -> Self {
+        Self {
+            service: micros(service.cpu()),
+            redis: micros(process::cpu(world.redis_pid())),
+            postgres: micros(process::cpu_of_tree(world.postgres_pid())),
+        }
+    }
+
+    /// Since `before`, a heartbeat.
+    fn each(self, before: Self, heartbeats: u64) -> Self {
+        let each = |now: f64, before: f64| (now - before) / heartbeats as f64;
+        Self {
+            service: each(self.service, before.service),
+            redis: each(self.redis, before.redis),
+            postgres: each(self.postgres, before.postgres),
+        }
+    }
+
+    fn sum(self) -> f64 {
+        self.service + self.redis + self.postgres
+    }
+}
+
+pub fn measure() -> Vec<Row> {
+    let world = World::start();
+    let service = world.serve(&[]);
+    let runs: Vec<(f64, Cpu, Report)> = block_on(async {
+        let tokens = world.drivers(SOCKETS, 1).await;
+        let fleet = Fleet::connect(&[service.address], &tokens).await;
+        let mut runs = Vec::new();
+        for rate in RATES {
+            fleet.run(rate * SOCKETS as f64, Duration::from_secs(12)).await;
+            let before = Cpu::now(&world, &service);
+            let report = fleet.run(rate * SOCKETS as f64, DURATION).await;
+            runs.push((rate, Cpu::now(&world, &service).each(before, report.sent), report));
+        }
+        runs
+    });
+    drop(service);
+    let redis_alone = redis_benchmark::set_and_geoadd(&world);
+    let script = redis_benchmark::evalsha(&world);
+    let mut rows = Vec::new();
+    for (rate, cpu, report) in runs {
+        let first = rate == RATES[0];
+        let detail = format!(
+            "service {:.1} + Redis {:.1} + PostgreSQL {:.1} µs; redis-benchmark SET + GEOADD {redis_alone:.2} µs; p50 {:.1} ms, \
+             p99 {:.1} ms, {} of {} acknowledged, {} failed",
+            cpu.service,
+            cpu.redis,
+            cpu.postgres,
+            report.p50.as_secs_f64() * 1e3,
+            report.p99.as_secs_f64() * 1e3,
+            report.acked,
+            report.sent,
+            report.failed
+        );
+        rows.push(Row {
+            name: "heartbeats",
+            what: format!("CPU a heartbeat ÷ Redis' own, {SOCKETS} sockets, {rate} a second each"),
+            ratio: cpu.sum() / redis_alone,
+            target: first.then_some(Target::AtMost(7.0, 5.0)),
+            detail,
+        });
+        rows.push(Row {
+            name: "heartbeats",
+            what: format!("Redis' CPU a heartbeat ÷ one EVALSHA a heartbeat, {rate} a second each"),
+            ratio: cpu.redis / script,
+            target: first.then_some(Target::AtMost(0.5, 0.4)),
+            detail: format!("{:.2} ÷ {script:.2} µs", cpu.redis),
+        });
+    }
+    rows
+}

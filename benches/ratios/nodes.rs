@@ -1,0 +1,52 @@
+//! Two nodes against one: what a heartbeat costs the service when the same fleet is spread over both.
+
+use std::time::Duration;
+
+use crate::block_on;
+use crate::fleet::Fleet;
+use crate::redis_benchmark::micros;
+use crate::table::{Row, Target};
+use crate::world::{Service, World};
+
+const SOCKETS: usize = 4_000;
+const RATE: f64 = 10_000.0;
+const DURATION: Duration = Duration::from_secs(15);
+const ROUNDS: usize = 3;
+
+/// Microseconds of all nodes' CPU a heartbeat.
+fn cost(world: &World, nodes: usize) -> f64 {
+    let services: Vec<Service> = (0..nodes).map(|_| world.serve(&[])).collect();
+    let addresses: Vec<_> = services.iter().map(|service| service.address).collect();
+    block_on(async {
+        let tokens = world.drivers(SOCKETS, 1).await;
+        let fleet = Fleet::connect(&addresses, &tokens).await;
+        fleet.run(RATE, Duration::from_secs(5)).await;
+        let cpu = || services.iter().map(|service| micros(service.cpu())).sum::<f64>();
+        let before = cpu();
+        let report = fleet.run(RATE, DURATION).await;
+        (cpu() - before) / report.acked as f64
+    })
+}
+
+pub fn measure() -> Vec<Row> {
+    let world = World::start();
+    let mut costs = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (nodes, costs) in [1, 2].into_iter().zip(&mut costs) {
+            costs.push(cost(&world, nodes));
+        }
+    }
+    let [one, two] = costs.map(|mut costs| {
+        costs.sort_by(f64::total_cmp);
+        costs[ROUNDS / 2]
+    });
+    vec![Row {
+        name: "nodes",
+        what: "heartbeats a second and core, two nodes ÷ one".to_owned(),
+        ratio: one / two,
+        target: Some(Target::AtLeast(0.9, 1.0)),
+        detail: format!(
+            "{one:.1} and {two:.1} µs of service a heartbeat at {RATE} a second, medians of {ROUNDS} rounds each"
+        ),
+    }]
+}

@@ -1,0 +1,50 @@
+//! What Redis itself can do: `redis-benchmark`, pipelined by 64.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process;
+use crate::world::World;
+
+/// Commands in one run.
+const COMMANDS: u64 = 1_000_000;
+
+/// The heartbeat as one script, as a service without batches of its own would write it.
+const SCRIPT: &str = "redis.call('SET', KEYS[1], ARGV[1], 'EX', 30) \
+                      return redis.call('GEOADD', KEYS[2], ARGV[2], ARGV[3], ARGV[4])";
+
+/// CPU that Redis spends on one command, in microseconds.
+fn cpu_us(world: &World, command: &[&str]) -> f64 {
+    let before = process::cpu(world.redis_pid());
+    let done = Command::new("redis-benchmark")
+        .args(["-p", &world.redis.port().to_string(), "-P", "64", "-c", "50", "-q"])
+        .args(["-n", &COMMANDS.to_string(), "-r", "10000"])
+        .args(command)
+        .stdout(Stdio::null())
+        .status();
+    assert!(done.is_ok_and(|status| status.success()), "redis-benchmark failed");
+    micros(process::cpu(world.redis_pid()) - before) / COMMANDS as f64
+}
+
+/// As a number.
+pub fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// A heartbeat as `SET` and `GEOADD`, each one command.
+pub fn set_and_geoadd(world: &World) -> f64 {
+    let value = "37.774900,-122.419400,1769508000000,1769508000123,1";
+    cpu_us(world, &["SET", "bench:online:__rand_int__", value, "EX", "30"])
+        + cpu_us(world, &["GEOADD", "bench:geo", "-122.4194", "37.7749", "driver:__rand_int__"])
+}
+
+/// A heartbeat as one `EVALSHA`.
+pub fn evalsha(world: &World) -> f64 {
+    let port = world.redis.port().to_string();
+    let loaded = Command::new("redis-cli").args(["-p", &port, "SCRIPT", "LOAD", SCRIPT]).output().expect("redis-cli");
+    let hash = String::from_utf8_lossy(&loaded.stdout).trim().to_owned();
+    let value = "37.774900,-122.419400,1769508000000,1769508000123,1";
+    let keys = ["2", "bench:online:__rand_int__", "bench:geo"];
+    let arguments = [value, "-122.4194", "37.7749", "driver:__rand_int__"];
+    cpu_us(world, &[&["EVALSHA", &hash][..], &keys, &arguments].concat())
+}

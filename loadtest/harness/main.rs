@@ -1,0 +1,288 @@
+//! The load tests: starts private servers, a receiving shop and the program, lets k6 play the fleet and the shops, breaks
+//! what the scenario breaks, checks afterwards that nothing was lost, and writes a report.
+//!
+//! `make load`, `make load-quick` and `make soak` call it; docs/loadtest.md explains it. It is Rust, so that it needs
+//! nothing that the project does not need anyway, and so that the servers are started by the same code as in `dev` and in
+//! the tests: none outlives this process, however that ends.
+
+mod checks;
+mod failure;
+mod k6;
+mod plot;
+mod processes;
+mod report;
+mod scenario;
+mod series;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use driver_tracker::dev::fleet;
+use driver_tracker::store::Database;
+use tokio::signal::unix::{SignalKind, signal};
+
+use checks::{Check, verdict};
+use failure::{Failure, Result, bail};
+use processes::{Group, Sample, Sampler, Watched};
+use report::Ran;
+use scenario::{SCENARIOS, Scenario, Timeline, break_things};
+use series::Series;
+use world::{Launch, Servers, World};
+
+/// Files beside the sockets that a process needs.
+const OTHER_FILES: u64 = 500;
+/// What k6 may take beside the time of the scenario: its start, the last answers, its summary.
+const K6_EXTRA: Duration = Duration::from_secs(120);
+/// The ten-second form: enough to see that everything works together.
+const QUICK: (usize, u64) = (100, 10);
+/// Memory may still grow by this much between the second quarter of a run and its last.
+const MEMORY_GROWTH: f64 = 1.15;
+const MEMORY_GROWTH_MIB: f64 = 16.0;
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn command() -> Command {
+    let flag = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let names = SCENARIOS.iter().map(|scenario| scenario.name);
+    Command::new("loadtest")
+        .about("Runs k6 load tests against the program, on private servers")
+        .arg(Arg::new("scenario").num_args(1..).required(true).value_parser(names.collect::<Vec<_>>()))
+        .arg(
+            flag("drivers", "N", "How many drivers, in place of each scenario's own number")
+                .value_parser(value_parser!(u64).range(1..=50_000)),
+        )
+        .arg(flag("seconds", "N", "How long each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)))
+        .arg(flag("orders-per-second", "RATE", "How many orders, where there are any").value_parser(value_parser!(f64)))
+        .arg(
+            flag("k6", "FILE", "k6 [default: .tools/bin/k6, or the one on the search path]")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(flag("dir", "DIR", "Where data and logs go").value_parser(value_parser!(PathBuf)).default_value(".load"))
+        .arg(
+            flag("reports", "DIR", "Where the report goes")
+                .value_parser(value_parser!(PathBuf))
+                .default_value("loadtest/reports"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("Ten seconds, small, thresholds of time very generous"),
+        )
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::select! {
+        done = run(&matches) => match done {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(failure) => {
+                eprintln!("loadtest: {failure}");
+                ExitCode::FAILURE
+            }
+        },
+        // Everything that was started ends with its handle.
+        () = interrupted() => {
+            eprintln!("interrupted; stopping what was started");
+            ExitCode::from(130)
+        }
+    }
+}
+
+async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Runs the scenarios that were named, and says whether all of them passed.
+async fn run(matches: &ArgMatches) -> Result<bool> {
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    let k6 = k6::find(matches.get_one::<PathBuf>("k6"))?;
+    let launch = Launch { program: program()?, dir: absolute(path("dir"))? };
+    let chosen: Vec<Scenario> = matches
+        .get_many::<String>("scenario")
+        .into_iter()
+        .flatten()
+        .filter_map(|name| SCENARIOS.iter().find(|scenario| scenario.name == name))
+        .map(|scenario| sized(scenario.clone(), matches))
+        .collect();
+    require_files(chosen.iter().map(|scenario| scenario.drivers).max().unwrap_or_default())?;
+    println!("starting private servers in {} …", launch.dir.display());
+    let watched = Watched::default();
+    let (dir, seen) = (launch.dir.clone(), watched.clone());
+    let servers = Arc::new(tokio::task::spawn_blocking(move || Servers::start(&dir, &seen)).await??);
+    let mut ran = Vec::new();
+    for scenario in chosen {
+        println!("\n{}: {} drivers, {} s", scenario.name, scenario.drivers, scenario.seconds);
+        let one = run_scenario(scenario, &launch, &k6, servers.clone(), &watched, matches.get_flag("quick")).await?;
+        print!("{}", one.summary());
+        println!("    {}", if one.passed() { "passed" } else { "FAILED" });
+        ran.push(one);
+    }
+    let written = report::write(&path("reports"), &about_run(), &ran)?;
+    println!("\nreport: {}", written.display());
+    Ok(ran.iter().all(Ran::passed))
+}
+
+/// The scenario as big as it was asked for.
+fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
+    let own = scenario.drivers;
+    if matches.get_flag("quick") {
+        (scenario.drivers, scenario.seconds) = QUICK;
+    }
+    if let Some(drivers) = matches.get_one::<u64>("drivers") {
+        scenario.drivers = *drivers as usize;
+    }
+    if let Some(seconds) = matches.get_one::<u64>("seconds") {
+        scenario.seconds = *seconds;
+    }
+    // Fewer drivers take fewer orders.
+    scenario.orders_per_second *= (scenario.drivers as f64 / own as f64).min(1.0);
+    if let Some(rate) = matches.get_one::<f64>("orders-per-second") {
+        scenario.orders_per_second = *rate;
+    }
+    scenario
+}
+
+async fn run_scenario(
+    scenario: Scenario,
+    launch: &Launch,
+    k6: &std::path::Path,
+    servers: Arc<Servers>,
+    watched: &Watched,
+    quick: bool,
+) -> Result<Ran> {
+    let settings = scenario.settings();
+    let mut world = World::start(scenario.name, servers, watched.clone(), launch, scenario.nodes, &settings).await?;
+    let fleet_file = FleetFile(launch.dir.join("fleet.json"));
+    let database = Database::new(&world.database_url, 2, true, tokio::runtime::Handle::current())?;
+    fleet::prepare(&fleet_file.0, &database, scenario.drivers).await?;
+    database.close(Duration::from_secs(5)).await;
+    let env = [
+        ("NODES", world.urls()),
+        ("WEBHOOK_SECRET", world.webhook_secret.clone()),
+        ("FLEET", fleet_file.0.display().to_string()),
+        ("DRIVERS", scenario.drivers.to_string()),
+        ("SECONDS", scenario.seconds.to_string()),
+        ("ORDERS_PER_SECOND", scenario.orders_per_second.to_string()),
+        ("RUN", now_ms().to_string()),
+        ("QUICK", if quick { "1" } else { "" }.to_owned()),
+    ];
+    let env: Vec<(String, String)> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let script = absolute(PathBuf::from(format!("loadtest/{}.js", scenario.name)))?;
+    let (sampler, timeline) = (Sampler::start(watched.clone()), Timeline::default());
+    let running = k6::start(k6, &script, &launch.dir, &env, watched)?;
+    let limit = Duration::from_secs(scenario.seconds) + K6_EXTRA;
+    let (outcome, broken) = tokio::join!(running.wait(limit), async {
+        let broken = break_things(&scenario, &mut world, &timeline).await;
+        (broken, now_ms())
+    });
+    let ((broken, broken_at_ms), outcome) = (broken, outcome?);
+    let mut checks = broken?;
+    let samples = sampler.samples();
+    let series = Series::read(&outcome.lines);
+    if series.seconds.keys().next_back().is_some_and(|last| broken_at_ms / 1000 > last + 1) {
+        bail!("{}: the load ended before everything had been broken and mended; give it more seconds", scenario.name);
+    }
+    for node in &mut world.nodes {
+        let what = format!("node {} still runs", node.label.to_uppercase());
+        checks.push(verdict(&what, node.runs(), String::new()));
+    }
+    checks.extend(checks::check(&world, &series.accepted, scenario.all_delivered).await?);
+    if scenario.watch_memory {
+        checks.push(memory_stopped_growing(&samples));
+    }
+    for (label, status) in world.stop_nodes().await? {
+        let what = format!("node {} ends with 0 after SIGTERM", label.to_uppercase());
+        checks.push(verdict(&what, status.success(), status.to_string()));
+    }
+    checks.sort_by_key(|one| one.held);
+    Ok(Ran { scenario, outcome, checks, series, samples, marks: timeline.marks() })
+}
+
+/// The drivers' tokens, which are of no use after the run.
+struct FleetFile(PathBuf);
+
+impl Drop for FleetFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The service's memory in the last quarter of the run against that in the second.
+fn memory_stopped_growing(samples: &[Sample]) -> Check {
+    let quarter = samples.len() / 4;
+    let median = |samples: &[Sample]| {
+        let mut mib: Vec<f64> = samples.iter().filter_map(|one| Some(one.uses.get(&Group::Service)?.mib)).collect();
+        mib.sort_by(f64::total_cmp);
+        mib.get(mib.len() / 2).copied().unwrap_or_default()
+    };
+    let (early, late) = (median(&samples[quarter..2 * quarter]), median(&samples[3 * quarter..]));
+    let held = late <= early * MEMORY_GROWTH + MEMORY_GROWTH_MIB;
+    verdict("the service's memory has stopped growing", held, format!("{early:.0} MiB early, {late:.0} MiB late"))
+}
+
+/// The program that was built together with this one.
+fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let found = own.parent().and_then(|examples| examples.parent()).map(|target| target.join("driver-tracker"));
+    match found {
+        Some(found) if found.is_file() => Ok(found),
+        _ => bail!("the program was not found beside {}; build both: scripts/load.sh does", own.display()),
+    }
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}
+
+/// Each process needs a file for each socket; the shell that starts this one raises the limit as far as it may.
+fn require_files(drivers: usize) -> Result<()> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let limit = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let needed = drivers as u64 + OTHER_FILES;
+    if limit < needed {
+        return Err(Failure(format!(
+            "{drivers} sockets need {needed} open files in each process, and {limit} are allowed; raise it (ulimit -n {needed}), \
+             or take fewer drivers (DRIVERS=…)"
+        )));
+    }
+    Ok(())
+}
+
+/// What the figures were measured on.
+fn about_run() -> Vec<(&'static str, String)> {
+    let line_of = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name))?.split_once(':')?.1.trim().to_owned();
+        Some(line)
+    };
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let build = if cfg!(debug_assertions) { "debug: its times mean nothing" } else { "release" };
+    vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("build", build.to_owned()),
+        ("cores", cores.to_string()),
+        ("processor", line_of("/proc/cpuinfo", "model name").unwrap_or_default()),
+        ("memory", line_of("/proc/meminfo", "MemTotal").unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,56 @@
+// What is measured: metrics of k6, on which the thresholds stand, and once a second a line on the console from which the
+// report draws its plots (k6's own outputs write a line for each sample, which would load the machine that is measured).
+//
+// Times are as this program sees them: from Date.now() at the sending, a whole millisecond, to the moment at which k6
+// read the frame.
+
+import { Counter, Trend } from 'k6/metrics';
+
+const counters = {};
+for (const name of [
+  'heartbeats_sent', 'heartbeats_acked', 'heartbeats_unacked', 'frame_errors', 'frame_retries', 'protocol_errors',
+  'unexpected_closes', 'upgrades_failed', 'gave_up', 'absent_at_end', 'sent_off_duty', 'orders_accepted',
+  'orders_refused', 'order_retries', 'assignments', 'commands_repeated', 'deliveries_done', 'fixes_kept', 'fixes_refused',
+]) {
+  counters[name] = new Counter(name);
+}
+const trends = {};
+for (const name of ['heartbeat_ack_ms', 'welcome_ms', 'away_ms', 'webhook_ms', 'assignment_ms']) {
+  trends[name] = new Trend(name, true);
+}
+
+/** What happened in this VU since the last line. */
+let second = {};
+let connected = 0;
+
+function add(name, value) {
+  second[name] = (second[name] || 0) + value;
+}
+
+/** Counts something that happened; `tags` hold at most one, such as a code, which the report lists apart. */
+export function count(name, tags, by = 1) {
+  counters[name].add(by, tags);
+  add(name, by);
+  if (tags) add(`${name}: ${Object.values(tags)[0]}`, by);
+}
+
+/** Takes a duration in milliseconds. */
+export function took(name, ms) {
+  const value = Math.max(0, ms);
+  trends[name].add(value);
+  const rounded = value < 100 ? Math.round(value) : Number(value.toPrecision(2));
+  const histogram = (second[name] = second[name] || {});
+  histogram[rounded] = (histogram[rounded] || 0) + 1;
+}
+
+/** How many drivers of this VU are connected now: +1, -1. */
+export function connection(change) {
+  connected += change;
+}
+
+/** Tells the report what happened since the last call. */
+export function tell(more = {}) {
+  const line = Object.assign({ t: Date.now(), vu: __VU, connected }, second, more);
+  second = {};
+  if (__ENV.SERIES === '1') console.log(JSON.stringify(line));
+}

@@ -1,0 +1,28 @@
+// Every app loses its connection at one moment and comes back by the rules of the protocol: a random time up to one
+// second, doubling with each failure. Under `make load` the node is killed later as well, and started anew at once.
+
+import { holdFleet } from './lib/run.js';
+import { fleetScenario, number } from './lib/settings.js';
+import { PROTOCOL, TREND_STATS, times, within } from './lib/thresholds.js';
+
+const SECONDS = number('SECONDS', 90);
+
+export const options = {
+  scenarios: { fleet: fleetScenario(SECONDS) },
+  summaryTrendStats: TREND_STATS,
+  thresholds: Object.assign({}, PROTOCOL, {
+    // A node that is dead cannot be reached; one that lives lets everybody in, since the limits are off.
+    'upgrades_failed{reason:refused}': ['count==0'],
+    heartbeat_ack_ms: times(50, 1000),
+    away_ms: [`p(99)<${within(15000)}`],
+  }),
+};
+
+export function fleet() {
+  holdFleet({
+    seconds: SECONDS,
+    rampSeconds: SECONDS / 6,
+    world: { closesExpected: () => true },
+    moments: [[SECONDS * 0.35, (apps) => apps.forEach((app) => app.cut())]],
+  });
+}

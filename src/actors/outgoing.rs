@@ -1,0 +1,128 @@
+//! How much was sent that the client has not been seen to read. Pure: no socket, no clock of its own.
+//!
+//! A kernel takes bytes for a client that does not read them, so what a socket took says little. A ping goes after what was
+//! sent, and its pong comes from a client that has read up to there. Counted are the bytes of frames' contents.
+
+use std::time::{Duration, Instant};
+
+/// What may be on its way to a client. Past it commands wait, since PostgreSQL keeps them.
+const WINDOW: u64 = 256 * 1024;
+/// After so many bytes the client is asked how far it has read, so that one that reads never gets near the window.
+const ASK_EVERY: u64 = 32 * 1024;
+/// What may be sent past the window: answers to a client that asks and does not read them.
+const PAST_WINDOW: u64 = 512 * 1024;
+/// How long a client may stay past the window without reading on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes sent to a client, and what it is known to have read.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    sent: u64,
+    read: u64,
+    /// Up to where the newest ping reaches.
+    asked: u64,
+    full: Option<Full>,
+}
+
+/// Past the window.
+#[derive(Debug)]
+struct Full {
+    since: Instant,
+    /// What had been sent by then.
+    sent: u64,
+}
+
+impl Outgoing {
+    /// Counts what is sent. `true` when it is time to ask the client how far it has read.
+    pub fn sent(&mut self, bytes: usize, now: Instant) -> bool {
+        self.sent += bytes as u64;
+        if !self.has_room() && self.full.is_none() {
+            self.full = Some(Full { since: now, sent: self.sent });
+        }
+        self.sent - self.asked >= ASK_EVERY
+    }
+
+    /// What a ping carries: how far whoever answers it has read.
+    pub fn ask(&mut self) -> [u8; 8] {
+        self.asked = self.sent;
+        self.sent.to_be_bytes()
+    }
+
+    /// A pong came. One that does not carry what a ping of ours did says nothing.
+    pub fn answered(&mut self, payload: &[u8], now: Instant) {
+        let upto = payload.try_into().map_or(0, u64::from_be_bytes);
+        if upto > self.read && upto <= self.asked {
+            self.read = upto;
+            self.full = (!self.has_room()).then_some(Full { since: now, sent: self.sent });
+        }
+    }
+
+    /// Whether commands may be sent.
+    pub fn has_room(&self) -> bool {
+        self.sent - self.read <= WINDOW
+    }
+
+    /// Whether the client reads so little that its session ends.
+    pub fn is_too_slow(&self, now: Instant) -> bool {
+        self.full
+            .as_ref()
+            .is_some_and(|full| now.duration_since(full.since) >= PATIENCE || self.sent - full.sent > PAST_WINDOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    #[test]
+    fn a_client_that_answers_pings_is_never_too_slow_however_much_it_is_sent() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        for _ in 0..1000 {
+            if outgoing.sent(8 * KIB, now) {
+                let ping = outgoing.ask();
+                outgoing.answered(&ping, now);
+            }
+            assert!(outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE * 10));
+        }
+    }
+
+    #[test]
+    fn one_that_reads_nothing_gets_no_more_commands_and_is_ended_after_a_while_or_when_it_asks_for_more() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        outgoing.sent(256 * KIB, now);
+        assert!(outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE));
+        outgoing.sent(1, now);
+        assert!(!outgoing.has_room() && !outgoing.is_too_slow(now));
+        assert!(outgoing.is_too_slow(now + PATIENCE));
+        outgoing.sent(512 * KIB, now);
+        assert!(!outgoing.is_too_slow(now));
+        outgoing.sent(1, now);
+        assert!(outgoing.is_too_slow(now));
+    }
+
+    #[test]
+    fn reading_on_gives_more_time_and_reading_up_gives_room() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        outgoing.sent(100 * KIB, now);
+        let early = outgoing.ask();
+        outgoing.sent(300 * KIB, now);
+        let late = outgoing.ask();
+        outgoing.answered(&early, now + PATIENCE / 2);
+        assert!(!outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE));
+        assert!(outgoing.is_too_slow(now + PATIENCE * 2));
+        outgoing.answered(&late, now + PATIENCE);
+        assert!(outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE * 10));
+    }
+
+    #[test]
+    fn a_pong_of_the_clients_own_making_says_nothing() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        outgoing.sent(300 * KIB, now);
+        for forged in [&b""[..], b"hello", &u64::MAX.to_be_bytes(), &(300 * KIB as u64).to_be_bytes()] {
+            outgoing.answered(forged, now);
+            assert!(!outgoing.has_room(), "{forged:?}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! `SessionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes.
+//!
+//! A session's actor runs only while its socket takes what it writes: a peer that stops reading stops its timers as well
+//! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
+//! byte passes. It needs no descriptor and no thread of its own, and no timer while all goes well.
+//!
+//! It never closes politely: whoever takes no bytes would not get a close frame either. The socket is reset, so that the
+//! kernel drops what waits in it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_web::rt::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a peer may leave waiting what was written to it. With the time that the server needs to notice, and that of a
+/// kernel which still took some, a client that stops reading is gone within 15 s.
+const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// A peer that takes so many bytes within that time is slow, and not stuck.
+const ENOUGH: usize = 16 * 1024;
+/// How long a connection may be open between requests. The server's own limits (5 s without a byte, 10 s for the first head)
+/// do not cover the head of a second request that never ends.
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+/// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
+const SEND_BUFFER: usize = 64 * 1024;
+/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window. It also finds
+/// peers that are gone, in the middle of what was sent to them.
+const PEER_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// What a connection's watchdog is told, and what it tells; cheap to clone.
+#[derive(Clone, Default)]
+pub struct SessionWatchdog {
+    told: Arc<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// Requests that have no response yet.
+    in_hand: AtomicU32,
+    /// A session has taken the connection over.
+    is_session: AtomicBool,
+    bit: AtomicBool,
+}
+
+/// A request that has no response yet; until dropped.
+pub struct InHand(Arc<Told>);
+
+impl SessionWatchdog {
+    /// A request has come in whole; it is in hand until what is given is dropped.
+    pub fn request(&self) -> InHand {
+        self.told.in_hand.fetch_add(1, Ordering::Relaxed);
+        InHand(self.told.clone())
+    }
+
+    /// From now on frames pass, and no requests: the session looks after its own silence.
+    pub fn leave_to_session(&self) {
+        self.told.is_session.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was cut off because its peer took nothing.
+    pub fn has_bitten(&self) -> bool {
+        self.told.bit.load(Ordering::Relaxed)
+    }
+
+    fn waits_for_request(&self) -> bool {
+        !self.told.is_session.load(Ordering::Relaxed) && self.told.in_hand.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a peer has been offered and did not take.
+struct Blocked {
+    until: Pin<Box<Sleep>>,
+    taken: usize,
+}
+
+/// A socket with its watchdog.
+pub struct Watched {
+    socket: TcpStream,
+    watchdog: SessionWatchdog,
+    blocked: Option<Blocked>,
+    idle: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    /// Watches a socket that was just accepted.
+    pub fn new(socket: TcpStream) -> Self {
+        let options = socket2::SockRef::from(&socket);
+        // Each of these only makes an end come sooner: a kernel that refuses one is served all the same.
+        let _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        let _ = options.set_tcp_nodelay(true);
+        let _ = options.set_send_buffer_size(SEND_BUFFER);
+        Self { socket, watchdog: SessionWatchdog::default(), blocked: None, idle: None }
+    }
+
+    /// What tells the watchdog of requests and sessions.
+    pub fn watchdog(&self) -> SessionWatchdog {
+        self.watchdog.clone()
+    }
+
+    /// Has the kernel forget what it holds for the peer as soon as the socket is dropped.
+    fn cut(&self, why: &'static str) -> io::Error {
+        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    }
+
+    fn bite(&self, error: io::Error) -> io::Error {
+        self.watchdog.told.bit.store(true, Ordering::Relaxed);
+        error
+    }
+
+    /// What a write came to, out of `offered` bytes.
+    fn judge_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        offered: usize,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                let taken = self.blocked.as_ref().map_or(0, |blocked| blocked.taken) + bytes;
+                if bytes >= offered || taken >= ENOUGH {
+                    self.blocked = None;
+                } else if let Some(blocked) = &mut self.blocked {
+                    blocked.taken = taken;
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Pending => {
+                let start = || Blocked { until: Box::pin(sleep(TAKE_WITHIN)), taken: 0 };
+                ready!(self.blocked.get_or_insert_with(start).until.as_mut().poll(cx));
+                Poll::Ready(Err(self.bite(self.cut("the peer takes nothing"))))
+            }
+            // The kernel's verdict on the same peer.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(self.bite(error))),
+            failed => failed,
+        }
+    }
+
+    /// Ends a connection on which no request comes to an end.
+    fn judge_silence(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.watchdog.waits_for_request() {
+            self.idle = None;
+            return Ok(());
+        }
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(REQUEST_WITHIN)));
+        match idle.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(self.cut("no request came")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.judge_silence(cx)?;
+        match Pin::new(&mut this.socket).poll_read(cx, buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(this.bite(error))),
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.judge_write(cx, written, bytes.len())
+    }
+
+    /// The server flushes after every response, even with nothing left to write: from there the wait for the next begins.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.judge_silence(cx)?;
+        Pin::new(&mut this.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that ten seconds pass
+/// at once, long before the kernel's own timeout.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, pause};
+
+    /// Both ends of a connection, the served one first. The other one's kernel takes little.
+    async fn pair() -> (Watched, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = tokio::net::TcpSocket::new_v4().unwrap();
+        peer.set_recv_buffer_size(4096).unwrap();
+        let (peer, served) = tokio::join!(peer.connect(listener.local_addr().unwrap()), listener.accept());
+        (Watched::new(served.unwrap().0), peer.unwrap())
+    }
+
+    /// Reads for longer than a connection may be silent; `None` when that is borne.
+    async fn read_on(socket: &mut Watched) -> Option<io::Result<u8>> {
+        tokio::time::timeout(REQUEST_WITHIN * 3, socket.read_u8()).await.ok()
+    }
+
+    async fn write_for_ever(socket: &mut Watched) -> io::Error {
+        let bytes = vec![0; 64 * 1024];
+        loop {
+            if let Err(error) = socket.write_all(&bytes).await {
+                return error;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_cut_off_and_its_socket_reset() {
+        let (mut socket, mut peer) = pair().await;
+        socket.watchdog().leave_to_session();
+        pause();
+        let began = Instant::now();
+        assert_eq!(write_for_ever(&mut socket).await.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= TAKE_WITHIN && began.elapsed() < TAKE_WITHIN * 2);
+        assert!(socket.watchdog().has_bitten());
+        drop(socket);
+        let mut rest = Vec::new();
+        assert_eq!(peer.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_a_little_is_cut_off_and_one_that_takes_more_is_served() {
+        for (bytes, is_cut_off) in [(500, true), (100_000, false)] {
+            let (mut socket, mut peer) = pair().await;
+            socket.watchdog().leave_to_session();
+            pause();
+            let reading = async {
+                let mut buffer = vec![0; bytes];
+                while peer.read_exact(&mut buffer).await.is_ok() {
+                    sleep(Duration::from_secs(1)).await;
+                }
+            };
+            tokio::select! {
+                error = write_for_ever(&mut socket) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+                () = reading => {}
+                () = sleep(Duration::from_secs(60)) => {}
+            }
+            assert_eq!(socket.watchdog().has_bitten(), is_cut_off, "{bytes} bytes a second");
+            tokio::time::resume();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_whole_request_ends_whatever_trickles_in() {
+        let (mut socket, mut peer) = pair().await;
+        pause();
+        let began = Instant::now();
+        let trickling = async {
+            while peer.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let reading = async {
+            loop {
+                if let Err(error) = socket.read_u8().await {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::select! { error = reading => error, () = trickling => panic!("the peer gave up") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= REQUEST_WITHIN && began.elapsed() < REQUEST_WITHIN * 2);
+        assert!(!socket.watchdog().has_bitten(), "it was not because the peer took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_request_in_hand_and_a_session_may_be_silent() {
+        let (mut socket, _peer) = pair().await;
+        pause();
+        let watchdog = socket.watchdog();
+        let in_hand = watchdog.request();
+        assert!(read_on(&mut socket).await.is_none(), "cut off with a request in hand");
+        drop(in_hand);
+        assert!(read_on(&mut socket).await.is_some_and(|read| read.is_err()), "left open after it");
+        let (mut socket, _peer) = pair().await;
+        socket.watchdog().leave_to_session();
+        assert!(read_on(&mut socket).await.is_none(), "cut off within a session");
+    }
+}

@@ -1,0 +1,125 @@
+//! Clients that begin something and do not go on: they are gone in bounded time, whatever they hold back.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::support::session::{SUBPROTOCOL, upgrade};
+use super::support::*;
+
+/// Ten seconds for a first head and twenty between requests, and a machine that is busy.
+const GONE_WITHIN: Duration = Duration::from_secs(28);
+
+/// Sends `head`, then a byte a second if it `trickles`, and gives what came back when the service has ended it.
+async fn hold_back(address: &str, head: &str, trickles: bool) -> String {
+    let mut socket = TcpStream::connect(address).await.expect("a connection");
+    socket.write_all(head.as_bytes()).await.expect("bytes taken");
+    let (mut from, mut to) = socket.into_split();
+    let trickling = tokio::spawn(async move {
+        while trickles && to.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // The half that is dropped would tell the service that nothing more comes.
+        std::future::pending::<()>().await;
+    });
+    let mut heard = Vec::new();
+    // A reset is an end as well.
+    let ended = tokio::time::timeout(GONE_WITHIN, from.read_to_end(&mut heard)).await;
+    trickling.abort();
+    assert!(ended.is_ok(), "still open: {head:?}, trickling: {trickles}");
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_holds_a_request_back_is_gone_in_bounded_time() {
+    let world = World::start().await;
+    let address = world.node().address.as_str();
+    let upgrading = "GET /ws/driver HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nX-Held-Back: ";
+    let good = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let second = format!("{good}GET /health/live HTTP/1.1\r\nX-Held-Back: ");
+    let body = "POST /webhooks/vendure/seller-order-ready HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{";
+    let cases = [
+        ("", false),
+        (upgrading, false),
+        (upgrading, true),
+        (good, false),
+        (&second, false),
+        (&second, true),
+        (body, false),
+        (body, true),
+    ];
+    let heard = together(cases.map(|(head, trickles)| hold_back(address, head, trickles))).await;
+    for (n, status) in [(1, "408"), (2, "408"), (3, "200"), (4, "200"), (5, "200"), (6, "408"), (7, "408")] {
+        assert!(heard[n].starts_with(&format!("HTTP/1.1 {status}")), "case {n} was told {:?}", heard[n]);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_who_opens_sessions_without_end_is_put_off_and_others_are_not() {
+    let world = World::with().set("SESSIONS_PER_MINUTE", 5).start().await;
+    let (_, token) = world.new_driver().await;
+    let address = &world.node().address;
+    for _ in 0..5 {
+        assert_eq!(Session::connect(address, &token).await.take_first().await["type"], "welcome");
+    }
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
+    let refused = tokio_tungstenite::connect_async(upgrade(address, "/ws/driver", &headers)).await;
+    let Err(tokio_tungstenite::tungstenite::Error::Http(answer)) = refused else { panic!("not refused: {refused:?}") };
+    assert_eq!(answer.status(), 429);
+    let after: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&after), "{after}");
+    let body: serde_json::Value = serde_json::from_slice(answer.body().as_ref().unwrap()).unwrap();
+    assert_eq!(body["code"], json!("too_many_sessions"));
+    // Drivers behind the same address come in, and so does this one on another node.
+    let (_, other) = world.new_driver().await;
+    assert_eq!(Session::connect(address, &other).await.take_first().await["type"], "welcome");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_sockets_and_no_more_until_one_ends() {
+    let world = World::with().set("CONNECTIONS_PER_ADDRESS", 3).start().await;
+    let (_, tokens) = world.many_drivers(4, false).await;
+    let address = &world.node().address;
+    let mut open = Vec::new();
+    for token in &tokens[..3] {
+        open.push(Session::connect(address, token).await);
+    }
+    assert_eq!(Session::try_connect(address, &tokens[3]).await.err(), Some(429));
+    drop(open.pop());
+    let last =
+        eventually("there is room again", SOON, || async { Session::try_connect(address, &tokens[3]).await.ok() });
+    assert_eq!(last.await.take_first().await["type"], "welcome");
+    world.finish().await;
+}
+
+/// Waits a minute, as the contract does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: make soak"]
+async fn soak_a_socket_from_which_nothing_comes_is_closed_after_a_minute_and_one_that_only_pongs_is_not() {
+    let world = World::start().await;
+    let (_, tokens) = world.many_drivers(3, false).await;
+    let address = world.node().address.clone();
+    // One whose client does not even answer pings, one behind a network that fell silent, and one that only answers pings.
+    let mut deaf = Stuck::connect(&address, &tokens[0], 65_536).await;
+    let relay = proxy::Proxy::before(address.rsplit(':').next().unwrap().parse().unwrap()).await;
+    let half_open = Session::connect(&format!("127.0.0.1:{}", relay.port), &tokens[1]).await;
+    assert_eq!(half_open.take_first().await["type"], "welcome");
+    relay.set(proxy::Passage::Swallow);
+    let idle = Session::connect(&address, &tokens[2]).await;
+    let began = std::time::Instant::now();
+    let closed = r#"driver_tracker_sessions_closed_total{code="4004"}"#;
+    eventually("both are closed", Duration::from_secs(75), || async {
+        (world.node().metric(closed).await == 2.0).then_some(())
+    })
+    .await;
+    println!("silent sockets were closed after {:.1} s", began.elapsed().as_secs_f64());
+    assert!(began.elapsed() > Duration::from_secs(55));
+    assert_eq!(deaf.read_to_the_end().await, session::Closed::With(4004));
+    assert_eq!(idle.ended(), None);
+    world.finish().await;
+}

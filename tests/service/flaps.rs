@@ -1,0 +1,108 @@
+//! One session a driver, everywhere, however fast and from however many places it is opened.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::support::crowd::Seen;
+use super::support::session::Closed;
+use super::support::*;
+
+/// Phones that come and go at once under one driver's token, and how often each does.
+const PHONES: usize = 8;
+const FLAPS: usize = 125;
+
+/// Comes and goes over both nodes: sometimes without a word, sometimes after a heartbeat, sometimes politely. Stays at last.
+async fn flap(addresses: [String; 2], token: String, phone: usize) -> Session {
+    for n in 0..FLAPS - 1 {
+        let address = &addresses[(n + phone) % 2];
+        let mut socket = socket::open(address, &token, None).await.unwrap_or_else(|e| panic!("refused: {e}"));
+        let elsewhere = RESTAURANT.offset(1000.0 * (phone + 1) as f64, 0.0);
+        if n % 3 > 0 {
+            let beat = driver::heartbeat(n as i64, elsewhere).to_string();
+            let _ = socket.send(Message::text(beat)).await;
+        }
+        if n % 3 > 1 {
+            let _ = socket.close(None).await;
+        }
+    }
+    Session::connect(&addresses[phone % 2], &token).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_flaps_over_two_nodes_end_with_one_writer_and_never_take_the_driver_off_duty() {
+    let world = World::with().nodes(2).set("POSITION_FLUSH_MS", 300).start().await;
+    let driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
+    let (_, others) = world.many_drivers(40, false).await;
+    let crowd = Crowd::connect(&world.nodes[1].address, &others, RESTAURANT, Duration::from_millis(500)).await;
+    world::let_time_pass("the others' heartbeats before", Duration::from_secs(3)).await;
+    let before = crowd.seen.waits_ms(&[50, 99]);
+
+    let began = std::time::Instant::now();
+    let addresses = [world.nodes[0].address.clone(), world.nodes[1].address.clone()];
+    let flapping = (0..PHONES).map(|phone| tokio::spawn(flap(addresses.clone(), driver.token.clone(), phone)));
+    let last: Vec<Session> = together(flapping).await.into_iter().map(|phone| phone.expect("a phone")).collect();
+    let took = began.elapsed();
+    let during = crowd.seen.waits_ms(&[50, 99]);
+    println!(
+        "{} flaps in {:.1} s; the others' heartbeats p50 {:.1} → {:.1} ms, p99 {:.1} → {:.1} ms",
+        PHONES * FLAPS,
+        took.as_secs_f64(),
+        before[0],
+        during[0],
+        before[1],
+        during[1]
+    );
+
+    // One socket is left: that of the newest session in PostgreSQL.
+    eventually("one session is left on both nodes together", SOON, || async {
+        let counts = world.nodes.iter().map(|node| node.metric("driver_tracker_sessions"));
+        (together(counts).await.iter().sum::<f64>() == 1.0 + others.len() as f64).then_some(())
+    })
+    .await;
+    let id: uuid::Uuid = driver.id.parse().unwrap();
+    let (epoch, newest): (i64, uuid::Uuid) =
+        sqlx::query_as("SELECT session_epoch, session_id FROM driver_sessions WHERE driver_id = $1")
+            .bind(id)
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert!(epoch <= (PHONES * FLAPS) as i64 + 1);
+    let open: Vec<&Session> = last.iter().filter(|session| session.ended().is_none()).collect();
+    assert_eq!(open.len(), 1, "{:?}", last.iter().map(Session::ended).collect::<Vec<_>>());
+    assert_eq!(open[0].take("welcome").await["sessionId"], newest.to_string());
+    assert!(last.iter().filter_map(Session::ended).all(|end| end == Closed::With(4001)));
+
+    // Only it writes: the old ones' positions are nowhere, in neither store.
+    let here = RESTAURANT.offset(150.0, 0.0);
+    last.iter().for_each(|session| session.send(&driver::heartbeat(10_000, here)));
+    open[0].acked(10_000).await;
+    let (stored, lat): (i64, f64) = eventually("the position is the last session's", SOON, || async {
+        let row = sqlx::query_as("SELECT session_epoch, lat FROM driver_positions WHERE driver_id = $1").bind(id);
+        let row: (i64, f64) = row.fetch_one(&world.pool).await.ok()?;
+        (row.0 == epoch).then_some(row)
+    })
+    .await;
+    assert_eq!(stored, epoch);
+    assert!((lat - here.lat).abs() < 1e-6, "{lat}");
+    let mut key = ::redis::cmd("GET");
+    key.arg(world.redis.key(&format!("driver:online:{id}")));
+    let online: String = world.redis.ask(&key).await.expect("online");
+    assert!(online.ends_with(&format!(",{epoch}")), "{online} is not of session {epoch}");
+
+    let offline: i64 =
+        world.count("SELECT count(*) FROM driver_events WHERE reason <> 'created' AND status = 'OFFLINE'").await;
+    assert_eq!(offline, 0, "an end of a session took the driver off duty");
+    assert_eq!(world.driver_status(&driver.id).await, "AVAILABLE");
+    crowd.fall_silent();
+    eventually("every heartbeat of the others is acknowledged", SOON, || async {
+        (Seen::get(&crowd.seen.acked) == Seen::get(&crowd.seen.sent)).then_some(())
+    })
+    .await;
+    assert_eq!(Seen::get(&crowd.seen.ended), 0, "another driver lost their socket");
+    let answer = world.order(&Order::new("after-the-flaps")).await.expect(201);
+    let frame = open[0].take("assignment").await;
+    assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
+    world.finish().await;
+}

@@ -1,0 +1,134 @@
+//! Clients that do not read: they are gone in time, cost little, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use super::support::crowd::Seen;
+use super::support::session::Closed;
+use super::support::*;
+
+const TOO_SLOW: &str = r#"driver_tracker_sessions_closed_total{code="4003"}"#;
+/// A client that takes no bytes is gone within this, on a machine that is busy.
+const GONE_WITHIN: Duration = Duration::from_secs(16);
+/// What the kernel of a client takes, at the least that Linux allows.
+const SHRUNK: u32 = 2048;
+/// More than the service has on its way to anybody.
+const LOTS: usize = 4 * 1024 * 1024;
+
+async fn until_too_slow(world: &World, count: f64) {
+    eventually("the clients that do not read are gone", GONE_WITHIN, || async {
+        let node = world.node();
+        (node.metric(TOO_SLOW).await == count && node.metric("driver_tracker_sessions").await == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_is_cut_off_although_its_session_is_frozen() {
+    let world = World::start().await;
+    let (_, token) = world.new_driver().await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, SHRUNK).await;
+    stuck.ask_for(LOTS).await;
+    until_too_slow(&world, 1.0).await;
+    assert_eq!(stuck.read_to_the_end().await, Closed::Abruptly, "there is no polite way");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_a_few_bytes_now_and_then_does_not_escape() {
+    let world = World::start().await;
+    let (_, token) = world.new_driver().await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 4096).await;
+    stuck.ask_for(LOTS).await;
+    let sipping = tokio::spawn(async move {
+        while stuck.sip(600).await {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    until_too_slow(&world, 1.0).await;
+    sipping.await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_kernel_takes_what_it_never_reads_is_told_that_it_is_too_slow() {
+    let world = World::start().await;
+    let (_, token) = world.new_driver().await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
+    stuck.ask_for(400 * 1024).await;
+    until_too_slow(&world, 1.0).await;
+    assert_eq!(stuck.read_to_the_end().await, Closed::With(4003), "what was sent is read, then the close");
+    // One that goes on asking is ended without a wait.
+    let began = Instant::now();
+    let mut asking = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
+    asking.ask_for(LOTS).await;
+    until_too_slow(&world, 2.0).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_late_but_reads_is_served() {
+    let world = World::start().await;
+    let (_, token) = world.new_driver().await;
+    let mut late = Stuck::connect(&world.node().address, &token, SHRUNK).await;
+    late.ask_for(300 * 1024).await;
+    world::let_time_pass("the client is away for a moment", Duration::from_secs(4)).await;
+    let reading = tokio::time::timeout(GONE_WITHIN, late.read_to_the_end()).await;
+    assert!(reading.is_err(), "it was closed: {reading:?}");
+    assert_eq!(world.node().metric(TOO_SLOW).await, 0.0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_stuck_clients_cost_little_and_nobody_else_notices() {
+    const GOOD: usize = 300;
+    const STUCK: usize = 100;
+    /// What one stuck client may cost the process; its kernel's buffers are bounded by the size of the socket's.
+    const EACH: u64 = 384 * 1024;
+    let world = World::with().set("DATABASE_MAX_CONNECTIONS", 16).start().await;
+    let (_, good) = world.many_drivers(GOOD, false).await;
+    let (ids, bad) = world.many_drivers(STUCK, false).await;
+    let crowd = Crowd::connect(&world.node().address, &good, RESTAURANT, Duration::from_millis(1000)).await;
+    world::let_time_pass("heartbeats before", Duration::from_secs(5)).await;
+    let before = crowd.seen.waits_ms(&[50, 99]);
+    let memory = world.node().resident_bytes();
+
+    let began = Instant::now();
+    let mut stuck = together(bad.iter().map(|token| Stuck::connect(&world.node().address, token, SHRUNK))).await;
+    // Commands, repeated for as long as they are not acknowledged, and answers that nobody reads.
+    for (n, id) in ids.iter().enumerate().take(20) {
+        let order = Order::new(&format!("stuck-{n}"));
+        let delivery = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+        let body = serde_json::json!({"driverId": id, "reason": "to one who does not read"});
+        world.admin().post(&format!("/api/v1/deliveries/{delivery}/assign"), &body).await.expect(200);
+    }
+    together(stuck.iter_mut().map(|client| client.ask_for(400 * 1024))).await;
+    let mut most = 0;
+    eventually("the clients that do not read are gone", GONE_WITHIN + Duration::from_secs(10), || {
+        most = most.max(world.node().resident_bytes());
+        async { (world.node().metric(TOO_SLOW).await == STUCK as f64).then_some(()) }
+    })
+    .await;
+    let (during, took) = (crowd.seen.waits_ms(&[50, 99]), began.elapsed());
+    let grew = most.saturating_sub(memory);
+    println!(
+        "{STUCK} stuck among {GOOD}: the others' heartbeats p50 {:.1} → {:.1} ms, p99 {:.1} → {:.1} ms; memory {:.1} MB, \
+         + {:.1} MB ({} KB each); all gone after {:.1} s",
+        before[0],
+        during[0],
+        before[1],
+        during[1],
+        memory as f64 / 1e6,
+        grew as f64 / 1e6,
+        grew / STUCK as u64 / 1024,
+        took.as_secs_f64()
+    );
+    assert!(grew < STUCK as u64 * EACH, "{STUCK} stuck clients cost {grew} bytes");
+    crowd.fall_silent();
+    eventually("every heartbeat of the others is acknowledged", SOON, || async {
+        (Seen::get(&crowd.seen.acked) == Seen::get(&crowd.seen.sent)).then_some(())
+    })
+    .await;
+    assert_eq!((Seen::get(&crowd.seen.ended), Seen::get(&crowd.seen.connected)), (0, GOOD as u64));
+    world.finish().await;
+}

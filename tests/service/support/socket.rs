@@ -1,0 +1,92 @@
+//! Sockets as they are, for clients that are light, or behave badly.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::session::{Closed, SUBPROTOCOL, upgrade};
+
+/// A socket whose buffers are small on this side.
+pub type Socket = WebSocketStream<TcpStream>;
+
+/// Upgrades; `Err` says why not. `receive_buffer` is what the client's kernel takes for a client that does not read.
+pub async fn open(address: &str, token: &str, receive_buffer: Option<u32>) -> Result<Socket, Error> {
+    let tcp = TcpSocket::new_v4()?;
+    if let Some(bytes) = receive_buffer {
+        tcp.set_recv_buffer_size(bytes)?;
+    }
+    let tcp = tcp.connect(address.parse::<SocketAddr>().expect("an address")).await?;
+    let authorization = format!("Bearer {token}");
+    let headers = [("authorization", authorization.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
+    let config = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
+    let (socket, _) = client_async_with_config(upgrade(address, "/ws/driver", &headers), tcp, Some(config)).await?;
+    Ok(socket)
+}
+
+/// Five KB of answer to a few bytes: a hundred fixes, each refused by name.
+fn long_answer() -> Message {
+    Message::text(format!("{{\"type\":\"batch\",\"ref\":\"x\",\"fixes\":[7{}]}}", ",7".repeat(99)))
+}
+
+/// A client that sends and does not read.
+pub struct Stuck {
+    socket: Socket,
+}
+
+impl Stuck {
+    /// Connects; its kernel takes about `receive_buffer` bytes that it does not read.
+    pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> Stuck {
+        Stuck { socket: open(address, token, Some(receive_buffer)).await.expect("an upgrade") }
+    }
+
+    /// Asks for 5 KB again and again, until so much was asked for or the service reads no more.
+    pub async fn ask_for(&mut self, bytes: usize) {
+        let asking = async {
+            for _ in 0..bytes / 4500 {
+                if self.socket.send(long_answer()).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(1500), asking).await;
+    }
+
+    /// Reads a few bytes and gives `false` when the socket has ended.
+    pub async fn sip(&mut self, bytes: usize) -> bool {
+        let mut buffer = vec![0; bytes];
+        !matches!(self.socket.get_mut().read(&mut buffer).await, Ok(0) | Err(_))
+    }
+
+    /// Reads all that is there, until the end.
+    pub async fn read_to_the_end(&mut self) -> Closed {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Close(frame))) => {
+                    return frame.map_or(Closed::Abruptly, |frame| Closed::With(frame.code.into()));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Closed::Abruptly,
+            }
+        }
+    }
+}
+
+/// Opens a socket at the present address, again after a moment when it is refused.
+pub async fn open_patiently(address: &watch::Receiver<String>, token: &str) -> Socket {
+    let mut limit_ms = 1000;
+    loop {
+        let at = address.borrow().clone();
+        if let Ok(Ok(socket)) = tokio::time::timeout(Duration::from_secs(15), open(&at, token, None)).await {
+            return socket;
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..limit_ms))).await;
+        limit_ms = (limit_ms * 2).min(60_000);
+    }
+}
