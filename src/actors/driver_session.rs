@@ -83,8 +83,11 @@ pub fn upgrade(
         node,
         _guard: guard,
     };
-    session.watchdog.leave_to_session();
-    ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
+    let watchdog = session.watchdog.clone();
+    let builder = ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]);
+    let response = builder.frame_size(MAX_BATCH_BYTES).start()?;
+    watchdog.leave_to_session();
+    Ok(response)
 }
 
 /// The actor of one socket.

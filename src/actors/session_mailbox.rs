@@ -143,7 +143,7 @@ mod tests {
         })
     }
 
-    #[actix_web::rt::test]
+    #[actix_web::test]
     async fn a_session_that_does_not_run_costs_one_message_of_each_kind_however_often_it_is_told() {
         let woken = Arc::new(AtomicUsize::new(0));
         let mailbox = SessionMailbox::new(Sleeper(woken.clone()).start().recipient());
