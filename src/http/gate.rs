@@ -23,7 +23,10 @@ use crate::vendure::signature::{
 };
 
 /// How long a driver who comes may have to wait for others who came before.
-const TURN_PATIENCE: Duration = Duration::from_secs(5);
+const TURN_PATIENCE: Duration = Duration::from_secs(8);
+/// Sessions that may be opening at once, for each connection of PostgreSQL's pool: enough to keep it busy, and few enough
+/// that whoever waits for a connection waits for a fraction of a second.
+const TURNS_A_CONNECTION: usize = 8;
 /// When an address that has too many connections may come back, in seconds.
 const CONNECTION_RETRY_S: u64 = 5;
 
@@ -60,7 +63,7 @@ pub struct Gate {
     auth_failures: KeyedRate<IpAddr>,
     connections: Connections,
     sessions: KeyedRate<DriverId>,
-    /// Sessions that may be opening at once: half of what PostgreSQL's pool holds.
+    /// Sessions that may be opening at once.
     turns: Arc<Semaphore>,
     trusted_proxies: Vec<IpNet>,
     /// `PUBLIC_URL`'s own.
@@ -84,7 +87,7 @@ impl Gate {
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
             connections: Connections::new(limits.connections_per_address),
             sessions: KeyedRate::per_minute(limits.sessions_per_minute),
-            turns: Arc::new(Semaphore::new((config.database.max_connections as usize / 2).max(1))),
+            turns: Arc::new(Semaphore::new(TURNS_A_CONNECTION * config.database.max_connections as usize)),
             trusted_proxies: config.trusted_proxies.clone(),
             own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
@@ -152,7 +155,7 @@ impl Gate {
     }
 
     /// Waits for a turn to open a session, which lasts until it is open: a fleet that comes back at once is let in as fast
-    /// as PostgreSQL bears it, in order, and takes no more than half of it from everybody else.
+    /// as PostgreSQL bears it, in order, and nobody else waits for a connection behind thousands of them.
     pub async fn await_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let turn = tokio::time::timeout(TURN_PATIENCE, self.turns.clone().acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {

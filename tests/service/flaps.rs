@@ -108,8 +108,9 @@ async fn a_thousand_flaps_over_two_nodes_end_with_one_writer_and_never_take_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_that_comes_at_once_is_let_in_in_order_and_leaves_postgresql_to_others() {
-    const FLEET: usize = 1500;
+#[ignore = "minutes: make soak"]
+async fn soak_a_fleet_that_comes_at_once_is_let_in_in_order_and_leaves_postgresql_to_others() {
+    const FLEET: usize = 8000;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 4).start().await;
     let (_, tokens) = world.many_drivers(FLEET, false).await;
     let address = tokio::sync::watch::Sender::new(world.node().address.clone());
