@@ -62,13 +62,21 @@ const MAX_BAD_FRAMES: u32 = 20;
 /// Looked up once: every heartbeat counts itself.
 static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
-/// Turns a request, checked already, into a driver's session. `guard` lives as long as the session does.
+/// What was granted to a session, and is given back when it is dropped.
+pub struct Guards {
+    /// For as long as the session lives.
+    pub permit: Box<dyn std::any::Any>,
+    /// Until it is open.
+    pub turn: Option<Box<dyn std::any::Any>>,
+}
+
+/// Turns a request, checked already, into a driver's session.
 pub fn upgrade(
     request: &HttpRequest,
     payload: web::Payload,
     node: Node,
     identity: DriverIdentity,
-    guard: Box<dyn std::any::Any>,
+    guards: Guards,
 ) -> Result<HttpResponse, Error> {
     let frames_per_second = node.config().limits.frames_per_second;
     let session = DriverSession {
@@ -91,10 +99,13 @@ pub fn upgrade(
         is_ended: false,
         watchdog: request.conn_data::<SessionWatchdog>().cloned().unwrap_or_default(),
         node,
-        _guard: guard,
+        guards,
     };
-    session.watchdog.leave_to_session();
-    ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]).frame_size(MAX_BATCH_BYTES).start()
+    let watchdog = session.watchdog.clone();
+    let builder = ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]);
+    let response = builder.frame_size(MAX_BATCH_BYTES).start()?;
+    watchdog.leave_to_session();
+    Ok(response)
 }
 
 /// The actor of one socket.
@@ -122,7 +133,7 @@ struct DriverSession {
     /// A close frame was sent, and nothing is after it.
     is_ended: bool,
     watchdog: SessionWatchdog,
-    _guard: Box<dyn std::any::Any>,
+    guards: Guards,
 }
 
 type Ctx = WebsocketContext<DriverSession>;
@@ -152,6 +163,7 @@ impl Actor for DriverSession {
 
 impl DriverSession {
     fn opened(&mut self, opened: Result<(SessionEntry, DriverSnapshot), DispatchError>, ctx: &mut Ctx) {
+        self.guards.turn = None;
         match opened {
             Ok((entry, snapshot)) => {
                 tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");

@@ -3,11 +3,15 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client_address;
 use super::limits::{Connections, KeyedRate, address_key};
@@ -18,6 +22,11 @@ use crate::vendure::signature::{
     InboundCredentials, InboundHeaders, SecretError, SharedSecret, SigningSecret, verify_unknown_shop,
 };
 
+/// How long a driver who comes may have to wait for others who came before.
+const TURN_PATIENCE: Duration = Duration::from_secs(8);
+/// Sessions that may be opening at once, for each connection of PostgreSQL's pool: enough to keep it busy, and few enough
+/// that whoever waits for a connection waits for a fraction of a second.
+const TURNS_A_CONNECTION: usize = 8;
 /// When an address that has too many connections may come back, in seconds.
 const CONNECTION_RETRY_S: u64 = 5;
 
@@ -54,6 +63,8 @@ pub struct Gate {
     auth_failures: KeyedRate<IpAddr>,
     connections: Connections,
     sessions: KeyedRate<DriverId>,
+    /// Sessions that may be opening at once.
+    turns: Arc<Semaphore>,
     trusted_proxies: Vec<IpNet>,
     /// `PUBLIC_URL`'s own.
     own_origin: String,
@@ -76,6 +87,7 @@ impl Gate {
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
             connections: Connections::new(limits.connections_per_address),
             sessions: KeyedRate::per_minute(limits.sessions_per_minute),
+            turns: Arc::new(Semaphore::new(TURNS_A_CONNECTION * config.database.max_connections as usize)),
             trusted_proxies: config.trusted_proxies.clone(),
             own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
@@ -142,6 +154,16 @@ impl Gate {
         })
     }
 
+    /// Waits for a turn to open a session, which lasts until it is open: a fleet that comes back at once is let in as fast
+    /// as PostgreSQL bears it, in order, and nobody else waits for a connection behind thousands of them.
+    pub async fn await_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let turn = tokio::time::timeout(TURN_PATIENCE, self.turns.clone().acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            count_limited("turns");
+            Problem::busy()
+        })
+    }
+
     /// Counts a session that a driver opens: each costs transactions, and ends the one before it.
     pub fn admit_session(&self, driver: DriverId) -> Result<(), Problem> {
         self.sessions.count(&driver).map_err(|seconds| {
@@ -188,6 +210,7 @@ pub(super) mod tests {
             auth_failures: KeyedRate::per_minute(1),
             connections: Connections::new(1),
             sessions: KeyedRate::per_minute(1),
+            turns: Arc::new(Semaphore::new(1)),
             trusted_proxies: Vec::new(),
             own_origin: "https://tracker.example".to_owned(),
             allowed_origins: vec!["https://shop.example".to_owned()],
@@ -237,6 +260,15 @@ pub(super) mod tests {
         assert_eq!(gate.admit_connection(&request).unwrap_err().code(), "too_many_connections");
         drop(open);
         assert!(gate.admit_connection(&request).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drivers_come_in_one_after_the_other_and_nobody_waits_for_ever() {
+        let gate = gate();
+        let first = gate.await_turn().await.unwrap();
+        assert_eq!(gate.await_turn().await.unwrap_err().code(), "busy");
+        let (second, ()) = tokio::join!(gate.await_turn(), async { drop(first) });
+        assert!(second.is_ok());
     }
 
     #[test]

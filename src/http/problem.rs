@@ -116,6 +116,14 @@ impl Problem {
         problem
     }
 
+    /// 503 while more drivers come at once than can be let in.
+    pub fn busy() -> Self {
+        let detail = "many drivers are coming at once; come back in a moment";
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        problem.retry_after_s = Some(RETRY_UNAVAILABLE_S);
+        problem
+    }
+
     /// 503 of a node that is starting or going away, for balancers alone: it still takes what comes.
     pub fn not_ready() -> Self {
         let mut problem =

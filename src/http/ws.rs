@@ -9,7 +9,8 @@ use super::auth::find_driver;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::routes::{get, resource, transact};
-use crate::actors::{Node, driver_session};
+use crate::actors::Node;
+use crate::actors::driver_session::{self, Guards};
 use crate::domain::secret_token::SecretToken;
 use crate::protocol::SUBPROTOCOL;
 use crate::store::credentials::{self, DriverIdentity};
@@ -34,9 +35,16 @@ async fn connect(
     }
     // Before the credentials: a ticket that is used up here could not be used again.
     let permit = gate.admit_connection(&request)?;
+    let turn = gate.await_turn().await?;
     let identity = identify(&request, &node, &gate).await?;
     gate.admit_session(identity.driver_id)?;
-    driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, permit)
+    driver_session::upgrade(
+        &request,
+        payload,
+        node.get_ref().clone(),
+        identity,
+        Guards { permit, turn: Some(Box::new(turn)) },
+    )
 }
 
 fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {

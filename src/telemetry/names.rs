@@ -59,7 +59,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "driver_tracker_rate_limited_total",
         &["limit"],
-        "Requests and frames over a limit, by limit: orders, frames, connections, sessions or auth_failures",
+        "Requests and frames over a limit, by limit: orders, frames, connections, sessions, turns or auth_failures",
     ),
     counter(
         "driver_tracker_orders_total",

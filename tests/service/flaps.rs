@@ -106,3 +106,32 @@ async fn a_thousand_flaps_over_two_nodes_end_with_one_writer_and_never_take_the_
     assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: make soak"]
+async fn soak_a_fleet_that_comes_at_once_is_let_in_in_order_and_leaves_postgresql_to_others() {
+    const FLEET: usize = 8000;
+    let world = World::with().set("DATABASE_MAX_CONNECTIONS", 4).start().await;
+    let (_, tokens) = world.many_drivers(FLEET, false).await;
+    let address = tokio::sync::watch::Sender::new(world.node().address.clone());
+    let present = address.subscribe();
+    let began = std::time::Instant::now();
+    let coming = together(tokens.iter().map(|token| socket::open_patiently(&present, token)));
+    let working = async {
+        // Orders are taken all the while.
+        let mut taken = 0;
+        while world.node().metric("driver_tracker_sessions").await < FLEET as f64 {
+            world.order(&Order::new(&format!("while-they-come-{taken}"))).await.expect(202);
+            taken += 1;
+            assert!(began.elapsed() < Duration::from_secs(120), "they do not get in");
+        }
+        taken
+    };
+    let (sockets, taken) = tokio::join!(coming, working);
+    println!("{FLEET} came in within {:.1} s, and {taken} orders were taken meanwhile", began.elapsed().as_secs_f64());
+    assert_eq!(world.node().metric(r#"driver_tracker_sessions_closed_total{code="1011"}"#).await, 0.0);
+    let silent = world.node().log_lines().iter().filter(|line| line.contains("PostgreSQL does not answer")).count();
+    assert_eq!(silent, 0, "the node took its own crowd for an outage of PostgreSQL");
+    drop(sockets);
+    world.finish().await;
+}
