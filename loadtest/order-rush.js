@@ -2,7 +2,7 @@
 // At the end every order is delivered.
 
 import { holdFleet } from './lib/run.js';
-import { fleetScenario, number, shopScenario } from './lib/settings.js';
+import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
 import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, UNDISTURBED, times } from './lib/thresholds.js';
 
@@ -15,7 +15,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', 40),
+      perSecond: number('ORDERS_PER_SECOND', Math.min(40, DRIVERS / 12)),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

@@ -2,7 +2,7 @@
 // `make load` does. No order is refused, no heartbeat stays without its ack, nobody loses the connection.
 
 import { holdFleet } from './lib/run.js';
-import { fleetScenario, number, shopScenario } from './lib/settings.js';
+import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
 import { ORDERS, PROTOCOL, TREND_STATS, UNDISTURBED, times } from './lib/thresholds.js';
 
@@ -14,7 +14,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', 15),
+      perSecond: number('ORDERS_PER_SECOND', Math.min(15, DRIVERS / 30)),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

@@ -3,12 +3,13 @@
 // `make soak` does, one after the other, and checks afterwards that nobody was taken off duty and no order was lost.
 
 import { holdFleet } from './lib/run.js';
-import { fleetScenario, number, shopScenario } from './lib/settings.js';
+import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
 import { ORDERS, PROTOCOL, TREND_STATS, times } from './lib/thresholds.js';
 
-const SECONDS = number('SECONDS', 240);
-const RAMP = SECONDS / 6;
+const SECONDS = number('SECONDS', 360);
+/** No more than a hundred new connections a second: it is the restart that is looked at. */
+const RAMP = Math.max(SECONDS / 6, DRIVERS / 80);
 const LAST = Math.max(15, SECONDS / 8);
 
 export const options = {

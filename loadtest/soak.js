@@ -2,7 +2,7 @@
 // service's memory meanwhile.
 
 import { holdFleet } from './lib/run.js';
-import { fleetScenario, number, shopScenario } from './lib/settings.js';
+import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
 import { postOrder } from './lib/shop.js';
 import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, times } from './lib/thresholds.js';
 
@@ -17,7 +17,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', 15),
+      perSecond: number('ORDERS_PER_SECOND', Math.min(15, DRIVERS / 30)),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

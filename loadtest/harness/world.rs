@@ -19,6 +19,9 @@ use crate::processes::{self, Group, Watched};
 /// How long a node may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// What it may take to end beyond its delay and its grace.
+const END_EXTRA: Duration = Duration::from_secs(30);
+
 /// The servers, shared by the scenarios of a run.
 pub struct Servers {
     pub postgres: PrivatePostgres,
@@ -165,9 +168,11 @@ impl Node {
         if let Some(pid) = child.id() {
             processes::signal(pid, "TERM")?;
         }
-        let status = tokio::time::timeout(Duration::from_secs(90), child.wait()).await;
+        let setting = |name: &str| self.env.get(name).and_then(|ms| ms.parse::<u64>().ok()).unwrap_or_default();
+        let limit = Duration::from_millis(setting("SHUTDOWN_DELAY_MS") + setting("SHUTDOWN_GRACE_MS")) + END_EXTRA;
+        let status = tokio::time::timeout(limit, child.wait()).await;
         watched.set(Group::Service, &self.label, None);
-        Ok(status.with("a node did not end within 90 s")??)
+        Ok(status.with("a node did not end within its delay and grace")??)
     }
 
     /// SIGKILL: every socket is cut at once.

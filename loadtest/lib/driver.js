@@ -129,8 +129,9 @@ export class DriverApp {
     }
     if (this.leaving) return;
     if (!welcomed && !onPurpose && this.comeBackAfterMs === undefined) {
-      // "bad handshake": the service answered, and not by 101.
-      count('upgrades_failed', { reason: failure.indexOf('bad handshake') >= 0 ? 'refused' : 'not reached' });
+      // A close: PostgreSQL was out after the upgrade. "bad handshake": the service answered, and not by 101.
+      const refused = failure.indexOf('bad handshake') >= 0 ? 'refused' : 'not reached';
+      count('upgrades_failed', { reason: code === undefined ? refused : `closed ${code}` });
     }
     if (welcomed && !onPurpose && this.comeBackAfterMs === undefined && !this.world.closesExpected()) {
       count('unexpected_closes', { code: String(code) });
