@@ -48,7 +48,7 @@ BENCH ?=
 
 bench: ## Measure ratios against redis-benchmark, pgbench and Node, and write docs/performance.md
 	@scripts/setup.sh bench
-	cargo bench --locked --bench ratios -- $(or $(BENCH),--write docs/performance.md)
+	ulimit -n "$$(ulimit -Hn)"; cargo bench --locked --bench ratios -- $(or $(BENCH),--write docs/performance.md)
 
 load: ## Load tests with k6 on private servers, and a report (SCENARIOS, DRIVERS, SECONDS_EACH)
 	@scripts/setup.sh load
@@ -62,7 +62,7 @@ soak: ## What takes long: the scenarios soak and rolling-restart, and the tests 
 	@scripts/setup.sh load
 	@scripts/setup.sh test
 	@scripts/load.sh soak rolling-restart
-	cargo test --locked --release --test service -- --ignored soak --test-threads=1
+	ulimit -n "$$(ulimit -Hn)"; cargo test --locked --release --test service -- --ignored soak --test-threads=1
 
-setup: ## Install what is missing (PostgreSQL, Redis, PgBouncer; none is started)
+setup: ## Install what the tests miss (PostgreSQL, Redis, PgBouncer; none is started)
 	@scripts/setup.sh test
