@@ -1,7 +1,7 @@
 //! `PresenceWriter`: heartbeats on their way to Redis, in batches, and every few seconds to PostgreSQL.
 //!
 //! One latest-wins slot a driver, so that overload costs positions and never memory. A batch goes out when the one before it
-//! is back, and not sooner than [`LINGER`] after that one went: many small batches cost Redis and this node several times
+//! is back, and not sooner than 5 ms after that one went: many small batches cost Redis and this node several times
 //! what a few large ones do. A heartbeat is acknowledged after it is stored: in Redis, or in PostgreSQL while Redis is out.
 //! A driver who (re)joins is in PostgreSQL before they are in GEO, so that a claim finds them fresh.
 //!
