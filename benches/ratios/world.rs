@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use driver_tracker::dev::servers::usage;
 use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis};
 use sqlx::{Connection, PgConnection};
-
-use crate::process;
 
 /// Signs the webhooks of a run.
 pub const WEBHOOK_SECRET: &str = "whsec_YmVuY2htYXJrLWJlbmNobWFyay1iZW5jaG1hcms=";
@@ -114,7 +113,7 @@ impl Service {
     }
 
     pub fn cpu(&self) -> Duration {
-        process::cpu(self.pid())
+        usage::cpu(self.pid()).expect("the service runs")
     }
 }
 
