@@ -15,13 +15,13 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::actors::assignment_coordinator::Coordinators;
 use crate::actors::command_courier::CourierHandle;
+use crate::actors::connection_watchdog::Watched;
 use crate::actors::node::{Handles, Node, Phase};
 use crate::actors::outbox_relay::{Destination, RelayHandle};
 use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
-use crate::actors::session_watchdog::Watched;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::track_writer::TrackWriterHandle;
 use crate::actors::waiting_sweep::WaitingSweep;

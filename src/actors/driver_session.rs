@@ -8,7 +8,7 @@
 //! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
 //!
 //! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
-//! does not read. While the socket takes nothing this actor does not run at all; then [`SessionWatchdog`] ends it.
+//! does not read. While the socket takes nothing this actor does not run at all; then [`ConnectionWatchdog`] ends it.
 
 mod told;
 
@@ -24,6 +24,7 @@ use metrics::Counter;
 use serde_json::Value;
 
 use super::Node;
+use super::connection_watchdog::ConnectionWatchdog;
 use super::driver_desk::{Carried, DriverDesk, Tally, refuse, refused_fix};
 use super::fragments::{Fragments, Piece};
 use super::frame_budget::{FrameBudget, Spend};
@@ -33,7 +34,6 @@ use super::session_directory::SessionEntry;
 use super::session_mailbox::SessionMailbox;
 use super::session_opening::open;
 use super::session_pace::SessionPace;
-use super::session_watchdog::SessionWatchdog;
 use crate::dispatch::DispatchError;
 use crate::dispatch::session::DriverSnapshot;
 use crate::domain::driver::Attention;
@@ -97,7 +97,7 @@ pub fn upgrade(
         outgoing: Outgoing::default(),
         checks: 0,
         is_ended: false,
-        watchdog: request.conn_data::<SessionWatchdog>().cloned().unwrap_or_default(),
+        watchdog: request.conn_data::<ConnectionWatchdog>().cloned().unwrap_or_default(),
         node,
         guards,
     };
@@ -132,7 +132,7 @@ struct DriverSession {
     checks: u32,
     /// A close frame was sent, and nothing is after it.
     is_ended: bool,
-    watchdog: SessionWatchdog,
+    watchdog: ConnectionWatchdog,
     guards: Guards,
 }
 

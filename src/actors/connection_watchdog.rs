@@ -1,4 +1,4 @@
-//! `SessionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes.
+//! `ConnectionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes.
 //!
 //! A session's actor runs only while its socket takes what it writes: a peer that stops reading stops its timers as well
 //! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
@@ -34,7 +34,7 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// What a connection's watchdog is told, and what it tells; cheap to clone.
 #[derive(Clone, Default)]
-pub struct SessionWatchdog {
+pub struct ConnectionWatchdog {
     told: Arc<Told>,
 }
 
@@ -50,7 +50,7 @@ struct Told {
 /// A request that has no response yet; until dropped.
 pub struct InHand(Arc<Told>);
 
-impl SessionWatchdog {
+impl ConnectionWatchdog {
     /// A request has come in whole; it is in hand until what is given is dropped.
     pub fn request(&self) -> InHand {
         self.told.in_hand.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +87,7 @@ struct Blocked {
 /// A socket with its watchdog.
 pub struct Watched {
     socket: TcpStream,
-    watchdog: SessionWatchdog,
+    watchdog: ConnectionWatchdog,
     blocked: Option<Blocked>,
     idle: Option<Pin<Box<Sleep>>>,
 }
@@ -100,11 +100,11 @@ impl Watched {
         let _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_send_buffer_size(SEND_BUFFER);
-        Self { socket, watchdog: SessionWatchdog::default(), blocked: None, idle: None }
+        Self { socket, watchdog: ConnectionWatchdog::default(), blocked: None, idle: None }
     }
 
     /// What tells the watchdog of requests and sessions.
-    pub fn watchdog(&self) -> SessionWatchdog {
+    pub fn watchdog(&self) -> ConnectionWatchdog {
         self.watchdog.clone()
     }
 
