@@ -1,4 +1,5 @@
-//! `ConnectionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes.
+//! `ConnectionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes; and one
+//! on which nothing comes to an end.
 //!
 //! A session's actor runs only while its socket takes what it writes: a peer that stops reading stops its timers as well
 //! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
@@ -23,8 +24,9 @@ use tokio::time::{Sleep, sleep};
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A peer that takes so many bytes within that time is slow, and not stuck.
 const ENOUGH: usize = 16 * 1024;
-/// How long a connection may be open between requests. The server's own limits (5 s without a byte, 10 s for the first head)
-/// do not cover the head of a second request that never ends.
+/// How long a connection may be open with no request in hand and nothing sent: from the last byte of a response to the end of
+/// the next head. The server's own limits (5 s without a byte, 10 s for the first head) do not cover the head of a second
+/// request that never ends.
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -128,6 +130,8 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
+                // A response goes out, be it that of a request which was answered at once, or a long one.
+                self.idle = None;
                 let taken = self.blocked.as_ref().map_or(0, |blocked| blocked.taken) + bytes;
                 if bytes >= offered || taken >= ENOUGH {
                     self.blocked = None;
@@ -179,7 +183,7 @@ impl AsyncWrite for Watched {
         this.judge_write(cx, written, bytes.len())
     }
 
-    /// The server flushes after every response, even with nothing left to write: from there the wait for the next begins.
+    /// The server flushes after whatever it wrote: from there the wait for the next request begins.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.judge_silence(cx)?;
@@ -195,6 +199,8 @@ impl AsyncWrite for Watched {
 /// at once, long before the kernel's own timeout.
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -212,6 +218,16 @@ mod tests {
     /// Reads for longer than a connection may be silent; `None` when that is borne.
     async fn read_on(socket: &mut Watched) -> Option<io::Result<u8>> {
         tokio::time::timeout(REQUEST_WITHIN * 3, socket.read_u8()).await.ok()
+    }
+
+    /// Answers each byte at once, so that nobody ever sees it in hand.
+    async fn answer_for_ever(socket: &mut Watched) -> io::Result<Infallible> {
+        loop {
+            socket.read_u8().await?;
+            drop(socket.watchdog().request());
+            socket.write_all(b"!").await?;
+            socket.flush().await?;
+        }
     }
 
     async fn write_for_ever(socket: &mut Watched) -> io::Error {
@@ -280,6 +296,27 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= REQUEST_WITHIN && began.elapsed() < REQUEST_WITHIN * 2);
         assert!(!socket.watchdog().has_bitten(), "it was not because the peer took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_responses_go_out_lives_whether_short_ones_or_one_that_is_long() {
+        /// Bytes that the peer takes back, in all.
+        const ANSWERS: usize = 20;
+        let (mut socket, mut peer) = pair().await;
+        pause();
+        let asking = async {
+            for _ in 0..ANSWERS {
+                peer.write_all(b"?").await?;
+                sleep(REQUEST_WITHIN / 5).await;
+            }
+            peer.read_exact(&mut [0; ANSWERS]).await
+        };
+        tokio::select! { asked = asking => assert!(asked.is_ok(), "{asked:?}"), ended = answer_for_ever(&mut socket) => panic!("{ended:?}") }
+        for _ in 0..ANSWERS {
+            assert!(tokio::time::timeout(REQUEST_WITHIN / 5, socket.read_u8()).await.is_err(), "cut off in a response");
+            socket.write_all(b"more").await.unwrap();
+        }
+        assert!(read_on(&mut socket).await.is_some_and(|read| read.is_err()), "left open after it");
     }
 
     #[tokio::test]

@@ -58,6 +58,20 @@ async fn a_client_that_holds_a_request_back_is_gone_in_bounded_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_requests_are_answered_at_once_may_carry_them_for_ever() {
+    let world = World::start().await;
+    let mut socket = TcpStream::connect(&world.node().address).await.unwrap();
+    for n in 0..9 {
+        socket.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = socket.read(&mut answer).await.unwrap_or_else(|error| panic!("request {n}: {error}"));
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "request {n}");
+        world::let_time_pass("a pause that is shorter than the server's keep-alive", Duration::from_secs(3)).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_who_opens_sessions_without_end_is_put_off_and_others_are_not() {
     let world = World::with().set("SESSIONS_PER_MINUTE", 5).start().await;
     let (_, token) = world.new_driver().await;
