@@ -19,9 +19,9 @@ use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long a peer may leave waiting what was written to it. With the time that the server needs to notice, and that of a
-/// kernel which still took some, a client that stops reading is gone within 15 s.
-const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer may leave waiting what was written to it: not less, since a phone may have no network for a while. The
+/// kernel is told the same, and acts at its next probe of a window that stays closed, or when nothing answers any more.
+const TAKE_WITHIN: Duration = Duration::from_secs(15);
 /// A peer that takes so many bytes within that time is slow, and not stuck.
 const ENOUGH: usize = 16 * 1024;
 /// How long a connection may be open with no request in hand and nothing sent: from the last byte of a response to the end of
@@ -30,9 +30,6 @@ const ENOUGH: usize = 16 * 1024;
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
 const SEND_BUFFER: usize = 64 * 1024;
-/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window. It also finds
-/// peers that are gone, in the middle of what was sent to them.
-const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// What a connection's watchdog is told, and what it tells; cheap to clone.
 #[derive(Clone, Default)]
@@ -99,7 +96,7 @@ impl Watched {
     pub fn new(socket: TcpStream) -> Self {
         let options = socket2::SockRef::from(&socket);
         // Each of these only makes an end come sooner: a kernel that refuses one is served all the same.
-        let _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        let _ = options.set_tcp_user_timeout(Some(TAKE_WITHIN));
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_send_buffer_size(SEND_BUFFER);
         Self { socket, watchdog: ConnectionWatchdog::default(), blocked: None, idle: None }
@@ -195,8 +192,8 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that ten seconds pass
-/// at once, long before the kernel's own timeout.
+/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that fifteen seconds
+/// pass at once, long before the kernel's own timeout.
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
