@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::proxy::{Passage, Proxy};
@@ -118,5 +118,25 @@ async fn a_command_is_repeated_with_one_message_id_until_it_is_acknowledged() {
     let before = driver.session.waiting("assignment").len();
     world::let_time_pass("repeats come every five seconds", Duration::from_millis(5_500)).await;
     assert_eq!(driver.session.waiting("assignment").len(), before);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_nobody_acknowledges_is_repeated_every_five_seconds_however_old_it_is() {
+    /// Twice as long would be every other time; a busy machine needs some of it.
+    const AT_MOST: Duration = Duration::from_secs(8);
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    driver.session.acknowledge_commands(false);
+    let id = world.order(&Order::new("old")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+    driver.assignment(&id).await;
+    // From now on only the look at all sessions brings it.
+    let aged = "UPDATE driver_commands SET created_at = created_at - interval '1 hour'";
+    assert_eq!(sqlx::query(aged).execute(&world.pool).await.unwrap().rows_affected(), 1);
+    let fits = |frame: &Value| frame["type"] == "assignment";
+    driver.session.take_where("the first repeat", AT_MOST * 2, fits).await;
+    for _ in 0..4 {
+        driver.session.take_where("the next repeat", AT_MOST, fits).await;
+    }
     world.finish().await;
 }
