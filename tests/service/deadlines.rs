@@ -137,3 +137,33 @@ async fn soak_a_socket_from_which_nothing_comes_is_closed_after_a_minute_and_one
     assert_eq!(idle.ended(), None);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_nothing_that_could_be_credentials_is_refused_at_once_and_takes_no_turn_from_a_driver() {
+    /// More than may be opening at once, with two connections.
+    const COMING: usize = 20;
+    let world = World::with().set("DATABASE_MAX_CONNECTIONS", 2).start().await;
+    let (_, tokens) = world.many_drivers(COMING, false).await;
+    let address = world.node().address.clone();
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE driver_tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let coming: Vec<_> = tokens
+        .into_iter()
+        .map(|token| {
+            let address = address.clone();
+            tokio::spawn(async move { Session::try_connect(&address, &token).await.is_ok() })
+        })
+        .collect();
+    world::let_time_pass("all turns are taken", Duration::from_millis(500)).await;
+    let (foreign, guess) = (("origin", "https://elsewhere.example"), ("authorization", "Bearer guess"));
+    for (path, headers, status) in
+        [("/ws/driver", &[][..], 401), ("/ws/driver", &[guess], 401), ("/ws/driver?ticket=guess", &[foreign], 403)]
+    {
+        let refused = Session::open(upgrade(&address, path, headers)).await;
+        assert_eq!(refused.err(), Some(status), "{path} {headers:?}");
+    }
+    assert!(coming.iter().all(|task| !task.is_finished()), "it waited for a turn");
+    lock.rollback().await.unwrap();
+    together(coming).await;
+    world.finish().await;
+}
