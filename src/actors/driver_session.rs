@@ -66,8 +66,8 @@ static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("drive
 pub struct Guards {
     /// For as long as the session lives.
     pub permit: Box<dyn std::any::Any>,
-    /// Until it is open.
-    pub turn: Option<Box<dyn std::any::Any>>,
+    /// Until it is open, and in the node's directory.
+    pub until_open: Option<Box<dyn std::any::Any>>,
 }
 
 /// Turns a request, checked already, into a driver's session.
@@ -163,7 +163,7 @@ impl Actor for DriverSession {
 
 impl DriverSession {
     fn opened(&mut self, opened: Result<(SessionEntry, DriverSnapshot), DispatchError>, ctx: &mut Ctx) {
-        self.guards.turn = None;
+        self.guards.until_open = None;
         match opened {
             Ok((entry, snapshot)) => {
                 tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");

@@ -157,7 +157,7 @@ impl Node {
 
     /// Moves on to the next phase; never back.
     pub fn enter(&self, phase: Phase) {
-        self.inner.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        self.inner.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
     /// Whether load balancers should send work here.
@@ -167,7 +167,7 @@ impl Node {
 
     /// Whether new work is refused because the node is going away.
     pub fn is_draining(&self) -> bool {
-        self.inner.phase.load(Ordering::Relaxed) >= Phase::Draining as u8
+        self.inner.phase.load(Ordering::SeqCst) >= Phase::Draining as u8
     }
 
     /// Turns true when background work must end.

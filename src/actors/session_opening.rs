@@ -19,7 +19,6 @@ pub async fn open(
     id: SessionId,
     mailbox: SessionMailbox,
 ) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
-    let _opening = node.sessions().opening();
     let node_id = node.config().node_id.clone();
     let (session_epoch, effects) = node
         .perform_quietly(move |unit| Box::pin(async move { session::open(unit, &identity, id, &node_id).await }))

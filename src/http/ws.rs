@@ -30,17 +30,22 @@ async fn connect(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, Error> {
     check_upgrade(&request)?;
-    if node.is_draining() {
-        return Err(Problem::draining().into());
-    }
+    // First: from here on a drain waits for the session, or this sees the drain.
+    let opening = node.sessions().opening();
+    check_draining(&node)?;
     let permit = gate.admit_connection(&request)?;
     let shown = Shown::by(&request, &gate)?;
     // Before a ticket is used up, since it could not be used again; and what looks it up must not crowd out the others.
     let turn = gate.await_turn().await?;
+    check_draining(&node)?;
     let identity = shown.identify(&node).await?.ok_or_else(|| gate.refuse(&request, Refused::Driver))?;
     gate.admit_session(identity.driver_id)?;
-    let guards = Guards { permit, turn: Some(Box::new(turn)) };
+    let guards = Guards { permit, until_open: Some(Box::new((turn, opening))) };
     driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, guards)
+}
+
+fn check_draining(node: &Node) -> Result<(), Problem> {
+    if node.is_draining() { Err(Problem::draining()) } else { Ok(()) }
 }
 
 fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
