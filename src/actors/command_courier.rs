@@ -28,10 +28,10 @@ const POLL_EVERY: Duration = Duration::from_millis(1000);
 const FULL_EVERY: u32 = 5;
 /// What counts as lately, in seconds: longer than a transaction may take, and two polls.
 const LATELY_S: f64 = 8.0;
-/// Commands in one poll.
-const PAGE: i64 = 5000;
-/// Commands of one driver.
-const DRIVER_PAGE: i64 = 100;
+/// Sessions that are looked at in one piece.
+const PAGE: usize = 1000;
+/// Commands of one driver in one look, the newest: who never acknowledges anything must not miss the next order.
+const DRIVER_PAGE: i64 = 32;
 /// Wake-ups that may wait.
 const MAILBOX: usize = 1024;
 
@@ -134,11 +134,9 @@ impl Handler<Deliver> for CommandCourier {
             if node.sessions().get(driver).is_none() {
                 return;
             }
-            let found = node
-                .database()
-                .transact(move |conn| Box::pin(async move { commands::unacked(conn, &[driver], DRIVER_PAGE).await }))
-                .await;
-            hand_over(&node, found);
+            if let Err(error) = bring_commands(&node, vec![driver]).await {
+                tracing::debug!(error = %error, "commands were not read; the next poll will");
+            }
         })
     }
 }
@@ -169,16 +167,10 @@ async fn poll(node: &Node, full: bool) -> Result<(), StoreError> {
         let recent = node.database().transact(|conn| Box::pin(async move { sessions::recent(conn, LATELY_S).await }));
         recent.await?.into_iter().filter_map(|driver| Some(sessions.get(driver)?.live())).collect()
     };
-    if live.is_empty() {
-        return Ok(());
+    for live in live.chunks(PAGE) {
+        tell_news(node, live.to_vec()).await?;
+        bring_commands(node, live.iter().map(|session| session.driver_id).collect()).await?;
     }
-    let drivers: Vec<DriverId> = live.iter().map(|session| session.driver_id).collect();
-    tell_news(node, live).await?;
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { commands::unacked(conn, &drivers, PAGE).await }))
-        .await;
-    hand_over(node, found);
     Ok(())
 }
 
@@ -193,11 +185,11 @@ async fn tell_news(node: &Node, live: Vec<sessions::LiveSession>) -> Result<(), 
 }
 
 /// Commands come ordered by message, so each driver's stay in order.
-fn hand_over(node: &Node, found: Result<Vec<Command>, StoreError>) {
-    let found = match found {
-        Ok(found) => found,
-        Err(error) => return tracing::debug!(error = %error, "commands were not read; the next poll will"),
-    };
+async fn bring_commands(node: &Node, drivers: Vec<DriverId>) -> Result<(), StoreError> {
+    let read = node
+        .database()
+        .transact(move |conn| Box::pin(async move { commands::unacked(conn, &drivers, DRIVER_PAGE).await }));
+    let found = read.await?;
     let mut by_driver: std::collections::HashMap<DriverId, Vec<Command>> = Default::default();
     for command in found {
         by_driver.entry(command.driver_id).or_default().push(command);
@@ -207,4 +199,5 @@ fn hand_over(node: &Node, found: Result<Vec<Command>, StoreError>) {
             entry.tell(ToSession::Commands(commands));
         }
     }
+    Ok(())
 }

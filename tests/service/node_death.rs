@@ -140,3 +140,29 @@ async fn a_command_that_nobody_acknowledges_is_repeated_every_five_seconds_howev
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_with_thousands_of_commands_that_were_never_acknowledged_holds_nobodys_back_nor_their_own() {
+    let world = World::start().await;
+    let hoarder = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let id = world.order(&Order::new("called-off")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+    hoarder.assignment(&id).await;
+    world.admin().post(&format!("/api/v1/deliveries/{id}/cancel"), &json!({"reason": "x"})).await.expect(200);
+    hoarder.session.take("assignment.cancelled").await;
+    hoarder.session.acknowledge_commands(false);
+    let hoard = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason, created_at)
+        SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, driver_id, kind, delivery_id, assignment_id,
+               reason, created_at - interval '1 hour'
+        FROM driver_commands, generate_series(1, 6000) AS n WHERE kind = 'assignment.cancelled'";
+    assert_eq!(sqlx::query(hoard).execute(&world.pool).await.unwrap().rows_affected(), 6000);
+    let other = world.on_duty(RESTAURANT.offset(200.0, 0.0)).await;
+    other.session.acknowledge_commands(false);
+    for (name, driver) in [("near", &hoarder), ("far", &other)] {
+        let id = world.order(&Order::new(name)).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+        driver.assignment(&id).await;
+        let aged = "UPDATE driver_commands SET created_at = created_at - interval '1 hour' WHERE kind = 'assignment'";
+        sqlx::query(aged).execute(&world.pool).await.unwrap();
+        driver.assignment(&id).await;
+    }
+    world.finish().await;
+}
