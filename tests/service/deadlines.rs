@@ -111,7 +111,7 @@ async fn an_address_has_so_many_sockets_and_no_more_until_one_ends() {
     world.finish().await;
 }
 
-/// Waits a minute, as the contract does.
+/// Waits a minute, as the service does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make soak"]
 async fn soak_a_socket_from_which_nothing_comes_is_closed_after_a_minute_and_one_that_only_pongs_is_not() {
