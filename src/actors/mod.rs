@@ -28,5 +28,6 @@ mod session_pace;
 pub mod silence_judge;
 pub mod track_writer;
 pub mod waiting_sweep;
+pub mod wake;
 
 pub use node::Node;
