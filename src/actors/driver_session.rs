@@ -163,7 +163,7 @@ impl DriverSession {
                 if !snapshot.deliveries.is_empty()
                     && let Some(actors) = self.node.actors()
                 {
-                    actors.courier.deliver(self.identity.driver_id);
+                    actors.courier.look(self.identity.driver_id);
                 }
             }
             Err(error) => {

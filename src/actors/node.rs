@@ -227,7 +227,7 @@ impl Node {
         let news: HashSet<DriverId> = effects.sessions.iter().copied().chain(changed).collect();
         let commands: HashSet<DriverId> = effects.commands.iter().copied().collect();
         for driver_id in commands {
-            actors.courier.deliver(driver_id);
+            actors.courier.look(driver_id);
             self.hint_elsewhere(Hint::Commands { driver_id });
         }
         for driver_id in news {
