@@ -111,7 +111,8 @@ struct DriverSession {
     fragments: Fragments,
     queue: VecDeque<Frame>,
     working: bool,
-    /// When each unacknowledged command was last sent.
+    /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
+    /// and name it.
     sent: HashMap<MessageId, Instant>,
     outgoing: Outgoing,
     checks: u32,

@@ -75,10 +75,6 @@ impl DriverSession {
                 self.track(told.take_believed());
                 self.send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
             }
-            FrameBody::Ack { message_id } => {
-                self.sent.remove(&message_id);
-                self.enqueue(frame, ctx);
-            }
             _ => self.enqueue(frame, ctx),
         }
     }
