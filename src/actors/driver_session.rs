@@ -132,7 +132,7 @@ impl Actor for DriverSession {
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
         let mailbox = SessionMailbox::new(ctx.address().recipient());
-        let opening = open(self.node.clone(), self.identity, self.id, mailbox);
+        let opening = open(self.node.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
@@ -167,6 +167,7 @@ impl DriverSession {
                     actors.courier.look(self.identity.driver_id);
                 }
             }
+            Err(_) if self.watchdog.has_left() => ctx.stop(),
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
                 self.send(ctx, &refuse(None, &error));
