@@ -157,7 +157,7 @@ impl Node {
 
     /// Moves on to the next phase; never back.
     pub fn enter(&self, phase: Phase) {
-        self.inner.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        self.inner.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
     /// Whether load balancers should send work here.
@@ -167,7 +167,7 @@ impl Node {
 
     /// Whether new work is refused because the node is going away.
     pub fn is_draining(&self) -> bool {
-        self.inner.phase.load(Ordering::Relaxed) >= Phase::Draining as u8
+        self.inner.phase.load(Ordering::SeqCst) >= Phase::Draining as u8
     }
 
     /// Turns true when background work must end.
@@ -227,7 +227,7 @@ impl Node {
         let news: HashSet<DriverId> = effects.sessions.iter().copied().chain(changed).collect();
         let commands: HashSet<DriverId> = effects.commands.iter().copied().collect();
         for driver_id in commands {
-            actors.courier.deliver(driver_id);
+            actors.courier.look(driver_id);
             self.hint_elsewhere(Hint::Commands { driver_id });
         }
         for driver_id in news {

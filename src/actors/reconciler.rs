@@ -6,9 +6,7 @@
 //! out). Rebuild, re-application and comparison read PostgreSQL: one node at a time does them, by a lease that only a node
 //! takes whom Redis answers.
 //!
-//! | message | from | reply | when lost |
-//! |---|---|---|---|
-//! | `Tick` | its own timer | none | the next one |
+//! It takes no messages: its own timer begins what it does, one thing at a time, so that nothing piles up while it waits.
 
 use std::time::{Duration, Instant};
 
@@ -37,10 +35,6 @@ const REAPPLY_LIMIT: i64 = 20_000;
 const SWEEP_LIMIT: usize = 1000;
 /// Between asking PostgreSQL who it is (a promotion changes it).
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 /// The actor.
 pub struct Reconciler {
@@ -76,32 +70,24 @@ impl Actor for Reconciler {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        tick_and_again(ctx);
+        tick_and_again(self, ctx);
     }
 }
 
 /// A tick now, and the next one later, whatever becomes of this one.
-fn tick_and_again(ctx: &mut Context<Reconciler>) {
-    let _ = ctx.address().try_send(Tick);
+fn tick_and_again(this: &mut Reconciler, ctx: &mut Context<Reconciler>) {
+    let (node, mut state) = (this.node.clone(), this.state.clone());
+    let tick = async move {
+        reconcile(&node, &mut state).await;
+        state
+    };
+    ctx.wait(tick.into_actor(this).map(|state, this, _| this.state = state));
     let pause = TICK_EVERY.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
-    ctx.run_later(pause, |_, ctx| tick_and_again(ctx));
+    ctx.run_later(pause, tick_and_again);
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
     last.is_none_or(|at| at.elapsed() >= every)
-}
-
-impl Handler<Tick> for Reconciler {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
-        let (node, mut state) = (self.node.clone(), self.state.clone());
-        let tick = async move {
-            reconcile(&node, &mut state).await;
-            state
-        };
-        AtomicResponse::new(Box::pin(tick.into_actor(self).map(|state, this, _| this.state = state)))
-    }
 }
 
 async fn reconcile(node: &Node, state: &mut State) {

@@ -41,13 +41,21 @@ struct Waiting {
     points: VecDeque<Point>,
 }
 
+/// What came of fixes that were added.
+struct Pushed {
+    /// Old ones that had to go.
+    dropped: usize,
+    /// A batch waits from now on, and did not before: said once, however many more come while PostgreSQL stalls.
+    fills_batch: bool,
+}
+
 impl Waiting {
-    /// Adds fixes; gives how many old ones had to go.
-    fn push(&mut self, points: impl IntoIterator<Item = Point>) -> usize {
+    fn push(&mut self, points: impl IntoIterator<Item = Point>) -> Pushed {
+        let before = self.points.len();
         self.points.extend(points);
-        let too_many = self.points.len().saturating_sub(MAX_WAITING);
-        drop(self.points.drain(..too_many));
-        too_many
+        let dropped = self.points.len().saturating_sub(MAX_WAITING);
+        drop(self.points.drain(..dropped));
+        Pushed { dropped, fills_batch: before < BATCH && self.points.len() >= BATCH }
     }
 
     fn take(&mut self) -> Vec<Point> {
@@ -98,13 +106,9 @@ impl TrackWriterHandle {
 
     /// Takes believed fixes of a driver. PostgreSQL decides which of them belong to a delivery.
     pub fn offer(&self, driver: DriverId, fixes: impl IntoIterator<Item = Fix>) {
-        let (dropped, is_full) = {
-            let mut waiting = lock(&self.waiting);
-            let dropped = waiting.push(fixes.into_iter().map(|fix| (driver, fix)));
-            (dropped, waiting.points.len() >= BATCH)
-        };
-        count_dropped(dropped);
-        if is_full {
+        let pushed = lock(&self.waiting).push(fixes.into_iter().map(|fix| (driver, fix)));
+        count_dropped(pushed.dropped);
+        if pushed.fills_batch {
             let _ = self.writer.addr().try_send(Store);
         }
     }
@@ -249,8 +253,8 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_and_the_oldest_go_first() {
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.push(points(0..MAX_WAITING)), 0);
-        assert_eq!(waiting.push(points(MAX_WAITING..MAX_WAITING + 100)), 100);
+        assert_eq!(waiting.push(points(0..MAX_WAITING)).dropped, 0);
+        assert_eq!(waiting.push(points(MAX_WAITING..MAX_WAITING + 100)).dropped, 100);
         assert_eq!((waiting.points.len(), second(waiting.points.front())), (MAX_WAITING, 100));
         let batch = waiting.take();
         assert_eq!((batch.len(), second(batch.first())), (BATCH, 100));
@@ -260,5 +264,15 @@ mod tests {
         waiting.push(points(0..BATCH - 10));
         assert_eq!(waiting.put_back(batch), BATCH - 10, "newer ones took their place");
         assert_eq!((waiting.points.len(), second(waiting.points.front())), (MAX_WAITING, 100 + BATCH as i64 - 10));
+    }
+
+    #[test]
+    fn a_batch_that_waits_is_said_once() {
+        let mut waiting = Waiting::default();
+        let fills: Vec<bool> =
+            [BATCH - 1, 1, 1, BATCH].map(|count| waiting.push(points(0..count)).fills_batch).to_vec();
+        assert_eq!(fills, [false, true, false, false]);
+        while !waiting.take().is_empty() {}
+        assert!(waiting.push(points(0..BATCH)).fills_batch);
     }
 }

@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod architecture;
 mod cancellations;
+mod commands;
 mod configuration;
 mod deadlines;
 mod doctor;

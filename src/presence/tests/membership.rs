@@ -99,7 +99,7 @@ async fn a_driver_who_was_silent_comes_back_by_a_heartbeat() {
     assert_eq!(presence.join(&[driver]).await.unwrap(), [JoinOutcome::Joined]);
 }
 
-/// Two nodes, heartbeats and joins racing with transitions that arrive in any order and twice (trap 15).
+/// Two nodes, heartbeats and joins racing with transitions that arrive in any order and twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_of_heartbeats_and_shuffled_transitions_leave_no_ghosts() {
     const DRIVERS: usize = 40;
