@@ -28,5 +28,6 @@ pub mod session_watchdog;
 pub mod silence_judge;
 pub mod track_writer;
 pub mod waiting_sweep;
+pub mod wake;
 
 pub use node::Node;
