@@ -33,8 +33,8 @@ pub(super) const LATELY_S: f64 = 60.0;
 const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
-/// Members that one sweep looks at.
-const SWEEP_LIMIT: usize = 1000;
+/// The most members that one sweep looks at: a fleet that falls silent at once is out within a few ticks.
+const SWEEP_LIMIT: usize = 20_000;
 /// Between asking PostgreSQL who it is (a promotion changes it).
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 
