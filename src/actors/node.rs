@@ -76,6 +76,13 @@ pub struct Handles {
     pub courier: CourierHandle,
 }
 
+/// What Redis is told of a driver. Here, since neither store knows the other.
+impl From<&DriverChanged> for StatusChange {
+    fn from(driver: &DriverChanged) -> Self {
+        Self { driver_id: driver.id, status: driver.status, epoch: driver.epoch }
+    }
+}
+
 impl Node {
     /// A node whose actors are not started yet.
     pub fn new(config: Config, database: Database, presence: Presence, addresses: (SocketAddr, SocketAddr)) -> Self {
@@ -242,8 +249,7 @@ impl Node {
         if drivers.is_empty() {
             return true;
         }
-        let changes: Vec<StatusChange> =
-            drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+        let changes: Vec<StatusChange> = drivers.iter().map(StatusChange::from).collect();
         let told = self.inner.presence.transition(&changes).await;
         if let Err(error) = &told {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");

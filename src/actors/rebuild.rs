@@ -9,7 +9,7 @@ use super::lease::Lease;
 use super::reconciler::ReconcileError;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
-use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange};
+use crate::presence::{Heartbeat, PresenceError, RebuildDriver};
 use crate::store::StoreError;
 use crate::store::drivers::{self, RebuildRow};
 
@@ -88,8 +88,5 @@ fn rebuild_driver(row: &RebuildRow) -> RebuildDriver {
         received_at: Utc::now() - TimeDelta::milliseconds(silent_ms.max(0)),
         session_epoch: row.session_epoch.unwrap_or(0),
     });
-    RebuildDriver {
-        change: StatusChange { driver_id: changed.id, status: changed.status, epoch: changed.epoch },
-        online,
-    }
+    RebuildDriver { change: (&changed).into(), online }
 }

@@ -211,8 +211,7 @@ async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileErro
         .database()
         .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
-    let changes: Vec<StatusChange> =
-        changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+    let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
     node.presence().transition(&changes).await?;
     Ok(())
 }
