@@ -138,7 +138,7 @@ async fn reconcile(node: &Node, state: &mut State) {
     }
     if is_due(state.reapplied, REAPPLY_EVERY) {
         match reapply(node, state.reapplied).await {
-            Ok(()) => state.reapplied = Some(Instant::now()),
+            Ok(asked_at) => state.reapplied = Some(asked_at),
             Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
         }
     }
@@ -204,8 +204,10 @@ fn note_lease(state: &mut State, holds: bool) {
     metrics::gauge!("driver_tracker_reconcile_lease_held").set(if holds { 1.0 } else { 0.0 });
 }
 
-/// Applies again, fenced by their epochs, the states that changed since the `last` time.
-async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileError> {
+/// Applies again, fenced by their epochs, the states that changed since PostgreSQL was asked the `last` time; when it was now:
+/// what is committed while Redis is told belongs to the next one.
+async fn reapply(node: &Node, last: Option<Instant>) -> Result<Instant, ReconcileError> {
+    let asked_at = Instant::now();
     let lately_s = last.map_or(LATELY_S, |at| at.elapsed().as_secs_f64() + OVERLAP_S);
     let changed = node
         .database()
@@ -213,5 +215,5 @@ async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileErro
         .await?;
     let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
     node.presence().transition(&changes).await?;
-    Ok(())
+    Ok(asked_at)
 }
