@@ -178,6 +178,8 @@ impl DriverDesk {
             fix: filter.believed(),
             received_at: Utc::now(),
             received: Instant::now(),
+            // What is known was read from PostgreSQL, which hears of positions late.
+            fix_is_newest: false,
             session_epoch,
             first: true,
             ack: None,

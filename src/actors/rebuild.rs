@@ -85,6 +85,7 @@ fn rebuild_driver(row: &RebuildRow) -> RebuildDriver {
     let online = row.silent_ms.map(|silent_ms| Heartbeat {
         driver_id: changed.id,
         fix,
+        fix_is_newest: false,
         received_at: Utc::now() - TimeDelta::milliseconds(silent_ms.max(0)),
         session_epoch: row.session_epoch.unwrap_or(0),
     });

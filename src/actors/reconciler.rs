@@ -118,10 +118,6 @@ async fn reconcile(node: &Node, state: &mut State) {
     }
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
     if let Err(error) = warmth {
-        // Orders look into PostgreSQL now: it must know where everybody is.
-        if let Some(actors) = node.actors() {
-            actors.writer.store_soon();
-        }
         if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {
             give_up_lease(state).await;
         }
