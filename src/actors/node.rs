@@ -13,6 +13,7 @@ use super::command_courier::CourierHandle;
 use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
+use super::refused_fixes::RefusedFixes;
 use super::session_directory::SessionDirectory;
 use super::track_writer::TrackWriterHandle;
 use crate::config::Config;
@@ -42,6 +43,7 @@ struct Inner {
     addresses: (SocketAddr, SocketAddr),
     sessions: SessionDirectory,
     finder: Finder,
+    refused_fixes: RefusedFixes,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -96,6 +98,7 @@ impl Node {
             addresses,
             sessions: SessionDirectory::default(),
             finder,
+            refused_fixes: RefusedFixes::default(),
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
@@ -137,6 +140,11 @@ impl Node {
     /// Who is near.
     pub fn finder(&self) -> &Finder {
         &self.inner.finder
+    }
+
+    /// Fixes that were refused between posts of drivers without a socket.
+    pub(super) fn refused_fixes(&self) -> &RefusedFixes {
+        &self.inner.refused_fixes
     }
 
     /// The actors; `None` before they are started.

@@ -89,3 +89,21 @@ async fn a_heartbeat_without_coordinates_takes_no_newer_place_back_that_came_by_
     assert!((lat().await - there.lat).abs() < 1e-6, "a driver who did not move is moved back");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_fixes_that_agree_override_the_rule_of_jumps_also_by_http_one_a_post() {
+    let world = World::with().set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let (id, token) = world.new_driver().await;
+    let app = world.node().api().keyed(Some(&token));
+    let far = RESTAURANT.offset(50_000.0, 0.0);
+    let post = async |place| {
+        let told = app.post("/api/v1/driver/locations", &json!({"fixes": [heartbeat(0, place)]})).await.expect(200);
+        told["accepted"].as_u64()
+    };
+    assert_eq!(post(RESTAURANT).await, Some(1));
+    let lat = async || world.driver(&id).await["position"]["lat"].as_f64();
+    eventually("a first place", SOON, || async { lat().await }).await;
+    assert_eq!((post(far).await, post(far).await, post(far).await), (Some(0), Some(0), Some(1)));
+    eventually("the driver is there", SOON, || async { ((lat().await? - far.lat).abs() < 1e-6).then_some(()) }).await;
+    world.finish().await;
+}
