@@ -107,7 +107,7 @@ async fn positions_that_postgresql_does_not_take_at_first_are_tried_again_before
     driver.heartbeat().await;
     world.nodes[0].ask_to_stop();
     assert_eq!(driver.session.closed(SOON).await, Closed::With(1012));
-    world::let_time_pass("the flush begins and fails", Duration::from_millis(700)).await;
+    world::let_time_pass("the flush begins and fails", Duration::from_millis(2500)).await;
     block_in_place(|| postgres.start_again()).expect("PostgreSQL");
     assert_eq!(world.nodes[0].ended(Duration::from_secs(20)).await.code(), Some(0));
     let lat: Option<f64> = sqlx::query_scalar("SELECT lat FROM driver_positions").fetch_one(&world.pool).await.unwrap();
