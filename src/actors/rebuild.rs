@@ -37,10 +37,10 @@ pub async fn rebuild(node: &Node, lease: &Lease) -> Result<(), ReconcileError> {
                 None => Ok(Vec::new()),
             }
         };
-        let (told, read, held) = tokio::join!(load(node, &page), reading, lease.hold());
+        let (told, read, renewed) = tokio::join!(load(node, &page), reading, lease.acquire());
         told?;
         // Lost to nobody as long as the token is ours.
-        if let Err(error) = held {
+        if let Err(error) = renewed {
             tracing::debug!(error = %error, "the lease was not renewed during a rebuild");
         }
         loaded += page.len();

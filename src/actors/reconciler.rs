@@ -119,7 +119,7 @@ async fn reconcile(node: &Node, state: &mut State) {
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
     if let Err(error) = warmth {
         if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {
-            give_up_lease(state).await;
+            release_lease(state).await;
         }
         return;
     }
@@ -129,7 +129,7 @@ async fn reconcile(node: &Node, state: &mut State) {
         }
         Err(error) => tracing::debug!(error = %error, "Redis was not swept"),
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return;
     }
     if is_due(state.reapplied, REAPPLY_EVERY) {
@@ -167,16 +167,16 @@ async fn warm(node: &Node, state: &mut State) -> Result<(), ReconcileError> {
     if node.presence().renew_generation().await? {
         return Ok(());
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return Err(ReconcileError::Elsewhere);
     }
     rebuild(node, &state.lease).await
 }
 
-/// Takes or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
-async fn hold_lease(state: &mut State) -> bool {
-    let holds = state.lease.hold().await.unwrap_or_else(|error| {
-        tracing::debug!(error = %error, "the lease was not asked for");
+/// Acquires or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
+async fn acquire_lease(state: &mut State) -> bool {
+    let holds = state.lease.acquire().await.unwrap_or_else(|error| {
+        tracing::debug!(error = %error, "the lease was not acquired");
         false
     });
     if holds && !state.holds_lease {
@@ -188,9 +188,9 @@ async fn hold_lease(state: &mut State) -> bool {
 }
 
 /// Redis does not answer this node: another one may be luckier.
-async fn give_up_lease(state: &mut State) {
+async fn release_lease(state: &mut State) {
     if state.holds_lease {
-        state.lease.leave().await;
+        state.lease.release().await;
     }
     note_lease(state, false);
 }

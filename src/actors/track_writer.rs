@@ -207,7 +207,7 @@ impl Handler<Keep> for TrackWriter {
 
 /// Makes the days to come and forgets those that are over; one node at a time.
 async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
-    if !lease.hold().await? {
+    if !lease.acquire().await? {
         return Ok(());
     }
     if let Err(error) = make_days(node).await {
