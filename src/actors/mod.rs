@@ -20,6 +20,7 @@ mod outgoing;
 pub mod presence_writer;
 mod rebuild;
 pub mod reconciler;
+mod refused_fixes;
 pub mod revive;
 pub mod session_directory;
 pub mod session_mailbox;

@@ -20,6 +20,7 @@ mod frames;
 mod geo_invariant;
 mod healing;
 mod health;
+mod heartbeats;
 mod lifecycle;
 mod metrics_page;
 mod nearest;
