@@ -72,6 +72,7 @@ impl PresenceWriterHandle {
             waiting: shared.clone(),
             joining: Slots::default(),
             unstored: Slots::default(),
+            queued: None,
             next_batch: Instant::now(),
             turn: 0,
             is_writing: false,
@@ -112,6 +113,8 @@ pub struct PresenceWriter {
     joining: Slots,
     /// In Redis; PostgreSQL does not have them yet.
     unstored: Slots,
+    /// Held until the next batch is taken: a thousand heartbeats meanwhile wake nobody.
+    queued: Option<Queued>,
     /// When the next batch may go.
     next_batch: Instant,
     /// Whose turn it is to be written to PostgreSQL.
@@ -150,7 +153,7 @@ impl Handler<Flush> for PresenceWriter {
     type Result = ();
 
     fn handle(&mut self, Flush(queued): Flush, ctx: &mut Self::Context) {
-        drop(queued);
+        self.queued = Some(queued);
         self.write(ctx);
     }
 }
@@ -170,13 +173,22 @@ impl Handler<Settle> for PresenceWriter {
 impl PresenceWriter {
     /// Stores what waits, batch after batch until nothing does.
     fn write(&mut self, ctx: &mut Context<Self>) {
-        if self.is_writing || lock(&self.waiting).is_empty() {
+        if self.is_writing {
             return;
         }
+        if lock(&self.waiting).is_empty() {
+            // Only without it does the next heartbeat wake us; one may have come just before.
+            self.queued = None;
+            if lock(&self.waiting).is_empty() {
+                return;
+            }
+        }
+        let queued = self.queued.take();
         self.is_writing = true;
         let (node, waiting, due) = (self.node.clone(), self.waiting.clone(), self.next_batch);
         let work = async move {
             tokio::time::sleep_until(due.into()).await;
+            drop(queued);
             let (began, slots) = (Instant::now(), lock(&waiting).take());
             (began, storage::write(&node, slots).await)
         };
