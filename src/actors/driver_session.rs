@@ -167,7 +167,7 @@ impl DriverSession {
                     actors.courier.look(self.identity.driver_id);
                 }
             }
-            Err(_) if self.watchdog.has_left() => ctx.stop(),
+            Err(_) if self.watchdog.has_left() => self.end(ctx, 1011, "the client has left"),
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
                 self.send(ctx, &refuse(None, &error));
