@@ -5,12 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use actix::Arbiter;
-use actix_http::HttpService;
-use actix_server::{Server, ServerHandle};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::dev::AppConfig;
-use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_server::ServerHandle;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::actors::assignment_coordinator::Coordinators;
@@ -21,13 +16,13 @@ use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
-use crate::actors::session_watchdog::Watched;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::track_writer::TrackWriterHandle;
 use crate::actors::waiting_sweep::WaitingSweep;
 use crate::config::Config;
 use crate::domain::ids::ShopName;
-use crate::http;
+use crate::http::Gate;
+use crate::listeners;
 use crate::presence::{Presence, PresenceError, PresenceSettings};
 use crate::store::schema::{self, MigrationError, SchemaState};
 use crate::store::{Database, StoreError, shops};
@@ -43,13 +38,6 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks at actors that nobody sends messages to.
 const KEEPERS_EVERY: Duration = Duration::from_secs(2);
-/// How long an HTTP client may take to send the head of a connection's first request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept for another request.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long a client may take to end its side after the last response.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -129,8 +117,8 @@ impl Service {
         let node = Node::new(config, database, presence, (http_addr, metrics_addr));
         let arbiter = Arbiter::new();
         start_actors(&node, destination, &arbiter);
-        let api = serve_api(&node, http_listener)?;
-        let exposition = serve_metrics(metrics, metrics_listener)?;
+        let api = listeners::serve_api(&node, Gate::new(&node)?, http_listener)?;
+        let exposition = listeners::serve_metrics(metrics, metrics_listener)?;
         let servers = vec![api.handle(), exposition.handle()];
         let running = vec![tokio::task::spawn_local(api), tokio::task::spawn_local(exposition)];
         node.enter(Phase::Serving);
@@ -177,17 +165,7 @@ fn remaining(deadline: Instant) -> Duration {
 }
 
 fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, StartError> {
-    let open = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        // A restart must not wait for the connections of the process before it.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(4096)?;
-        Ok(TcpListener::from(socket))
-    };
-    open().map_err(|error| StartError::Listen(address, what, error))
+    listeners::listen(address).map_err(|error| StartError::Listen(address, what, error))
 }
 
 /// Waits for PostgreSQL, migrates if asked to, and refuses a schema that does not fit.
@@ -285,64 +263,6 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
             }
         }
     });
-}
-
-/// What `HttpServer` would make, but that every socket has its watchdog.
-fn serve_api(node: &Node, listener: TcpListener) -> Result<Server, StartError> {
-    let gate = web::Data::new(http::Gate::new(node)?);
-    let grace = node.config().shutdown.grace;
-    let node = node.clone();
-    let builder = Server::build().shutdown_timeout(grace.as_secs().max(1)).disable_signals();
-    let stopping = builder.graceful_shutdown_signal();
-    let server = builder.listen("api", listener, move || {
-        let app = App::new()
-            .wrap(http::layers())
-            .app_data(web::Data::new(node.clone()))
-            .app_data(gate.clone())
-            .configure(http::configure);
-        let app = app.into_factory().map_err(|error| error.error_response());
-        let stopping = stopping.clone();
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let stopping = stopping.clone();
-                async move { stopping.notified().await }
-            })
-            .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(REQUEST_TIMEOUT)
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .on_connect_ext(|socket: &Watched, data| drop(data.insert(socket.watchdog())))
-            .h1(map_config(app, |()| AppConfig::default()));
-        fn_service(|socket: TcpStream| {
-            let peer = socket.peer_addr().ok();
-            std::future::ready(Ok((Watched::new(socket), peer)))
-        })
-        .and_then(http)
-    })?;
-    Ok(server.run())
-}
-
-fn serve_metrics(metrics: Metrics, listener: TcpListener) -> Result<Server, StartError> {
-    let upkeep = metrics.clone();
-    tokio::task::spawn_local(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            upkeep.upkeep();
-        }
-    });
-    let server = HttpServer::new(move || {
-        let metrics = metrics.clone();
-        App::new().route(
-            "/metrics",
-            web::get().to(move || {
-                let text = metrics.render();
-                async move { HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text) }
-            }),
-        )
-    })
-    .workers(1)
-    .disable_signals()
-    .listen(listener)?;
-    Ok(server.run())
 }
 
 /// Tells every socket to come back, spread over `spread`, and waits until they are gone.

@@ -1,6 +1,6 @@
 //! driver-tracker: tracks delivery drivers in real time and gives every shop order to the nearest available one.
 //!
-//! The rooms, and who may know whom: `domain ← store, presence, vendure ← dispatch ← protocol ← actors ← http ← app`; never upward.
+//! The rooms, and who may know whom: `domain ← store, presence, vendure ← dispatch ← protocol ← actors ← http ← listeners ← app`; never upward.
 //! `store`, `presence` and `vendure` never know each other. `dev` is never needed in production.
 
 pub mod domain;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod dev;
 pub mod dispatch;
 pub mod http;
+pub mod listeners;
 pub mod presence;
 pub mod protocol;
 pub mod store;

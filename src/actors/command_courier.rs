@@ -6,10 +6,13 @@
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | `Poll` | its own interval | none | the next interval |
-//! | `Deliver`, `Look` | whoever committed, or a hint from another node | none | the next poll |
+//! | `Bring` | whoever committed, or a hint from another node | none | the next poll |
+//!
+//! Of whom to bring something stands in a set, and one message waits at most: what comes while PostgreSQL stalls does not
+//! pile up, and is brought together.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -17,9 +20,11 @@ use actix::prelude::*;
 use super::Node;
 use super::revive::Revived;
 use super::session_directory::ToSession;
+use super::wake::{Queued, Wake};
 use crate::domain::ids::DriverId;
 use crate::presence::Hint;
 use crate::store::commands::Command;
+use crate::store::sessions::LiveSession;
 use crate::store::{StoreError, commands, sessions};
 
 /// Between polls.
@@ -28,59 +33,65 @@ const POLL_EVERY: Duration = Duration::from_millis(1000);
 const FULL_EVERY: u32 = 5;
 /// What counts as lately, in seconds: longer than a transaction may take, and two polls.
 const LATELY_S: f64 = 8.0;
-/// Commands in one poll.
-const PAGE: i64 = 5000;
-/// Commands of one driver.
-const DRIVER_PAGE: i64 = 100;
-/// Wake-ups that may wait.
-const MAILBOX: usize = 1024;
-
-/// Look at everything.
+/// Sessions that are looked at in one piece.
+const PAGE: usize = 1000;
+/// Commands of one driver in one look, the newest: who never acknowledges anything must not miss the next order.
+const DRIVER_PAGE: i64 = 32;
+/// See what must be told to the drivers who were named.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Poll;
+struct Bring(Queued);
 
-/// Bring this driver's commands.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Deliver(DriverId);
+/// Drivers whose sessions must perhaps be told something.
+#[derive(Clone, Default)]
+struct Named {
+    drivers: Arc<Mutex<HashSet<DriverId>>>,
+    wake: Wake,
+}
 
-/// See whether this driver's session must be told something.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Look(DriverId);
+impl Named {
+    fn add(&self, driver: DriverId, courier: &Addr<CommandCourier>) {
+        self.drivers().insert(driver);
+        self.wake.send(courier, Bring);
+    }
+
+    /// Never held across an await.
+    fn drivers(&self) -> MutexGuard<'_, HashSet<DriverId>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// How the courier is woken.
 #[derive(Clone)]
 pub struct CourierHandle {
     courier: Arc<Revived<CommandCourier>>,
+    named: Named,
 }
 
 impl CourierHandle {
     /// Starts the courier on `arbiter`.
     pub fn start(node: Node, arbiter: &ArbiterHandle) -> Self {
-        let courier = Revived::start("command_courier", arbiter, MAILBOX, move || CommandCourier {
+        let named = Named::default();
+        let shared = named.clone();
+        let courier = Revived::start("command_courier", arbiter, 1, move || CommandCourier {
             node: node.clone(),
+            named: shared.clone(),
             polling: false,
             polls: 0,
         });
-        Self { courier: Arc::new(courier) }
+        Self { courier: Arc::new(courier), named }
     }
 
-    /// Brings a driver's commands now, if their session is here.
-    pub fn deliver(&self, driver: DriverId) {
-        let _ = self.courier.addr().try_send(Deliver(driver));
-    }
-
-    /// Tells a driver's session what it does not know, if it is here.
+    /// Brings a driver's session now what it does not know, if it is here: commands, and what became of the driver.
     pub fn look(&self, driver: DriverId) {
-        let _ = self.courier.addr().try_send(Look(driver));
+        self.named.add(driver, &self.courier.addr());
     }
 }
 
 /// The actor.
 pub struct CommandCourier {
     node: Node,
+    named: Named,
     polling: bool,
     /// Counts polls; every [`FULL_EVERY`]th looks at all sessions.
     polls: u32,
@@ -90,26 +101,21 @@ impl Actor for CommandCourier {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(POLL_EVERY, |_, ctx| drop(ctx.address().try_send(Poll)));
+        ctx.run_interval(POLL_EVERY, |this, ctx| this.poll(ctx));
         let mut hints = self.node.presence().subscribe();
-        let courier = ctx.address();
+        let (named, courier) = (self.named.clone(), ctx.address());
         let listening = async move {
-            while let Some(hint) = hints.recv().await {
-                match hint {
-                    Hint::Commands { driver_id } => drop(courier.try_send(Deliver(driver_id))),
-                    Hint::Session { driver_id } => drop(courier.try_send(Look(driver_id))),
-                }
+            while let Some(Hint::Commands { driver_id } | Hint::Session { driver_id }) = hints.recv().await {
+                named.add(driver_id, &courier);
             }
         };
         ctx.spawn(listening.into_actor(self));
     }
 }
 
-impl Handler<Poll> for CommandCourier {
-    type Result = ();
-
-    /// Not atomic: hints are served while a poll is under way, and polls do not pile up.
-    fn handle(&mut self, _: Poll, ctx: &mut Self::Context) {
+impl CommandCourier {
+    /// Beside what is brought meanwhile; polls do not pile up.
+    fn poll(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.polling, true) {
             return;
         }
@@ -125,37 +131,26 @@ impl Handler<Poll> for CommandCourier {
     }
 }
 
-impl Handler<Deliver> for CommandCourier {
-    type Result = ResponseFuture<()>;
+impl Handler<Bring> for CommandCourier {
+    type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, Deliver(driver): Deliver, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Bring(queued): Bring, _: &mut Self::Context) -> Self::Result {
+        // First: for whoever is named from here on, another message comes.
+        drop(queued);
+        let named = std::mem::take(&mut *self.named.drivers());
         let node = self.node.clone();
-        Box::pin(async move {
-            if node.sessions().get(driver).is_none() {
-                return;
+        let bringing = async move {
+            if let Err(error) = bring(&node, &live(&node, named)).await {
+                tracing::debug!(error = %error, "nothing was brought; the next poll will");
             }
-            let found = node
-                .database()
-                .transact(move |conn| Box::pin(async move { commands::unacked(conn, &[driver], DRIVER_PAGE).await }))
-                .await;
-            hand_over(&node, found);
-        })
+        };
+        AtomicResponse::new(Box::pin(bringing.into_actor(self)))
     }
 }
 
-impl Handler<Look> for CommandCourier {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, Look(driver): Look, _: &mut Self::Context) -> Self::Result {
-        let node = self.node.clone();
-        Box::pin(async move {
-            if let Some(entry) = node.sessions().get(driver)
-                && let Err(error) = tell_news(&node, vec![entry.live()]).await
-            {
-                tracing::debug!(error = %error, "a session was not looked at");
-            }
-        })
-    }
+/// The sessions here of these drivers.
+fn live(node: &Node, drivers: impl IntoIterator<Item = DriverId>) -> Vec<LiveSession> {
+    drivers.into_iter().filter_map(|driver| Some(node.sessions().get(driver)?.live())).collect()
 }
 
 async fn poll(node: &Node, full: bool) -> Result<(), StoreError> {
@@ -163,48 +158,44 @@ async fn poll(node: &Node, full: bool) -> Result<(), StoreError> {
     if sessions.is_empty() {
         return Ok(());
     }
-    let live: Vec<_> = if full {
-        sessions.all().iter().map(|entry| entry.live()).collect()
-    } else {
-        let recent = node.database().transact(|conn| Box::pin(async move { sessions::recent(conn, LATELY_S).await }));
-        recent.await?.into_iter().filter_map(|driver| Some(sessions.get(driver)?.live())).collect()
-    };
-    if live.is_empty() {
-        return Ok(());
+    if full {
+        let all: Vec<LiveSession> = sessions.all().iter().map(|entry| entry.live()).collect();
+        return bring(node, &all).await;
     }
-    let drivers: Vec<DriverId> = live.iter().map(|session| session.driver_id).collect();
-    tell_news(node, live).await?;
-    let found = node
-        .database()
-        .transact(move |conn| Box::pin(async move { commands::unacked(conn, &drivers, PAGE).await }))
-        .await;
-    hand_over(node, found);
-    Ok(())
+    let recent =
+        node.database().transact(|conn| Box::pin(async move { sessions::recent(conn, LATELY_S).await })).await?;
+    bring(node, &live(node, recent)).await
 }
 
-async fn tell_news(node: &Node, live: Vec<sessions::LiveSession>) -> Result<(), StoreError> {
-    let news = node.database().transact(move |conn| Box::pin(async move { sessions::news(conn, &live).await })).await?;
-    for item in news {
-        if let Some(entry) = node.sessions().get(item.driver_id) {
-            entry.tell(ToSession::News(item));
+/// Tells sessions what PostgreSQL holds for them.
+async fn bring(node: &Node, live: &[LiveSession]) -> Result<(), StoreError> {
+    for page in live.chunks(PAGE) {
+        let page = page.to_vec();
+        let read = node.database().transact(move |conn| {
+            Box::pin(async move {
+                let news = sessions::news(conn, &page).await?;
+                let drivers: Vec<DriverId> = page.iter().map(|session| session.driver_id).collect();
+                Ok::<_, StoreError>((news, commands::unacked(conn, &drivers, DRIVER_PAGE).await?))
+            })
+        });
+        let (news, commands) = read.await?;
+        for item in news {
+            tell(node, item.driver_id, ToSession::News(item));
+        }
+        // They come ordered by message, so each driver's stay in order.
+        let mut by_driver: HashMap<DriverId, Vec<Command>> = HashMap::new();
+        for command in commands {
+            by_driver.entry(command.driver_id).or_default().push(command);
+        }
+        for (driver, commands) in by_driver {
+            tell(node, driver, ToSession::Commands(commands));
         }
     }
     Ok(())
 }
 
-/// Commands come ordered by message, so each driver's stay in order.
-fn hand_over(node: &Node, found: Result<Vec<Command>, StoreError>) {
-    let found = match found {
-        Ok(found) => found,
-        Err(error) => return tracing::debug!(error = %error, "commands were not read; the next poll will"),
-    };
-    let mut by_driver: std::collections::HashMap<DriverId, Vec<Command>> = Default::default();
-    for command in found {
-        by_driver.entry(command.driver_id).or_default().push(command);
-    }
-    for (driver, commands) in by_driver {
-        if let Some(entry) = node.sessions().get(driver) {
-            entry.tell(ToSession::Commands(commands));
-        }
+fn tell(node: &Node, driver: DriverId, message: ToSession) {
+    if let Some(entry) = node.sessions().get(driver) {
+        entry.tell(message);
     }
 }

@@ -8,42 +8,35 @@
 //! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
 //!
 //! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
-//! does not read. While the socket takes nothing this actor does not run at all; then [`SessionWatchdog`] ends it.
+//! does not read. While the socket takes nothing this actor does not run at all; then [`ConnectionWatchdog`] ends it.
 
+mod frames;
 mod told;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
 use chrono::Utc;
-use metrics::Counter;
 use serde_json::Value;
 
 use super::Node;
-use super::driver_desk::{Carried, DriverDesk, Tally, refuse, refused_fix};
+use super::connection_watchdog::ConnectionWatchdog;
+use super::driver_desk::{DriverDesk, refuse};
 use super::fragments::{Fragments, Piece};
 use super::frame_budget::{FrameBudget, Spend};
 use super::outgoing::Outgoing;
-use super::presence_writer::Slot;
 use super::session_directory::SessionEntry;
 use super::session_mailbox::SessionMailbox;
 use super::session_opening::open;
 use super::session_pace::SessionPace;
-use super::session_watchdog::SessionWatchdog;
 use crate::dispatch::DispatchError;
 use crate::dispatch::session::DriverSnapshot;
-use crate::domain::driver::Attention;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
-use crate::domain::position::Fix;
-use crate::protocol::inbound::name_of;
-use crate::protocol::{
-    Frame, FrameBody, FrameError, MAX_BATCH_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, close, outbound, parse_frame,
-};
+use crate::protocol::{Frame, MAX_BATCH_BYTES, SUBPROTOCOL, close, outbound};
 use crate::store::credentials::DriverIdentity;
 
 /// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
@@ -54,20 +47,12 @@ const CHECKS_A_PING: u32 = 5;
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Wake-ups that may wait; one is enough.
 const MAILBOX: usize = 2;
-/// Frames that may wait for PostgreSQL.
-const MAX_QUEUED: usize = 32;
-/// Bad frames in a row after which the socket is closed.
-const MAX_BAD_FRAMES: u32 = 20;
-
-/// Looked up once: every heartbeat counts itself.
-static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
-
 /// What was granted to a session, and is given back when it is dropped.
 pub struct Guards {
     /// For as long as the session lives.
     pub permit: Box<dyn std::any::Any>,
-    /// Until it is open.
-    pub turn: Option<Box<dyn std::any::Any>>,
+    /// Until it is open, and in the node's directory.
+    pub until_open: Option<Box<dyn std::any::Any>>,
 }
 
 /// Turns a request, checked already, into a driver's session.
@@ -97,7 +82,7 @@ pub fn upgrade(
         outgoing: Outgoing::default(),
         checks: 0,
         is_ended: false,
-        watchdog: request.conn_data::<SessionWatchdog>().cloned().unwrap_or_default(),
+        watchdog: request.conn_data::<ConnectionWatchdog>().cloned().unwrap_or_default(),
         node,
         guards,
     };
@@ -126,13 +111,14 @@ struct DriverSession {
     fragments: Fragments,
     queue: VecDeque<Frame>,
     working: bool,
-    /// When each unacknowledged command was last sent.
+    /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
+    /// and name it.
     sent: HashMap<MessageId, Instant>,
     outgoing: Outgoing,
     checks: u32,
     /// A close frame was sent, and nothing is after it.
     is_ended: bool,
-    watchdog: SessionWatchdog,
+    watchdog: ConnectionWatchdog,
     guards: Guards,
 }
 
@@ -146,7 +132,7 @@ impl Actor for DriverSession {
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
         let mailbox = SessionMailbox::new(ctx.address().recipient());
-        let opening = open(self.node.clone(), self.identity, self.id, mailbox);
+        let opening = open(self.node.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
@@ -163,7 +149,7 @@ impl Actor for DriverSession {
 
 impl DriverSession {
     fn opened(&mut self, opened: Result<(SessionEntry, DriverSnapshot), DispatchError>, ctx: &mut Ctx) {
-        self.guards.turn = None;
+        self.guards.until_open = None;
         match opened {
             Ok((entry, snapshot)) => {
                 tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");
@@ -178,9 +164,10 @@ impl DriverSession {
                 if !snapshot.deliveries.is_empty()
                     && let Some(actors) = self.node.actors()
                 {
-                    actors.courier.deliver(self.identity.driver_id);
+                    actors.courier.look(self.identity.driver_id);
                 }
             }
+            Err(_) if self.watchdog.has_left() => self.end(ctx, 1011, "the client has left"),
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
                 self.send(ctx, &refuse(None, &error));
@@ -207,138 +194,6 @@ impl DriverSession {
 
     fn session_epoch(&self) -> i64 {
         self.entry.as_ref().map_or(0, |entry| entry.session_epoch)
-    }
-
-    fn text(&mut self, text: &str, ctx: &mut Ctx) {
-        if text.len() > MAX_FRAME_BYTES && !is_batch(text) {
-            return self.end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
-        }
-        match self.budget.spend() {
-            Spend::Fine => {}
-            Spend::Over => {
-                let message = "too many frames a second".to_owned();
-                let (reference, seq) = name_of(text);
-                let error = FrameError { reference, seq, code: "rate_limited", message };
-                return self.send(ctx, &outbound::error(&error, Utc::now()));
-            }
-            Spend::Flood => return self.end(ctx, close::POLICY, "too many frames"),
-        }
-        match parse_frame(text, Utc::now(), &self.node.config().heartbeat.fix_rules) {
-            Ok(frame) => {
-                self.bad_frames = 0;
-                self.frame(frame, ctx);
-            }
-            Err(error) => self.bad_frame(&error, ctx),
-        }
-    }
-
-    fn bad_frame(&mut self, error: &FrameError, ctx: &mut Ctx) {
-        metrics::counter!("driver_tracker_frames_refused_total", "code" => error.code).increment(1);
-        self.bad_frames += 1;
-        self.send(ctx, &outbound::error(error, Utc::now()));
-        if self.bad_frames >= MAX_BAD_FRAMES {
-            self.end(ctx, close::POLICY, "20 bad frames in a row");
-        }
-    }
-
-    fn frame(&mut self, frame: Frame, ctx: &mut Ctx) {
-        match frame.body {
-            FrameBody::Heartbeat { seq, fix } => {
-                match fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix).map(|()| fix))) {
-                    Some(Err(refusal)) => self.send(ctx, &refused_fix(frame.reference.as_deref(), Some(seq), &refusal)),
-                    Some(Ok(fix)) if self.is_followed() => self.track([fix]),
-                    Some(Ok(_)) | None => {}
-                }
-                self.alive(Some(seq));
-            }
-            FrameBody::Batch { fixes } => {
-                let mut told = Tally::of(fixes, &mut self.filter);
-                self.alive(None);
-                // They may be of an order that is over by now.
-                self.track(told.take_believed());
-                self.send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
-            }
-            FrameBody::Ack { message_id } => {
-                self.sent.remove(&message_id);
-                self.enqueue(frame, ctx);
-            }
-            _ => self.enqueue(frame, ctx),
-        }
-    }
-
-    /// The driver is alive, where the newest believed fix says.
-    fn alive(&mut self, seq: Option<i64>) {
-        HEARTBEATS.increment(1);
-        let slot = Slot {
-            fix: self.filter.believed(),
-            received_at: Utc::now(),
-            received: Instant::now(),
-            session_epoch: self.session_epoch(),
-            first: std::mem::take(&mut self.first_heartbeat),
-            ack: self.entry.as_ref().map(|entry| entry.mailbox.clone()).zip(seq),
-        };
-        if let Some(actors) = self.node.actors() {
-            actors.writer.offer(self.identity.driver_id, slot);
-        }
-    }
-
-    /// Whether the driver has a delivery in hand, as far as this session knows.
-    fn is_followed(&self) -> bool {
-        self.pace.is_some_and(|pace| pace.attention() == Attention::Busy)
-    }
-
-    /// Offers believed fixes to the track.
-    fn track(&self, fixes: impl IntoIterator<Item = Fix>) {
-        if let Some(actors) = self.node.actors() {
-            actors.tracks.offer(self.identity.driver_id, fixes);
-        }
-    }
-
-    fn enqueue(&mut self, frame: Frame, ctx: &mut Ctx) {
-        if self.queue.len() >= MAX_QUEUED {
-            let message = "too many frames are waiting".to_owned();
-            let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
-            return self.send(ctx, &outbound::error(&error, Utc::now()));
-        }
-        self.queue.push_back(frame);
-        self.work(ctx);
-    }
-
-    /// Carries out the next frame that waits, one at a time.
-    fn work(&mut self, ctx: &mut Ctx) {
-        if self.working {
-            return;
-        }
-        let Some(frame) = self.queue.pop_front() else { return };
-        self.working = true;
-        let (desk, identity, epoch) = (self.desk.clone(), self.identity, self.session_epoch());
-        let (reference, silent) = (frame.reference.clone(), is_silent(&frame));
-        let carrying = async move { desk.carry_out(&identity, Some(epoch), frame).await };
-        ctx.spawn(carrying.into_actor(self).map(move |answer, this, ctx| {
-            this.working = false;
-            this.answered(answer, reference, silent, ctx);
-            this.work(ctx);
-        }));
-    }
-
-    fn answered(
-        &mut self,
-        answer: Result<Carried, DispatchError>,
-        reference: Option<String>,
-        silent: bool,
-        ctx: &mut Ctx,
-    ) {
-        match answer {
-            Ok(_) if silent => {}
-            Ok(carried) => {
-                self.send(ctx, &carried.answer);
-                if let Some(changed) = carried.changed {
-                    self.follow_pace(&changed, ctx);
-                }
-            }
-            Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
-            Err(error) => self.send(ctx, &refuse(reference, &error)),
-        }
     }
 
     /// Sends a frame, unless the session has ended.
@@ -433,18 +288,4 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
 
 fn count_end(code: u16) {
     metrics::counter!("driver_tracker_sessions_closed_total", "code" => code.to_string()).increment(1);
-}
-
-/// An acknowledgement is answered only when it carries a `ref`.
-fn is_silent(frame: &Frame) -> bool {
-    matches!(frame.body, FrameBody::Ack { .. }) && frame.reference.is_none()
-}
-
-fn is_batch(text: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Kind<'t> {
-        #[serde(rename = "type", borrow)]
-        kind: std::borrow::Cow<'t, str>,
-    }
-    serde_json::from_str::<Kind<'_>>(text).is_ok_and(|frame| frame.kind == "batch")
 }

@@ -7,6 +7,7 @@
 pub mod assignment_coordinator;
 pub mod command_courier;
 mod comparison;
+pub mod connection_watchdog;
 pub mod driver_desk;
 pub mod driver_session;
 pub mod finder;
@@ -19,14 +20,15 @@ mod outgoing;
 pub mod presence_writer;
 mod rebuild;
 pub mod reconciler;
+mod refused_fixes;
 pub mod revive;
 pub mod session_directory;
 pub mod session_mailbox;
 mod session_opening;
 mod session_pace;
-pub mod session_watchdog;
 pub mod silence_judge;
 pub mod track_writer;
 pub mod waiting_sweep;
+pub mod wake;
 
 pub use node::Node;

@@ -13,6 +13,7 @@ use super::command_courier::CourierHandle;
 use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
+use super::refused_fixes::RefusedFixes;
 use super::session_directory::SessionDirectory;
 use super::track_writer::TrackWriterHandle;
 use crate::config::Config;
@@ -42,6 +43,7 @@ struct Inner {
     addresses: (SocketAddr, SocketAddr),
     sessions: SessionDirectory,
     finder: Finder,
+    refused_fixes: RefusedFixes,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -76,6 +78,13 @@ pub struct Handles {
     pub courier: CourierHandle,
 }
 
+/// What Redis is told of a driver. Here, since neither store knows the other.
+impl From<&DriverChanged> for StatusChange {
+    fn from(driver: &DriverChanged) -> Self {
+        Self { driver_id: driver.id, status: driver.status, epoch: driver.epoch }
+    }
+}
+
 impl Node {
     /// A node whose actors are not started yet.
     pub fn new(config: Config, database: Database, presence: Presence, addresses: (SocketAddr, SocketAddr)) -> Self {
@@ -89,6 +98,7 @@ impl Node {
             addresses,
             sessions: SessionDirectory::default(),
             finder,
+            refused_fixes: RefusedFixes::default(),
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
@@ -132,6 +142,11 @@ impl Node {
         &self.inner.finder
     }
 
+    /// Fixes that were refused between posts of drivers without a socket.
+    pub(super) fn refused_fixes(&self) -> &RefusedFixes {
+        &self.inner.refused_fixes
+    }
+
     /// The actors; `None` before they are started.
     pub fn actors(&self) -> Option<&Handles> {
         self.inner.actors.get()
@@ -157,7 +172,7 @@ impl Node {
 
     /// Moves on to the next phase; never back.
     pub fn enter(&self, phase: Phase) {
-        self.inner.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        self.inner.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
     /// Whether load balancers should send work here.
@@ -167,7 +182,7 @@ impl Node {
 
     /// Whether new work is refused because the node is going away.
     pub fn is_draining(&self) -> bool {
-        self.inner.phase.load(Ordering::Relaxed) >= Phase::Draining as u8
+        self.inner.phase.load(Ordering::SeqCst) >= Phase::Draining as u8
     }
 
     /// Turns true when background work must end.
@@ -227,7 +242,7 @@ impl Node {
         let news: HashSet<DriverId> = effects.sessions.iter().copied().chain(changed).collect();
         let commands: HashSet<DriverId> = effects.commands.iter().copied().collect();
         for driver_id in commands {
-            actors.courier.deliver(driver_id);
+            actors.courier.look(driver_id);
             self.hint_elsewhere(Hint::Commands { driver_id });
         }
         for driver_id in news {
@@ -242,8 +257,7 @@ impl Node {
         if drivers.is_empty() {
             return true;
         }
-        let changes: Vec<StatusChange> =
-            drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+        let changes: Vec<StatusChange> = drivers.iter().map(StatusChange::from).collect();
         let told = self.inner.presence.transition(&changes).await;
         if let Err(error) = &told {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");

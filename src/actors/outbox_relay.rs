@@ -2,7 +2,9 @@
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | `Wake` | commits that announce something, posts that ended, its own interval | none | the next interval |
+//! | `Look` | commits that announce something, posts that ended, its own interval | none | the next interval |
+//!
+//! One `Look` waits at most, however many commits there were.
 //!
 //! What may be posted is leased in one short transaction; the post itself holds no lock. A lease outlives the longest post,
 //! so that two relays never post one event at once; a relay that died loses its leases to the others.
@@ -18,6 +20,7 @@ use url::Url;
 
 use super::Node;
 use super::revive::Revived;
+use super::wake::{Queued, Wake};
 use crate::domain::event::OutboundState;
 use crate::store::outbox::{self, Leased};
 use crate::store::{StoreError, shops};
@@ -49,34 +52,37 @@ pub struct Destination {
 /// There may be something to post.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Wake;
+struct Look(Queued);
 
 /// How the relay is woken.
 #[derive(Clone)]
 pub struct RelayHandle {
     relay: Option<Arc<Revived<OutboxRelay>>>,
+    wake: Wake,
 }
 
 impl RelayHandle {
     /// Starts the relay on `arbiter`; without a destination nothing is ever posted.
     pub fn start(node: Node, destination: Option<Destination>, arbiter: &ArbiterHandle) -> Self {
+        let wake = Wake::default();
         let relay = destination.map(|destination| {
+            let wake = wake.clone();
             let destination = Arc::new(destination);
             let posts = Arc::new(Semaphore::new(MAX_POSTS));
             Arc::new(Revived::start("outbox_relay", arbiter, 1, move || OutboxRelay {
                 node: node.clone(),
                 destination: destination.clone(),
                 posts: posts.clone(),
+                wake: wake.clone(),
             }))
         });
-        Self { relay }
+        Self { relay, wake }
     }
 
     /// Looks at once for something to post.
     pub fn wake(&self) {
         if let Some(relay) = &self.relay {
-            // A full mailbox means that a look is due already.
-            let _ = relay.addr().try_send(Wake);
+            self.wake.send(&relay.addr(), Look);
         }
     }
 }
@@ -86,22 +92,25 @@ pub struct OutboxRelay {
     node: Node,
     destination: Arc<Destination>,
     posts: Arc<Semaphore>,
+    wake: Wake,
 }
 
 impl Actor for OutboxRelay {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK_EVERY, |_, ctx| drop(ctx.address().try_send(Wake)));
+        ctx.run_interval(LOOK_EVERY, |this, ctx| this.wake.send(&ctx.address(), Look));
     }
 }
 
-impl Handler<Wake> for OutboxRelay {
+impl Handler<Look> for OutboxRelay {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Look(queued): Look, ctx: &mut Self::Context) -> Self::Result {
+        // First: for whatever is committed from here on, another look follows.
+        drop(queued);
         let (node, destination, posts) = (self.node.clone(), self.destination.clone(), self.posts.clone());
-        let relay = ctx.address();
+        let (relay, wake) = (ctx.address(), self.wake.clone());
         let look = async move {
             let free = posts.available_permits();
             if free == 0 || *node.stopping().borrow() {
@@ -111,11 +120,12 @@ impl Handler<Wake> for OutboxRelay {
                 Ok(leased) => {
                     for event in leased {
                         let Ok(permit) = posts.clone().try_acquire_owned() else { return };
-                        let (node, destination, relay) = (node.clone(), destination.clone(), relay.clone());
+                        let (node, destination) = (node.clone(), destination.clone());
+                        let (relay, wake) = (relay.clone(), wake.clone());
                         actix::spawn(async move {
                             post(&node, &destination, event).await;
                             drop(permit);
-                            let _ = relay.try_send(Wake);
+                            wake.send(&relay, Look);
                         });
                     }
                 }

@@ -6,9 +6,7 @@
 //! out). Rebuild, re-application and comparison read PostgreSQL: one node at a time does them, by a lease that only a node
 //! takes whom Redis answers.
 //!
-//! | message | from | reply | when lost |
-//! |---|---|---|---|
-//! | `Tick` | its own timer | none | the next one |
+//! It takes no messages: its own timer begins what it does, one thing at a time, so that nothing piles up while it waits.
 
 use std::time::{Duration, Instant};
 
@@ -33,14 +31,10 @@ pub(super) const LATELY_S: f64 = 60.0;
 const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
-/// Members that one sweep looks at.
-const SWEEP_LIMIT: usize = 1000;
+/// The most members that one sweep looks at: a fleet that falls silent at once is out within a few ticks.
+const SWEEP_LIMIT: usize = 20_000;
 /// Between asking PostgreSQL who it is (a promotion changes it).
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
 
 /// The actor.
 pub struct Reconciler {
@@ -76,32 +70,24 @@ impl Actor for Reconciler {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        tick_and_again(ctx);
+        tick_and_again(self, ctx);
     }
 }
 
 /// A tick now, and the next one later, whatever becomes of this one.
-fn tick_and_again(ctx: &mut Context<Reconciler>) {
-    let _ = ctx.address().try_send(Tick);
+fn tick_and_again(this: &mut Reconciler, ctx: &mut Context<Reconciler>) {
+    let (node, mut state) = (this.node.clone(), this.state.clone());
+    let tick = async move {
+        reconcile(&node, &mut state).await;
+        state
+    };
+    ctx.wait(tick.into_actor(this).map(|state, this, _| this.state = state));
     let pause = TICK_EVERY.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
-    ctx.run_later(pause, |_, ctx| tick_and_again(ctx));
+    ctx.run_later(pause, tick_and_again);
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
     last.is_none_or(|at| at.elapsed() >= every)
-}
-
-impl Handler<Tick> for Reconciler {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
-        let (node, mut state) = (self.node.clone(), self.state.clone());
-        let tick = async move {
-            reconcile(&node, &mut state).await;
-            state
-        };
-        AtomicResponse::new(Box::pin(tick.into_actor(self).map(|state, this, _| this.state = state)))
-    }
 }
 
 async fn reconcile(node: &Node, state: &mut State) {
@@ -118,12 +104,8 @@ async fn reconcile(node: &Node, state: &mut State) {
     }
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
     if let Err(error) = warmth {
-        // Orders look into PostgreSQL now: it must know where everybody is.
-        if let Some(actors) = node.actors() {
-            actors.writer.store_soon();
-        }
         if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {
-            give_up_lease(state).await;
+            release_lease(state).await;
         }
         return;
     }
@@ -133,12 +115,12 @@ async fn reconcile(node: &Node, state: &mut State) {
         }
         Err(error) => tracing::debug!(error = %error, "Redis was not swept"),
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return;
     }
     if is_due(state.reapplied, REAPPLY_EVERY) {
         match reapply(node, state.reapplied).await {
-            Ok(()) => state.reapplied = Some(Instant::now()),
+            Ok(asked_at) => state.reapplied = Some(asked_at),
             Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
         }
     }
@@ -171,16 +153,16 @@ async fn warm(node: &Node, state: &mut State) -> Result<(), ReconcileError> {
     if node.presence().renew_generation().await? {
         return Ok(());
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return Err(ReconcileError::Elsewhere);
     }
     rebuild(node, &state.lease).await
 }
 
-/// Takes or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
-async fn hold_lease(state: &mut State) -> bool {
-    let holds = state.lease.hold().await.unwrap_or_else(|error| {
-        tracing::debug!(error = %error, "the lease was not asked for");
+/// Acquires or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
+async fn acquire_lease(state: &mut State) -> bool {
+    let holds = state.lease.acquire().await.unwrap_or_else(|error| {
+        tracing::debug!(error = %error, "the lease was not acquired");
         false
     });
     if holds && !state.holds_lease {
@@ -192,9 +174,9 @@ async fn hold_lease(state: &mut State) -> bool {
 }
 
 /// Redis does not answer this node: another one may be luckier.
-async fn give_up_lease(state: &mut State) {
+async fn release_lease(state: &mut State) {
     if state.holds_lease {
-        state.lease.leave().await;
+        state.lease.release().await;
     }
     note_lease(state, false);
 }
@@ -204,15 +186,16 @@ fn note_lease(state: &mut State, holds: bool) {
     metrics::gauge!("driver_tracker_reconcile_lease_held").set(if holds { 1.0 } else { 0.0 });
 }
 
-/// Applies again, fenced by their epochs, the states that changed since the `last` time.
-async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileError> {
+/// Applies again, fenced by their epochs, the states that changed since PostgreSQL was asked the `last` time; when it was now:
+/// what is committed while Redis is told belongs to the next one.
+async fn reapply(node: &Node, last: Option<Instant>) -> Result<Instant, ReconcileError> {
+    let asked_at = Instant::now();
     let lately_s = last.map_or(LATELY_S, |at| at.elapsed().as_secs_f64() + OVERLAP_S);
     let changed = node
         .database()
         .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
-    let changes: Vec<StatusChange> =
-        changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+    let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
     node.presence().transition(&changes).await?;
-    Ok(())
+    Ok(asked_at)
 }

@@ -61,12 +61,12 @@ pub struct SessionDirectory {
     opening: Arc<AtomicUsize>,
 }
 
-/// A session that is about to be here; until dropped.
+/// A session that may be about to be here; until dropped.
 pub struct Opening(Arc<AtomicUsize>);
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -103,15 +103,17 @@ impl SessionDirectory {
         self.by_driver.len()
     }
 
-    /// Counts a session that is about to be here for as long as what is given lives.
+    /// Counts a session that may be about to be here for as long as what is given lives. Whoever takes it first and looks then
+    /// whether the node drains is either refused or waited for.
     pub fn opening(&self) -> Opening {
-        self.opening.fetch_add(1, Ordering::Relaxed);
+        self.opening.fetch_add(1, Ordering::SeqCst);
         Opening(self.opening.clone())
     }
 
     /// Whether there is none, and none about to be.
     pub fn is_empty(&self) -> bool {
-        self.by_driver.is_empty() && self.opening.load(Ordering::Relaxed) == 0
+        // In this order: a session is here before it is no longer about to be.
+        self.opening.load(Ordering::SeqCst) == 0 && self.by_driver.is_empty()
     }
 }
 

@@ -3,9 +3,7 @@
 //! Silence is judged from PostgreSQL's `last_seen_at`, never from a missing Redis key, and only by a node that saw
 //! PostgreSQL healthy all the while. Many who fall silent at once are an outage of ours: they are given twice the time.
 //!
-//! | message | from | reply | when lost |
-//! |---|---|---|---|
-//! | `Tick` | its own interval | none | the next interval |
+//! It takes no messages: its own timer begins what it does, one thing at a time, so that nothing piles up while it waits.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,10 +22,6 @@ const OUTAGE_DRIVERS: usize = 20;
 /// Drivers read in one pass.
 const PAGE: i64 = 1000;
 
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
-
 /// The actor.
 pub struct SilenceJudge {
     node: Node,
@@ -40,22 +34,8 @@ impl SilenceJudge {
     pub fn new(node: Node) -> Self {
         Self { node, suspended: HashSet::new() }
     }
-}
 
-impl Actor for SilenceJudge {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let offline_after = self.node.config().heartbeat.offline_after;
-        let every = (offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10));
-        ctx.run_interval(every, |_, ctx| drop(ctx.address().try_send(Tick)));
-    }
-}
-
-impl Handler<Tick> for SilenceJudge {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
+    fn tick(&mut self, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let mut suspended = std::mem::take(&mut self.suspended);
         let judge = async move {
@@ -64,7 +44,17 @@ impl Handler<Tick> for SilenceJudge {
             }
             suspended
         };
-        AtomicResponse::new(Box::pin(judge.into_actor(self).map(|suspended, this, _| this.suspended = suspended)))
+        ctx.wait(judge.into_actor(self).map(|suspended, this, _| this.suspended = suspended));
+    }
+}
+
+impl Actor for SilenceJudge {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let offline_after = self.node.config().heartbeat.offline_after;
+        let every = (offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10));
+        ctx.run_interval(every, |this, ctx| this.tick(ctx));
     }
 }
 

@@ -30,8 +30,9 @@ const MAILBOX: usize = 2;
 const KEEP_EVERY: Duration = Duration::from_secs(600);
 /// Days that are made before they come.
 const DAYS_AHEAD: i32 = 2;
-/// Fixes without a day of their own that go at once.
-const FORGET_MOST: i32 = 10_000;
+/// Fixes without a day of their own that go at once, and how often in one look: more than come meanwhile.
+const FORGET_MOST: i64 = 10_000;
+const FORGET_STEPS: u32 = 500;
 
 type Point = (DriverId, Fix);
 
@@ -41,13 +42,21 @@ struct Waiting {
     points: VecDeque<Point>,
 }
 
+/// What came of fixes that were added.
+struct Pushed {
+    /// Old ones that had to go.
+    dropped: usize,
+    /// A batch waits from now on, and did not before: said once, however many more come while PostgreSQL stalls.
+    fills_batch: bool,
+}
+
 impl Waiting {
-    /// Adds fixes; gives how many old ones had to go.
-    fn push(&mut self, points: impl IntoIterator<Item = Point>) -> usize {
+    fn push(&mut self, points: impl IntoIterator<Item = Point>) -> Pushed {
+        let before = self.points.len();
         self.points.extend(points);
-        let too_many = self.points.len().saturating_sub(MAX_WAITING);
-        drop(self.points.drain(..too_many));
-        too_many
+        let dropped = self.points.len().saturating_sub(MAX_WAITING);
+        drop(self.points.drain(..dropped));
+        Pushed { dropped, fills_batch: before < BATCH && self.points.len() >= BATCH }
     }
 
     fn take(&mut self) -> Vec<Point> {
@@ -98,13 +107,9 @@ impl TrackWriterHandle {
 
     /// Takes believed fixes of a driver. PostgreSQL decides which of them belong to a delivery.
     pub fn offer(&self, driver: DriverId, fixes: impl IntoIterator<Item = Fix>) {
-        let (dropped, is_full) = {
-            let mut waiting = lock(&self.waiting);
-            let dropped = waiting.push(fixes.into_iter().map(|fix| (driver, fix)));
-            (dropped, waiting.points.len() >= BATCH)
-        };
-        count_dropped(dropped);
-        if is_full {
+        let pushed = lock(&self.waiting).push(fixes.into_iter().map(|fix| (driver, fix)));
+        count_dropped(pushed.dropped);
+        if pushed.fills_batch {
             let _ = self.writer.addr().try_send(Store);
         }
     }
@@ -206,9 +211,19 @@ impl Handler<Keep> for TrackWriter {
 
 /// Makes the days to come and forgets those that are over; one node at a time.
 async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
-    if !lease.hold().await? {
+    if !lease.acquire().await? {
         return Ok(());
     }
+    if let Err(error) = make_days(node).await {
+        tracing::debug!(error = %error, "days of tracks were not made");
+    }
+    match node.config().heartbeat.track_retention_days {
+        Some(days) => forget(node, days).await,
+        None => Ok(()),
+    }
+}
+
+async fn make_days(node: &Node) -> Result<(), StoreError> {
     for ahead in 0..=DAYS_AHEAD {
         let made = node.database().transact(move |conn| Box::pin(async move { tracks::make_day(conn, ahead).await }));
         if !made.await? {
@@ -216,13 +231,29 @@ async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
             break;
         }
     }
-    let Some(days) = node.config().heartbeat.track_retention_days else { return Ok(()) };
-    let gone = node
-        .database()
-        .transact(move |conn| Box::pin(async move { tracks::forget(conn, days, FORGET_MOST).await }))
-        .await?;
-    if gone > 0 {
-        tracing::info!(days = gone, "old days of tracks were forgotten");
+    Ok(())
+}
+
+/// Whole days first, then, piece by piece, what has no day of its own.
+async fn forget(node: &Node, days: i32) -> Result<(), StoreError> {
+    let dropped: Result<_, StoreError> =
+        node.database().transact(move |conn| Box::pin(async move { tracks::drop_days(conn, days).await })).await;
+    match dropped {
+        Ok((0, 0)) => {}
+        Ok((gone, 0)) => tracing::info!(days = gone, "old days of tracks were forgotten"),
+        Ok((_, kept)) => {
+            tracing::warn!(days = kept, "old days of tracks could not be dropped: another role's, or being read");
+        }
+        Err(error) => tracing::debug!(error = %error, "old days of tracks were not dropped"),
+    }
+    for _ in 0..FORGET_STEPS {
+        let forgotten: Result<u64, StoreError> = node
+            .database()
+            .transact(move |conn| Box::pin(async move { tracks::forget_others(conn, days, FORGET_MOST).await }))
+            .await;
+        if forgotten? < FORGET_MOST as u64 {
+            break;
+        }
     }
     Ok(())
 }
@@ -249,8 +280,8 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_and_the_oldest_go_first() {
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.push(points(0..MAX_WAITING)), 0);
-        assert_eq!(waiting.push(points(MAX_WAITING..MAX_WAITING + 100)), 100);
+        assert_eq!(waiting.push(points(0..MAX_WAITING)).dropped, 0);
+        assert_eq!(waiting.push(points(MAX_WAITING..MAX_WAITING + 100)).dropped, 100);
         assert_eq!((waiting.points.len(), second(waiting.points.front())), (MAX_WAITING, 100));
         let batch = waiting.take();
         assert_eq!((batch.len(), second(batch.first())), (BATCH, 100));
@@ -260,5 +291,15 @@ mod tests {
         waiting.push(points(0..BATCH - 10));
         assert_eq!(waiting.put_back(batch), BATCH - 10, "newer ones took their place");
         assert_eq!((waiting.points.len(), second(waiting.points.front())), (MAX_WAITING, 100 + BATCH as i64 - 10));
+    }
+
+    #[test]
+    fn a_batch_that_waits_is_said_once() {
+        let mut waiting = Waiting::default();
+        let fills: Vec<bool> =
+            [BATCH - 1, 1, 1, BATCH].map(|count| waiting.push(points(0..count)).fills_batch).to_vec();
+        assert_eq!(fills, [false, true, false, false]);
+        while !waiting.take().is_empty() {}
+        assert!(waiting.push(points(0..BATCH)).fills_batch);
     }
 }

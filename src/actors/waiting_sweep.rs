@@ -1,10 +1,7 @@
 //! `WaitingSweep`: no accepted order is forgotten. Wakes the coordinator of every region that has an order due, whatever
 //! resolution its region was made with, forgets old bookkeeping, and measures what waits.
 //!
-//! | message | from | reply | when lost |
-//! |---|---|---|---|
-//! | `Tick` | its own interval | none | the next interval |
-//! | `Measure` | its own interval | none | the next interval |
+//! It takes no messages: its own timer begins what it does, one thing at a time, so that nothing piles up while it waits.
 
 use std::time::{Duration, Instant};
 
@@ -31,36 +28,8 @@ impl WaitingSweep {
     pub fn new(node: Node) -> Self {
         Self { node, pruned: Instant::now() }
     }
-}
 
-/// Time to look.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
-
-/// Time to count.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Measure;
-
-impl Actor for WaitingSweep {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        let every = self.node.config().assignment.pending_sweep;
-        ctx.run_interval(every, |_, ctx| {
-            // A full mailbox means that a sweep is due already.
-            let _ = ctx.address().try_send(Tick);
-        });
-        let _ = ctx.address().try_send(Measure);
-        ctx.run_interval(MEASURE_EVERY, |_, ctx| drop(ctx.address().try_send(Measure)));
-    }
-}
-
-impl Handler<Tick> for WaitingSweep {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, _: Tick, _: &mut Self::Context) -> Self::Result {
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let prune = self.pruned.elapsed() >= PRUNE_EVERY;
         if prune {
@@ -74,16 +43,23 @@ impl Handler<Tick> for WaitingSweep {
                 tracing::debug!(error = %error, "old rows were not pruned");
             }
         };
-        AtomicResponse::new(Box::pin(sweep.into_actor(self)))
+        ctx.wait(sweep.into_actor(self));
+    }
+
+    fn measure(&mut self, ctx: &mut Context<Self>) {
+        let node = self.node.clone();
+        ctx.wait(async move { measure(&node).await }.into_actor(self));
     }
 }
 
-impl Handler<Measure> for WaitingSweep {
-    type Result = AtomicResponse<Self, ()>;
+impl Actor for WaitingSweep {
+    type Context = Context<Self>;
 
-    fn handle(&mut self, _: Measure, _: &mut Self::Context) -> Self::Result {
-        let node = self.node.clone();
-        AtomicResponse::new(Box::pin(async move { measure(&node).await }.into_actor(self)))
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let every = self.node.config().assignment.pending_sweep;
+        ctx.run_interval(every, |this, ctx| this.sweep(ctx));
+        self.measure(ctx);
+        ctx.run_interval(MEASURE_EVERY, |this, ctx| this.measure(ctx));
     }
 }
 

@@ -271,14 +271,14 @@ pub const SETTINGS: &[Setting] = &[
         "HEARTBEAT_INTERVAL_BUSY_MS",
         "half of HEARTBEAT_INTERVAL_MS",
         Plain,
-        "The same while the driver has a delivery in hand; 100 to 600000, not above HEARTBEAT_INTERVAL_MS",
+        "How often the app of a driver with a delivery in hand is asked; 100 to 600000, not above HEARTBEAT_INTERVAL_MS",
     ),
     open(
         Heartbeats,
         "HEARTBEAT_INTERVAL_IDLE_MS",
         "a third of HEARTBEAT_TTL_MS, at most three times HEARTBEAT_INTERVAL_MS",
         Plain,
-        "The same while the driver is off duty; not below HEARTBEAT_INTERVAL_MS, at most a third of HEARTBEAT_TTL_MS",
+        "How often the app of a driver off duty is asked; from HEARTBEAT_INTERVAL_MS to a third of HEARTBEAT_TTL_MS",
     ),
     plain(
         Heartbeats,

@@ -11,7 +11,7 @@ const ALWAYS_NEAR_M: f64 = 50.0;
 /// So many fixes in a row that agree with each other override the speed rule: the believed one was the wrong one.
 const OVERRIDE_AFTER: usize = 3;
 
-/// Which fixes are refused for what they say by themselves. The default is the contract's.
+/// Which fixes are refused for what they say by themselves. The default is that of the settings (`docs/configuration.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FixRules {
     /// Farther in the future than this is refused; `None`: nothing is.
@@ -31,7 +31,7 @@ impl Default for FixRules {
 /// A fix that is not believed; the driver is alive all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixRefusal {
-    /// A stable code of the contract.
+    /// A stable code, listed in `docs/protocol.md`.
     pub code: &'static str,
     /// In words.
     pub message: String,
@@ -70,6 +70,16 @@ impl JumpFilter {
     /// Begins with the last fix that was believed, if any.
     pub fn new(max_speed_kmh: f64, believed: Option<Fix>) -> Self {
         Self { max_speed_kmh, believed, refused: Vec::new() }
+    }
+
+    /// Goes on with fixes that an earlier filter of the driver has refused.
+    pub fn with_refused(self, refused: Vec<Fix>) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// Ends with the refused fixes that agree with each other, for the next filter.
+    pub fn into_refused(self) -> Vec<Fix> {
+        self.refused
     }
 
     /// The newest fix that is believed.

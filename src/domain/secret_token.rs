@@ -23,6 +23,11 @@ impl TokenKind {
             Self::Ticket => "dt_tkt_",
         }
     }
+
+    /// Whether a text can be such a token at all: what cannot needs no looking up.
+    pub fn fits(self, text: &str) -> bool {
+        text.starts_with(self.prefix())
+    }
 }
 
 /// A token of 256 random bits, base64url behind a prefix that tells what it is for. Debug does not show it.
@@ -70,6 +75,7 @@ mod tests {
             assert_ne!(one.expose(), other.expose());
             assert_eq!(one.hash(), SecretToken::presented(one.expose()).hash());
             assert!(one.expose().starts_with(prefix) && one.expose().len() == 7 + 43);
+            assert!(kind.fits(one.expose()) && !kind.fits("guess"));
             assert_eq!(format!("{one:?}"), "[redacted]");
         }
     }

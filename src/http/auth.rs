@@ -22,7 +22,7 @@ use super::routes::transact;
 use crate::actors::Node;
 use crate::domain::event::Actor;
 use crate::domain::ids::{ApiKeyId, ShopName};
-use crate::domain::secret_token::SecretToken;
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::credentials::{self, ApiKey, DriverIdentity};
 
 /// No key or token of ours is longer.
@@ -149,11 +149,12 @@ fn forbidden() -> Problem {
 }
 
 /// The bearer of a request, if it can be one of ours.
-pub fn bearer(request: &HttpRequest) -> Option<&str> {
+fn bearer(request: &HttpRequest, kind: TokenKind) -> Option<&str> {
     let text = header_text(request.headers(), AUTHORIZATION.as_str())?;
     let (scheme, token) = text.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && (1..=MAX_BEARER_BYTES).contains(&token.len())).then_some(token)
+    let can_be = scheme.eq_ignore_ascii_case("bearer") && token.len() <= MAX_BEARER_BYTES && kind.fits(token);
+    can_be.then_some(token)
 }
 
 /// Lets in who has an API key.
@@ -193,7 +194,7 @@ async fn admit<T: 'static>(
 
 async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<Caller, Problem> {
     let refuse = || gate.refuse(request, Refused::Key);
-    let text = bearer(request).ok_or_else(refuse)?;
+    let text = bearer(request, TokenKind::ApiKey).ok_or_else(refuse)?;
     let hash = SecretToken::presented(text).hash();
     let sealing_key = SecretToken::presented(&format!("sealing {text}")).hash();
     let found =
@@ -205,12 +206,16 @@ async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<
     }
 }
 
-/// The driver whose token the request bears.
-pub async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
-    let refuse = || gate.refuse(request, Refused::Driver);
-    let hash = bearer(request).map(|text| SecretToken::presented(text).hash()).ok_or_else(refuse)?;
+async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
+    let hash = driver_token(gate, request)?;
     let found = transact(node, move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
-    found.ok_or_else(refuse)
+    found.ok_or_else(|| gate.refuse(request, Refused::Driver))
+}
+
+/// The hash of the driver's token that the request bears, valid or not.
+pub fn driver_token(gate: &Gate, request: &HttpRequest) -> Result<Vec<u8>, Problem> {
+    let token = bearer(request, TokenKind::Driver).ok_or_else(|| gate.refuse(request, Refused::Driver))?;
+    Ok(SecretToken::presented(token).hash())
 }
 
 #[cfg(test)]
@@ -266,9 +271,10 @@ pub(super) mod tests {
     #[test]
     fn a_bearer_is_read_whatever_the_case_of_its_scheme() {
         let with = |value: &str| TestRequest::default().insert_header((AUTHORIZATION, value)).to_http_request();
-        assert_eq!(bearer(&with("bearer dt_key_x")), Some("dt_key_x"));
-        for bad in ["Basic x", "Bearer", "Bearer ", &format!("Bearer {}", "x".repeat(300))] {
-            assert_eq!(bearer(&with(bad)), None, "{bad}");
+        assert_eq!(bearer(&with("bearer dt_key_x"), TokenKind::ApiKey), Some("dt_key_x"));
+        let (long, another) = (format!("Bearer dt_key_{}", "x".repeat(300)), "Bearer dt_drv_x");
+        for bad in ["Basic dt_key_x", "Bearer", "Bearer ", "Bearer guess", another, &long] {
+            assert_eq!(bearer(&with(bad), TokenKind::ApiKey), None, "{bad}");
         }
     }
 

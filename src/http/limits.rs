@@ -5,19 +5,23 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Above so many keys, those that are back at rest are forgotten before another comes in.
+/// Above so many keys, those that are back at rest are forgotten, once a second at most: it takes a look at each.
 const MANY_KEYS: usize = 10_000;
 
 /// A rate for each key.
 pub struct KeyedRate<K: Hash + Eq + Clone> {
     limiter: Option<DefaultKeyedRateLimiter<K>>,
     clock: DefaultClock,
+    began: Instant,
+    /// When keys were last forgotten, in seconds after `began`.
+    tidied_s: AtomicU64,
 }
 
 impl<K: Hash + Eq + Clone> KeyedRate<K> {
@@ -32,16 +36,22 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 
     fn new(quota: Option<Quota>) -> Self {
-        Self { limiter: quota.map(RateLimiter::keyed), clock: DefaultClock::default() }
+        let limiter = quota.map(RateLimiter::keyed);
+        Self { limiter, clock: DefaultClock::default(), began: Instant::now(), tidied_s: AtomicU64::new(0) }
     }
 
     /// Counts one for `key`; over the rate: how long to wait, in whole seconds.
     pub fn count(&self, key: &K) -> Result<(), u64> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        if limiter.len() > MANY_KEYS {
+        if limiter.len() > MANY_KEYS && self.may_tidy(self.began.elapsed().as_secs()) {
             limiter.retain_recent();
         }
         limiter.check_key(key).map_err(|until| whole_seconds(until.wait_time_from(self.clock.now())))
+    }
+
+    /// True once in each second after the first.
+    fn may_tidy(&self, now_s: u64) -> bool {
+        self.tidied_s.fetch_max(now_s, Ordering::Relaxed) < now_s
     }
 }
 
@@ -116,6 +126,20 @@ mod tests {
         assert!(rate.count(&2).is_ok());
         let none = KeyedRate::per_second(0);
         assert!((0..10_000).all(|_| none.count(&1).is_ok()));
+    }
+
+    #[test]
+    fn of_many_keys_those_at_rest_are_forgotten_but_not_at_every_call() {
+        let mut rate = KeyedRate::per_second(1_000_000);
+        let kept = |rate: &KeyedRate<usize>| rate.limiter.as_ref().map_or(0, |limiter| limiter.len());
+        // No second passes.
+        rate.began += Duration::from_secs(3600);
+        (0..MANY_KEYS * 2).for_each(|key| assert!(rate.count(&key).is_ok()));
+        assert_eq!(kept(&rate), MANY_KEYS * 2);
+        rate.began -= Duration::from_secs(3601);
+        assert!(rate.count(&0).is_ok());
+        assert!(kept(&rate) < MANY_KEYS * 2, "nothing was forgotten");
+        assert!(rate.may_tidy(100) && !rate.may_tidy(100) && rate.may_tidy(101) && !rate.may_tidy(99));
     }
 
     #[test]

@@ -44,7 +44,7 @@ enum Taken {
     Now(Box<Received>),
 }
 
-/// Takes an order in and gives the answer of the contract's table.
+/// Takes an order in and gives the answer of the table in `docs/protocol.md`.
 pub async fn take(node: &Node, order: Order, keyed: Option<Keyed>) -> Result<Answer, Problem> {
     let kept = keyed.clone();
     let (taken, effects) = node

@@ -1,17 +1,17 @@
-//! Before a driver's WebSocket: subprotocol, draining, how many an address may have, origin, credentials. What comes
-//! after is the session's.
+//! Before a driver's WebSocket: what costs nothing to check (subprotocol, draining, how many an address may have, origin,
+//! the form of the credentials), then a turn, then who it is. What comes after is the session's.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 
-use super::auth::find_driver;
+use super::auth::driver_token;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::routes::{get, resource, transact};
 use crate::actors::Node;
 use crate::actors::driver_session::{self, Guards};
-use crate::domain::secret_token::SecretToken;
+use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::protocol::SUBPROTOCOL;
 use crate::store::credentials::{self, DriverIdentity};
 
@@ -30,21 +30,22 @@ async fn connect(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, Error> {
     check_upgrade(&request)?;
-    if node.is_draining() {
-        return Err(Problem::draining().into());
-    }
-    // Before the credentials: a ticket that is used up here could not be used again.
+    // First: from here on a drain waits for the session, or this sees the drain.
+    let opening = node.sessions().opening();
+    check_draining(&node)?;
     let permit = gate.admit_connection(&request)?;
+    let shown = Shown::by(&request, &gate)?;
+    // Before a ticket is used up, since it could not be used again; and what looks it up must not crowd out the others.
     let turn = gate.await_turn().await?;
-    let identity = identify(&request, &node, &gate).await?;
+    check_draining(&node)?;
+    let identity = shown.identify(&node).await?.ok_or_else(|| gate.refuse(&request, Refused::Driver))?;
     gate.admit_session(identity.driver_id)?;
-    driver_session::upgrade(
-        &request,
-        payload,
-        node.get_ref().clone(),
-        identity,
-        Guards { permit, turn: Some(Box::new(turn)) },
-    )
+    let guards = Guards { permit, until_open: Some(Box::new((turn, opening))) };
+    driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, guards)
+}
+
+fn check_draining(node: &Node) -> Result<(), Problem> {
+    if node.is_draining() { Err(Problem::draining()) } else { Ok(()) }
 }
 
 fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
@@ -66,17 +67,37 @@ fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-/// A bearer token, or for a browser a one-use ticket from an origin that may.
-async fn identify(request: &HttpRequest, node: &Node, gate: &Gate) -> Result<DriverIdentity, Problem> {
-    if request.headers().contains_key(AUTHORIZATION) {
-        return find_driver(gate, node, request).await;
+/// What an upgrade shows, by its hash: a bearer token, or for a browser a one-use ticket from an origin that may.
+enum Shown {
+    Token(Vec<u8>),
+    Ticket(Vec<u8>),
+}
+
+impl Shown {
+    /// Refuses what cannot be valid.
+    fn by(request: &HttpRequest, gate: &Gate) -> Result<Self, Problem> {
+        if request.headers().contains_key(AUTHORIZATION) {
+            return driver_token(gate, request).map(Self::Token);
+        }
+        let ticket = ticket_of(request.query_string());
+        check_origin(request, gate, ticket.is_some())?;
+        let ticket = ticket.filter(|ticket| TokenKind::Ticket.fits(ticket));
+        let ticket = ticket.ok_or_else(|| gate.refuse(request, Refused::Driver))?;
+        Ok(Self::Ticket(SecretToken::presented(&ticket).hash()))
     }
-    let ticket = ticket_of(request.query_string());
-    check_origin(request, gate, ticket.is_some())?;
-    let Some(ticket) = ticket else { return Err(gate.refuse(request, Refused::Driver)) };
-    let hash = SecretToken::presented(&ticket).hash();
-    let found = transact(node, move |conn| Box::pin(async move { credentials::use_ticket(conn, &hash).await })).await?;
-    found.ok_or_else(|| gate.refuse(request, Refused::Driver))
+
+    /// Whose it is; a ticket is used up.
+    async fn identify(self, node: &Node) -> Result<Option<DriverIdentity>, Problem> {
+        transact(node, move |conn| {
+            Box::pin(async move {
+                match self {
+                    Self::Token(hash) => credentials::find_token(conn, &hash).await,
+                    Self::Ticket(hash) => credentials::use_ticket(conn, &hash).await,
+                }
+            })
+        })
+        .await
+    }
 }
 
 /// Without a ticket a missing origin is no fault of its own: there are no credentials at all, and 401 says so.

@@ -78,7 +78,7 @@ pub struct PresenceSettings {
 }
 
 impl PresenceSettings {
-    /// The contract's defaults.
+    /// The defaults of `docs/configuration.md`.
     pub fn new(redis_url: impl Into<String>, runtime: Handle) -> Self {
         Self {
             redis_url: redis_url.into(),

@@ -25,7 +25,7 @@ pub struct FrameError {
     pub reference: Option<String>,
     /// The heartbeat's `seq`, if it could be read.
     pub seq: Option<i64>,
-    /// A stable code of the contract.
+    /// A stable code, listed in `docs/protocol.md`.
     pub code: &'static str,
     /// In words, naming the field.
     pub message: String,

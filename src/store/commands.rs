@@ -14,11 +14,13 @@ statements! {
     // An assignment that no longer holds is not announced any more; everything else is told.
     UNACKED = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
         delivery_columns!(), "
-        FROM driver_commands c
+        FROM unnest($1::uuid[]) AS u (driver_id)
+        CROSS JOIN LATERAL (
+            SELECT c.* FROM driver_commands c JOIN assignments a ON a.id = c.assignment_id
+            WHERE c.driver_id = u.driver_id AND c.acked_at IS NULL AND (c.kind <> 'assignment' OR a.state = 'ACTIVE')
+            ORDER BY c.message_id DESC LIMIT $2) AS c
         JOIN deliveries d ON d.id = c.delivery_id
-        JOIN assignments a ON a.id = c.assignment_id
-        WHERE c.driver_id = ANY($1) AND c.acked_at IS NULL AND (c.kind <> 'assignment' OR a.state = 'ACTIVE')
-        ORDER BY c.message_id LIMIT $2");
+        ORDER BY c.message_id");
     ACK = "UPDATE driver_commands SET acked_at = clock_timestamp()
         WHERE message_id = $1 AND driver_id = $2 AND acked_at IS NULL";
     PRUNE = "DELETE FROM driver_commands WHERE message_id IN (
@@ -118,7 +120,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// What these drivers have not acknowledged, oldest first.
+/// What these drivers have not acknowledged: of each the newest `limit`, oldest first.
 pub async fn unacked(conn: &mut PgConnection, drivers: &[DriverId], limit: i64) -> Result<Vec<Command>, StoreError> {
     let drivers: Vec<Uuid> = drivers.iter().map(|driver| driver.0).collect();
     let rows: Vec<Row> = query_as(UNACKED).bind(drivers).bind(limit).fetch_all(conn).await?;

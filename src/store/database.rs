@@ -24,7 +24,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2500);
 const LATE: &str = "no answer in time";
 /// How long one piece of work may take before its connection is thrown away.
 const WORK_TIMEOUT: Duration = Duration::from_millis(4500);
-/// How long a caller waits for the answer: within the five seconds that the contract gives a 503.
+/// How long a caller waits for the answer: within the five seconds after which a 503 is promised.
 const CALLER_TIMEOUT: Duration = Duration::from_millis(4800);
 
 /// Session settings live only as long as the transaction, so that a transaction pooler may stand between.

@@ -1,6 +1,6 @@
 //! The bodies of the events that go back to a shop.
 //!
-//! Encoding is deterministic (keys in the contract's order, the sender's metadata sorted by key), and is done once: the
+//! Encoding is deterministic (keys in the order of `docs/protocol.md`, the sender's metadata sorted by key), and is done once: the
 //! bytes are kept and posted unchanged on every attempt. What is absent is left out, never `null`. Times are RFC 3339 in
 //! UTC with milliseconds.
 
@@ -59,7 +59,7 @@ pub struct EventDriver {
     pub phone: String,
 }
 
-/// What happened, with the fields of that event alone. Reasons are never absent: the contract promises them.
+/// What happened, with the fields of that event alone. Reasons are never absent: shops are promised them.
 #[derive(Clone, PartialEq, Debug)]
 pub enum OutboundDetails {
     /// A driver has the order.

@@ -1,6 +1,6 @@
 //! The bodies that shops post: an order that is ready, and one that is called off.
 //!
-//! Bounds beyond the contract's (ids 1 to 128 characters, metadata 4 KiB), so that nothing without end is stored:
+//! Ids have 1 to 128 characters, metadata at most 4 KiB. More bounds, so that nothing without end is stored:
 //! `address` and `notes` 1,000 characters, `contactName` 256, `phone` 64, `orderCode` 128, `seller.name` 256, at most 500
 //! `items` with `sku` 128, `name` 256 and `quantity` 0 to 1,000,000,000; `reason` 1,000; metadata nests 64 levels deep.
 //! Metadata numbers are doubles, or integers of 64 bits; longer integers come back rounded.

@@ -23,6 +23,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["domain", "store", "dispatch"]),
     ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol"]),
     ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
+    // Sockets, and what answers behind them.
+    ("listeners", &["telemetry", "actors", "http"]),
     // Parses the command line and does nothing else; the simulator brings its own flags.
     ("cli", &["domain", "config", "dev"]),
     // What reads and writes the stores and runs no service.

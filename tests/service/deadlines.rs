@@ -58,6 +58,20 @@ async fn a_client_that_holds_a_request_back_is_gone_in_bounded_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_requests_are_answered_at_once_may_carry_them_for_ever() {
+    let world = World::start().await;
+    let mut socket = TcpStream::connect(&world.node().address).await.unwrap();
+    for n in 0..9 {
+        socket.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = socket.read(&mut answer).await.unwrap_or_else(|error| panic!("request {n}: {error}"));
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "request {n}");
+        world::let_time_pass("a pause that is shorter than the server's keep-alive", Duration::from_secs(3)).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_who_opens_sessions_without_end_is_put_off_and_others_are_not() {
     let world = World::with().set("SESSIONS_PER_MINUTE", 5).start().await;
     let (_, token) = world.new_driver().await;
@@ -97,7 +111,7 @@ async fn an_address_has_so_many_sockets_and_no_more_until_one_ends() {
     world.finish().await;
 }
 
-/// Waits a minute, as the contract does.
+/// Waits a minute, as the service does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make soak"]
 async fn soak_a_socket_from_which_nothing_comes_is_closed_after_a_minute_and_one_that_only_pongs_is_not() {
@@ -121,5 +135,35 @@ async fn soak_a_socket_from_which_nothing_comes_is_closed_after_a_minute_and_one
     assert!(began.elapsed() > Duration::from_secs(55));
     assert_eq!(deaf.read_to_the_end().await, session::Closed::With(4004));
     assert_eq!(idle.ended(), None);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_nothing_that_could_be_credentials_is_refused_at_once_and_takes_no_turn_from_a_driver() {
+    /// More than may be opening at once, with two connections.
+    const COMING: usize = 20;
+    let world = World::with().set("DATABASE_MAX_CONNECTIONS", 2).start().await;
+    let (_, tokens) = world.many_drivers(COMING, false).await;
+    let address = world.node().address.clone();
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE driver_tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let coming: Vec<_> = tokens
+        .into_iter()
+        .map(|token| {
+            let address = address.clone();
+            tokio::spawn(async move { Session::try_connect(&address, &token).await.is_ok() })
+        })
+        .collect();
+    world::let_time_pass("all turns are taken", Duration::from_millis(500)).await;
+    let (foreign, guess) = (("origin", "https://elsewhere.example"), ("authorization", "Bearer guess"));
+    for (path, headers, status) in
+        [("/ws/driver", &[][..], 401), ("/ws/driver", &[guess], 401), ("/ws/driver?ticket=guess", &[foreign], 403)]
+    {
+        let refused = Session::open(upgrade(&address, path, headers)).await;
+        assert_eq!(refused.err(), Some(status), "{path} {headers:?}");
+    }
+    assert!(coming.iter().all(|task| !task.is_finished()), "it waited for a turn");
+    lock.rollback().await.unwrap();
+    together(coming).await;
     world.finish().await;
 }

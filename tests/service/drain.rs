@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 
 use super::support::plan::WEBHOOK_SECRET;
-use super::support::session::Closed;
+use super::support::session::{Closed, upgrade};
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,6 +91,31 @@ async fn positions_that_were_acknowledged_are_in_postgresql_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_that_postgresql_does_not_take_at_first_are_tried_again_before_the_process_ends() {
+    let plan = World::with().own_postgres().set("POSITION_FLUSH_MS", 5000).set("HEARTBEAT_TTL_MS", 20_000);
+    let mut world = plan.set("SHUTDOWN_DELAY_MS", 200).set("SHUTDOWN_GRACE_MS", 12_000).start().await;
+    let postgres = world.own_postgres.clone().unwrap();
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.heartbeat().await;
+    eventually("the first position is there", SOON, || async {
+        (world.count("SELECT count(*) FROM driver_positions WHERE lat IS NOT NULL").await == 1).then_some(())
+    })
+    .await;
+    block_in_place(|| postgres.stop());
+    driver.go(RESTAURANT.offset(40.0, 0.0));
+    // Acknowledged: Redis has it.
+    driver.heartbeat().await;
+    world.nodes[0].ask_to_stop();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(1012));
+    world::let_time_pass("the flush begins and fails", Duration::from_millis(2500)).await;
+    block_in_place(|| postgres.start_again()).expect("PostgreSQL");
+    assert_eq!(world.nodes[0].ended(Duration::from_secs(20)).await.code(), Some(0));
+    let lat: Option<f64> = sqlx::query_scalar("SELECT lat FROM driver_positions").fetch_one(&world.pool).await.unwrap();
+    assert!((lat.unwrap() - driver.place().lat).abs() < 1e-6);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_at_once() {
     let mut world = World::with().set("SHUTDOWN_DELAY_MS", 20_000).set("SHUTDOWN_GRACE_MS", 20_000).start().await;
     world.nodes[0].ask_to_stop();
@@ -149,6 +174,43 @@ async fn a_session_that_opens_in_the_middle_of_the_drain_is_sent_away_as_well() 
     assert_eq!(late.take_first().await["type"], "welcome");
     assert!(late.take("reconnect").await["afterMs"].is_u64());
     assert_eq!(late.closed(SOON).await, Closed::With(1012));
+    assert_eq!(world.nodes[0].ended(SOON).await.code(), Some(0));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_being_let_in_when_the_drain_begins_is_sent_away_and_who_waits_for_a_turn_is_refused() {
+    /// As many as may be opening at once, with two connections.
+    const TURNS: usize = 16;
+    let plan = World::with().set("DATABASE_MAX_CONNECTIONS", 2).set("SHUTDOWN_DELAY_MS", 100);
+    let mut world = plan.set("SHUTDOWN_GRACE_MS", 8000).start().await;
+    let (_, tokens) = world.many_drivers(TURNS + 1, false).await;
+    let address = world.node().address.clone();
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE driver_tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let connect = |token: &String| {
+        let (address, token) = (address.clone(), token.clone());
+        tokio::spawn(async move { Session::try_connect(&address, &token).await })
+    };
+    let let_in: Vec<_> = tokens[..TURNS].iter().map(connect).collect();
+    world::let_time_pass("all turns are taken", Duration::from_millis(300)).await;
+    let waiting = connect(&tokens[TURNS]);
+    world::let_time_pass("one waits for a turn", Duration::from_millis(200)).await;
+    world.nodes[0].ask_to_stop();
+    eventually("nobody else is let in", SOON, || async {
+        let stranger = Session::open(upgrade(&address, "/ws/driver", &[])).await;
+        (stranger.err() == Some(503)).then_some(())
+    })
+    .await;
+    // Long enough for a drain that sees nobody.
+    world::let_time_pass("the drain is under way", Duration::from_millis(300)).await;
+    lock.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap().err(), Some(503));
+    for session in together(let_in).await {
+        let session = session.unwrap().unwrap_or_else(|status| panic!("refused with {status}"));
+        assert!(session.take("reconnect").await["afterMs"].is_u64());
+        assert_eq!(session.closed(SOON).await, Closed::With(1012));
+    }
     assert_eq!(world.nodes[0].ended(SOON).await.code(), Some(0));
     world.finish().await;
 }

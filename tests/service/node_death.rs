@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::proxy::{Passage, Proxy};
 use super::support::*;
@@ -96,27 +94,5 @@ async fn nodes_killed_again_and_again_under_orders_lose_and_double_nothing() {
         sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();
     assert!(accepted.iter().all(|name| known.contains(name)));
     assert_eq!(known.len(), 24);
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_is_repeated_with_one_message_id_until_it_is_acknowledged() {
-    let world = World::start().await;
-    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.session.acknowledge_commands(false);
-    let answer = world.order(&Order::new("again")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
-    let first = driver.assignment(id).await;
-    let second = driver.assignment(id).await;
-    assert_eq!(first["messageId"], second["messageId"]);
-    driver.session.send(&json!({"type": "ack", "messageId": "00000000-0000-7000-8000-000000000000"}));
-    driver.session.send(&json!({"type": "ack", "messageId": first["messageId"]}));
-    // An answer that comes after both acks: from now on they are dealt with.
-    driver.wish("AVAILABLE").await;
-    let unacked = "SELECT count(*) FROM driver_commands WHERE acked_at IS NULL";
-    eventually("the command is acknowledged", SOON, || async { (world.count(unacked).await == 0).then_some(()) }).await;
-    let before = driver.session.waiting("assignment").len();
-    world::let_time_pass("repeats come every five seconds", Duration::from_millis(5_500)).await;
-    assert_eq!(driver.session.waiting("assignment").len(), before);
     world.finish().await;
 }

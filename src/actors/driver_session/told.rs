@@ -13,8 +13,9 @@ use crate::store::commands::Command;
 use crate::store::drivers::DriverChanged;
 use crate::store::sessions::SessionNews;
 
-/// A command that is not acknowledged is sent again after this.
-const REPEAT_AFTER: Duration = Duration::from_secs(5);
+/// A command that is not acknowledged is sent again when it comes again after this. The courier brings it every five seconds,
+/// sometimes a little less: compared with five, it would wait for the next time.
+const REPEAT_AFTER: Duration = Duration::from_millis(4500);
 
 impl Handler<Wake> for DriverSession {
     type Result = ();

@@ -21,7 +21,7 @@ const LINE_EVERY_S: u64 = 10;
 const DEV_STATE: &str = ".dev/state.json";
 const DEFAULT_DRIVERS: usize = 50;
 const DEFAULT_ORDERS_PER_MINUTE: f64 = 30.0;
-/// Bengaluru, as in the examples of the contract.
+/// Bengaluru, as in the examples of the docs.
 const DEFAULT_CENTER: (f64, f64) = (12.9716, 77.5946);
 
 /// Why the command line does not make a run.

@@ -1,5 +1,5 @@
-//! One driver's WebSocket: connects, carries frames between the socket and its [`Agent`], and comes back as the contract
-//! says: after 1 s to 60 s with full jitter, never after 4001, 4002 or 1008, nor when the upgrade is refused for good.
+//! One driver's WebSocket: connects, carries frames between the socket and its [`Agent`], and comes back as
+//! `docs/protocol.md` says: after 1 s to 60 s with full jitter, never after 4001, 4002 or 1008, nor when the upgrade is refused for good.
 
 use std::future::Future;
 use std::sync::Arc;

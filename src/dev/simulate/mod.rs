@@ -1,6 +1,6 @@
 //! A fleet and a shop that do not exist: N drivers as real WebSocket clients, orders through the real signed webhook.
 //!
-//! A black box towards the service: it knows the contract and nothing else, and judges from outside whether orders are
+//! A black box towards the service: it knows `docs/protocol.md` and nothing else, and judges from outside whether orders are
 //! given fast and to the nearest driver. Drivers that a run creates are taken out of service at its end.
 //!
 //! Time-lapse: with `speed` above 1 drivers move so many times as fast as they could, while `fixTime` stays the wall

@@ -1,4 +1,4 @@
-//! The invariants of the design, read from PostgreSQL and Redis past the service, at the end of every test.
+//! The invariants of `docs/architecture.md`, read from PostgreSQL and Redis past the service, at the end of every test.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

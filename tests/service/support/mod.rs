@@ -1,7 +1,7 @@
 //! The harness: real servers, real nodes of the program, real sockets, and a shop that can be told to fail.
 //!
 //! Every test builds a [`World`], acts on it from the outside alone, and ends with [`World::finish`], which checks the
-//! design's invariants. Tests wait on conditions with deadlines, never on a sleep that hopes.
+//! invariants. Tests wait on conditions with deadlines, never on a sleep that hopes.
 
 pub mod crowd;
 pub mod driver;

@@ -1,4 +1,5 @@
-//! `SessionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes.
+//! `ConnectionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes; and one
+//! on which nothing comes to an end.
 //!
 //! A session's actor runs only while its socket takes what it writes: a peer that stops reading stops its timers as well
 //! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
@@ -18,23 +19,21 @@ use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long a peer may leave waiting what was written to it. With the time that the server needs to notice, and that of a
-/// kernel which still took some, a client that stops reading is gone within 15 s.
-const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer may leave waiting what was written to it: not less, since a phone may have no network for a while. The
+/// kernel is told the same, and acts at its next probe of a window that stays closed, or when nothing answers any more.
+const TAKE_WITHIN: Duration = Duration::from_secs(15);
 /// A peer that takes so many bytes within that time is slow, and not stuck.
 const ENOUGH: usize = 16 * 1024;
-/// How long a connection may be open between requests. The server's own limits (5 s without a byte, 10 s for the first head)
-/// do not cover the head of a second request that never ends.
+/// How long a connection may be open with no request in hand and nothing sent: from the last byte of a response to the end of
+/// the next head. The server's own limits (5 s without a byte, 10 s for the first head) do not cover the head of a second
+/// request that never ends.
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
 const SEND_BUFFER: usize = 64 * 1024;
-/// A socket whose peer takes no bytes for so long is reset by the kernel, at its next probe of the window. It also finds
-/// peers that are gone, in the middle of what was sent to them.
-const PEER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// What a connection's watchdog is told, and what it tells; cheap to clone.
 #[derive(Clone, Default)]
-pub struct SessionWatchdog {
+pub struct ConnectionWatchdog {
     told: Arc<Told>,
 }
 
@@ -45,12 +44,14 @@ struct Told {
     /// A session has taken the connection over.
     is_session: AtomicBool,
     bit: AtomicBool,
+    /// The peer has ended its side.
+    left: AtomicBool,
 }
 
 /// A request that has no response yet; until dropped.
 pub struct InHand(Arc<Told>);
 
-impl SessionWatchdog {
+impl ConnectionWatchdog {
     /// A request has come in whole; it is in hand until what is given is dropped.
     pub fn request(&self) -> InHand {
         self.told.in_hand.fetch_add(1, Ordering::Relaxed);
@@ -65,6 +66,11 @@ impl SessionWatchdog {
     /// Whether the connection was cut off because its peer took nothing.
     pub fn has_bitten(&self) -> bool {
         self.told.bit.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer has ended its side of the connection: nobody waits for an answer.
+    pub fn has_left(&self) -> bool {
+        self.told.left.load(Ordering::Relaxed)
     }
 
     fn waits_for_request(&self) -> bool {
@@ -87,7 +93,7 @@ struct Blocked {
 /// A socket with its watchdog.
 pub struct Watched {
     socket: TcpStream,
-    watchdog: SessionWatchdog,
+    watchdog: ConnectionWatchdog,
     blocked: Option<Blocked>,
     idle: Option<Pin<Box<Sleep>>>,
 }
@@ -97,14 +103,14 @@ impl Watched {
     pub fn new(socket: TcpStream) -> Self {
         let options = socket2::SockRef::from(&socket);
         // Each of these only makes an end come sooner: a kernel that refuses one is served all the same.
-        let _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        let _ = options.set_tcp_user_timeout(Some(TAKE_WITHIN));
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_send_buffer_size(SEND_BUFFER);
-        Self { socket, watchdog: SessionWatchdog::default(), blocked: None, idle: None }
+        Self { socket, watchdog: ConnectionWatchdog::default(), blocked: None, idle: None }
     }
 
     /// What tells the watchdog of requests and sessions.
-    pub fn watchdog(&self) -> SessionWatchdog {
+    pub fn watchdog(&self) -> ConnectionWatchdog {
         self.watchdog.clone()
     }
 
@@ -128,6 +134,8 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
+                // A response goes out, be it that of a request which was answered at once, or a long one.
+                self.idle = None;
                 let taken = self.blocked.as_ref().map_or(0, |blocked| blocked.taken) + bytes;
                 if bytes >= offered || taken >= ENOUGH {
                     self.blocked = None;
@@ -165,7 +173,17 @@ impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.judge_silence(cx)?;
-        match Pin::new(&mut this.socket).poll_read(cx, buffer) {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if ended {
+            this.watchdog.told.left.store(true, Ordering::Relaxed);
+        }
+        match read {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(this.bite(error))),
             other => other,
         }
@@ -179,7 +197,7 @@ impl AsyncWrite for Watched {
         this.judge_write(cx, written, bytes.len())
     }
 
-    /// The server flushes after every response, even with nothing left to write: from there the wait for the next begins.
+    /// The server flushes after whatever it wrote: from there the wait for the next request begins.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.judge_silence(cx)?;
@@ -191,10 +209,12 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that ten seconds pass
-/// at once, long before the kernel's own timeout.
+/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that fifteen seconds
+/// pass at once, long before the kernel's own timeout.
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -212,6 +232,16 @@ mod tests {
     /// Reads for longer than a connection may be silent; `None` when that is borne.
     async fn read_on(socket: &mut Watched) -> Option<io::Result<u8>> {
         tokio::time::timeout(REQUEST_WITHIN * 3, socket.read_u8()).await.ok()
+    }
+
+    /// Answers each byte at once, so that nobody ever sees it in hand.
+    async fn answer_for_ever(socket: &mut Watched) -> io::Result<Infallible> {
+        loop {
+            socket.read_u8().await?;
+            drop(socket.watchdog().request());
+            socket.write_all(b"!").await?;
+            socket.flush().await?;
+        }
     }
 
     async fn write_for_ever(socket: &mut Watched) -> io::Error {
@@ -280,6 +310,27 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= REQUEST_WITHIN && began.elapsed() < REQUEST_WITHIN * 2);
         assert!(!socket.watchdog().has_bitten(), "it was not because the peer took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_responses_go_out_lives_whether_short_ones_or_one_that_is_long() {
+        /// Bytes that the peer takes back, in all.
+        const ANSWERS: usize = 20;
+        let (mut socket, mut peer) = pair().await;
+        pause();
+        let asking = async {
+            for _ in 0..ANSWERS {
+                peer.write_all(b"?").await?;
+                sleep(REQUEST_WITHIN / 5).await;
+            }
+            peer.read_exact(&mut [0; ANSWERS]).await
+        };
+        tokio::select! { asked = asking => assert!(asked.is_ok(), "{asked:?}"), ended = answer_for_ever(&mut socket) => panic!("{ended:?}") }
+        for _ in 0..ANSWERS {
+            assert!(tokio::time::timeout(REQUEST_WITHIN / 5, socket.read_u8()).await.is_err(), "cut off in a response");
+            socket.write_all(b"more").await.unwrap();
+        }
+        assert!(read_on(&mut socket).await.is_some_and(|read| read.is_err()), "left open after it");
     }
 
     #[tokio::test]
