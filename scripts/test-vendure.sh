@@ -19,5 +19,6 @@ if ! cmp -s package-lock.json "$installed"; then
     npm ci --no-audit --no-fund
     cp package-lock.json "$installed"
 fi
+npm run --silent lint
 npm test
 [ "${1:-}" = --unit ] || npm run test:shop

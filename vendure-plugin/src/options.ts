@@ -51,7 +51,8 @@ export interface DriverTrackerOptions {
 
     /**
      * Whether an order that makes this transition is to be delivered. Default: it becomes `PaymentSettled`. It runs inside
-     * the order's transaction: be quick, and call nobody. Aggregate orders are never sent, whatever this says.
+     * the order's transaction: be quick, and call nobody. Where it throws, reconciliation asks again later. Aggregate orders
+     * are never sent, whatever this says.
      */
     readyWhen?: (transition: ReadyTransition) => Awaitable<boolean>;
     /** Where the order is fetched. Default: the custom fields of the seller. `undefined`: not known, an operator must see to it. */
@@ -65,7 +66,7 @@ export interface DriverTrackerOptions {
     runIn?: 'worker' | 'server' | 'both';
     /** How often the outbox is looked at, in ms. Default: 1000. */
     pollIntervalMs?: number;
-    /** How long one post may take, answer included, in ms. Default: 10000. */
+    /** How long one post may take, hooks and answer included, in ms. Default: 10000. */
     timeoutMs?: number;
     /** How long a row that is being posted belongs to one process, in ms. Default: three times `timeoutMs`. */
     leaseMs?: number;
@@ -75,10 +76,12 @@ export interface DriverTrackerOptions {
     retryMaxMs?: number;
     /** After this long an order that driver-tracker does not take is parked for an operator, in hours. Default: 72. */
     giveUpAfterHours?: number;
-    /** How often orders without an entry in the outbox are looked for, in minutes. Default: 5. */
+    /** How often orders that should have a delivery and have none are looked for, in minutes. Default: 5. */
     reconcileEveryMinutes?: number;
     /** How old such an order may be, in hours. Default: 24. */
     reconcileWindowHours?: number;
+    /** How long an order that was sent may have no event before it is sent again, in minutes. Default: 60. */
+    resendAfterMinutes?: number;
 }
 
 /** The options with every default filled in and every secret read. */
@@ -100,6 +103,7 @@ export interface ResolvedOptions {
     giveUpAfterMs: number;
     reconcileEveryMs: number;
     reconcileWindowMs: number;
+    resendAfterMs: number;
 }
 
 /** A bad option. The message says which one, and what to do; it never holds a secret. */
@@ -139,6 +143,7 @@ export function resolveOptions(given: DriverTrackerOptions): ResolvedOptions {
         giveUpAfterMs: number(given, 'giveUpAfterHours', 72, 0.01, 8_760) * 3_600_000,
         reconcileEveryMs: number(given, 'reconcileEveryMinutes', 5, 0.01, 1_440) * 60_000,
         reconcileWindowMs: number(given, 'reconcileWindowHours', 24, 0.01, 8_760) * 3_600_000,
+        resendAfterMs: number(given, 'resendAfterMinutes', 60, 0.01, 10_080) * 60_000,
     };
 }
 

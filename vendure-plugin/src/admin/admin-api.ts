@@ -29,6 +29,8 @@ export const adminApiSchema = gql`
         looked: Int!
         "Those of them that are delivered, and were announced now."
         announced: Int!
+        "Orders that were sent long ago, of which no event came; they are sent again."
+        resent: Int!
     }
 
     extend type Query {

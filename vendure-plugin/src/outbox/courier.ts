@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
 import { OrderType } from '@vendure/common/lib/generated-types';
-import { Injector, Logger } from '@vendure/core';
+import { Injector, Logger, RequestContext, TransactionalConnection } from '@vendure/core';
 
 import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
 import type { OutboxEntry } from '../entities/outbox-entry.entity';
@@ -9,7 +9,7 @@ import type { ResolvedOptions } from '../options';
 import { DeliveryFields } from './delivery-fields';
 import { cancelledBody, readyBody, ReadyBody, UndeliverableOrderError } from './order-body';
 import { OrderInChannel, OrderReader } from './order-reader';
-import { Finish, OutboxService } from './outbox.service';
+import { Finish, Finished, OutboxService } from './outbox.service';
 import { SellerOrders } from './seller-orders';
 import { ServiceClient } from './service-client';
 
@@ -19,6 +19,7 @@ export class Courier {
     private readonly injector: Injector;
 
     constructor(
+        private readonly connection: TransactionalConnection,
         private readonly orders: OrderReader,
         private readonly sellerOrders: SellerOrders,
         private readonly client: ServiceClient,
@@ -34,24 +35,42 @@ export class Courier {
     async deliver(entry: OutboxEntry): Promise<void> {
         const found = await this.orders.find(entry.orderId);
         const finish = found ? await this.attempt(entry, found) : { outcome: 'skipped' as const, note: 'the order is gone' };
-        const finished = await this.outbox.finish(entry, finish);
+        const finished = await this.connection.withTransaction(found?.ctx ?? RequestContext.empty(), ctx =>
+            this.finish(ctx, entry, found, finish),
+        );
+        const name = `Order ${found?.order.code} (${entry.kind})`;
         if (!finished) {
-            Logger.warn(`The lease of outbox entry ${entry.id} ended before the post did`, LOGGER_CONTEXT);
-            return;
-        }
-        if (finished.state === 'failed' && found) {
-            await this.tellOperator(entry, found, finished.error ?? '');
-        } else if (finished.state === 'sent' && found && entry.kind === 'ready') {
-            await this.fields.set(found.ctx, found.order.id, { driverTrackerProblem: null });
+            Logger.warn(`${name}: the lease ended before the post did`, LOGGER_CONTEXT);
+        } else if (finished.state === 'failed') {
+            Logger.error(`${name} is parked: ${finished.error}`, LOGGER_CONTEXT);
         } else if (finished.state === 'pending') {
-            const line = `Order ${found?.order.code} (${entry.kind}) was not taken, try ${entry.attempts}: ${finished.error}`;
-            Logger.warn(line, LOGGER_CONTEXT);
+            Logger.warn(`${name} was not taken, try ${entry.attempts}: ${finished.error}`, LOGGER_CONTEXT);
         }
     }
 
+    /** Writes down what came of it, and shows it in the order, in one transaction: nothing is parked unseen. */
+    private async finish(
+        ctx: RequestContext,
+        entry: OutboxEntry,
+        found: OrderInChannel | undefined,
+        finish: Finish,
+    ): Promise<Finished | undefined> {
+        const finished = await this.outbox.finish(ctx, entry, finish);
+        if (found && finished?.state === 'failed') {
+            const what = entry.kind === 'ready' ? 'not taken for delivery' : 'not called off';
+            await this.fields.set(ctx, found.order.id, { driverTrackerProblem: `${what}: ${finished.error}` });
+            await this.fields.note(ctx, found.order.id, `${what}: ${finished.error}`);
+        } else if (found && finished?.state === 'sent' && entry.lastError !== null) {
+            await this.fields.set(ctx, found.order.id, { driverTrackerProblem: null });
+        }
+        return finished;
+    }
+
+    /** Ends within `timeoutMs`, hooks included, so that the lease outlasts it. */
     private async attempt(entry: OutboxEntry, found: OrderInChannel): Promise<Finish> {
+        const deadline = AbortSignal.timeout(this.options.timeoutMs);
         if (entry.kind === 'cancelled') {
-            return this.client.post('cancelled', cancelledBody(found));
+            return this.client.post('cancelled', cancelledBody(found), deadline);
         }
         if (found.order.type === OrderType.Aggregate) {
             await this.sellerOrders.announceOf(found.order.id);
@@ -61,7 +80,7 @@ export class Courier {
             return { outcome: 'skipped', note: 'the order was cancelled before it was sent' };
         }
         try {
-            return await this.client.post('ready', await this.body(found));
+            return await this.client.post('ready', await before(deadline, this.body(found)), deadline);
         } catch (error) {
             if (error instanceof UndeliverableOrderError) {
                 return { outcome: 'parked', error: error.message };
@@ -81,12 +100,12 @@ export class Courier {
             await metadata(deliverable),
         );
     }
+}
 
-    /** What is parked waits for somebody: they find it in the order, in its history, and in the log. */
-    private async tellOperator(entry: OutboxEntry, { ctx, order }: OrderInChannel, error: string): Promise<void> {
-        const what = entry.kind === 'ready' ? 'not taken for delivery' : 'not called off';
-        Logger.error(`Order ${order.code} was ${what}: ${error}`, LOGGER_CONTEXT);
-        await this.fields.set(ctx, order.id, { driverTrackerProblem: `${what}: ${error}` });
-        await this.fields.note(ctx, order.id, `${what}: ${error}`);
-    }
+/** `work`, unless the deadline comes first; a hook that never ends must not hold up every other order. */
+function before<T>(deadline: AbortSignal, work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+        deadline.addEventListener('abort', () => reject(new Error('resolvePickup, resolveDropoff or metadata took too long')));
+        work.then(resolve, reject);
+    });
 }

@@ -1,9 +1,9 @@
 import { Inject, Injectable, OnApplicationBootstrap } from '@nestjs/common';
 import { OrderType } from '@vendure/common/lib/generated-types';
-import { EventBus, OrderStateTransitionEvent } from '@vendure/core';
+import { EventBus, Logger, OrderStateTransitionEvent } from '@vendure/core';
 
-import { DRIVER_TRACKER_OPTIONS } from '../constants';
-import type { ResolvedOptions } from '../options';
+import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
+import type { ReadyTransition, ResolvedOptions } from '../options';
 import { OutboxService } from './outbox.service';
 
 /**
@@ -37,8 +37,18 @@ export class OrderListener implements OnApplicationBootstrap {
             }
             return;
         }
-        if (order.type !== OrderType.Aggregate && (await this.options.readyWhen({ fromState, toState, order }))) {
+        if (order.type !== OrderType.Aggregate && (await this.isReady({ fromState, toState, order }))) {
             await this.outbox.add(ctx, order.id, 'ready');
+        }
+    }
+
+    /** A hook that throws must not undo a payment: reconciliation asks it again. */
+    private async isReady(transition: ReadyTransition): Promise<boolean> {
+        try {
+            return await this.options.readyWhen(transition);
+        } catch (error) {
+            Logger.error(`readyWhen threw for order ${transition.order.code}: ${(error as Error).message}`, LOGGER_CONTEXT);
+            return false;
         }
     }
 }

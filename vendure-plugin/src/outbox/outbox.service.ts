@@ -6,12 +6,16 @@ import { In } from 'typeorm';
 
 import { DRIVER_TRACKER_OPTIONS } from '../constants';
 import { OutboxEntry, OutboxKind, OutboxState } from '../entities/outbox-entry.entity';
+import { TrackedDelivery } from '../entities/tracked-delivery.entity';
 import type { ResolvedOptions } from '../options';
 import { retryDelayMs } from './backoff';
 import type { Verdict } from './verdict';
 
 /** Databases whose `FOR UPDATE SKIP LOCKED` lets several processes claim side by side. Others have one writer at a time. */
 const SKIP_LOCKED = ['postgres', 'aurora-postgres', 'mysql', 'mariadb', 'aurora-mysql'];
+
+/** At most so many are sent again at once; the next run finds the others. */
+const MAX_RESENT = 1_000;
 
 /** What came of an entry that was claimed. */
 export type Finish = Verdict | { outcome: 'skipped'; note: string } | { outcome: 'parked'; error: string };
@@ -93,11 +97,14 @@ export class OutboxService {
         });
     }
 
-    /** Writes down what came of a claimed entry; `undefined` when the lease was lost, and another process decides. */
-    async finish(entry: OutboxEntry, finish: Finish): Promise<Finished | undefined> {
+    /**
+     * Writes down what came of a claimed entry, in the transaction of `ctx`; `undefined` when the lease was lost, and another
+     * process decides.
+     */
+    async finish(ctx: RequestContext, entry: OutboxEntry, finish: Finish): Promise<Finished | undefined> {
         const changes = this.changes(entry, finish);
-        const result = await this.connection.rawConnection
-            .getRepository(OutboxEntry)
+        const result = await this.connection
+            .getRepository(ctx, OutboxEntry)
             .update({ id: entry.id, leaseToken: entry.leaseToken as string, state: 'pending' }, changes);
         if (result.affected === 0) {
             return undefined;
@@ -107,11 +114,38 @@ export class OutboxService {
 
     /** Puts a parked entry back, due at once. False when it is not parked. */
     async retry(ctx: RequestContext, id: ID): Promise<boolean> {
-        const now = new Date();
-        const result = await this.connection
-            .getRepository(ctx, OutboxEntry)
-            .update({ id, state: 'failed' }, { state: 'pending', dueAt: now, firstDueAt: now, attempts: 0, leaseToken: null });
+        const result = await this.connection.getRepository(ctx, OutboxEntry).update({ id, state: 'failed' }, dueAnew());
         return result.affected === 1;
+    }
+
+    /**
+     * Puts ready entries back that were sent before `quietSince`, of which no event ever came, of orders that were not called
+     * off. Entries of before `since` are let be. Gives how many.
+     */
+    async resendUnheard(since: Date, quietSince: Date): Promise<number> {
+        const repository = this.connection.rawConnection.getRepository(OutboxEntry);
+        const query = repository
+            .createQueryBuilder('entry')
+            .where("entry.state = 'sent'")
+            .andWhere("entry.kind = 'ready'")
+            .andWhere('entry.dueAt BETWEEN :since AND :quietSince', { since, quietSince })
+            .andWhere('entry.createdAt >= :since');
+        const heard = query.subQuery().select('1').from(TrackedDelivery, 'delivery').where('delivery.orderId = entry.orderId').getQuery();
+        const calledOff = query
+            .subQuery()
+            .select('1')
+            .from(OutboxEntry, 'other')
+            .where('other.orderId = entry.orderId')
+            .andWhere("other.kind = 'cancelled'")
+            .getQuery();
+        query.andWhere(`NOT EXISTS ${heard}`).andWhere(`NOT EXISTS ${calledOff}`);
+        const entries = await query.orderBy('entry.dueAt', 'ASC').take(MAX_RESENT).getMany();
+        if (entries.length === 0) {
+            return 0;
+        }
+        const ids = entries.map(entry => entry.id);
+        const result = await repository.update({ id: In(ids), state: 'sent' }, dueAnew());
+        return result.affected ?? 0;
     }
 
     private changes(entry: OutboxEntry, finish: Finish): Partial<OutboxEntry> {
@@ -144,4 +178,9 @@ export class OutboxService {
         const backoff = { baseMs: this.options.retryBaseMs, maxMs: this.options.retryMaxMs };
         return { ...tried, dueAt: new Date(now + retryDelayMs(backoff, entry.attempts, finish.retryAfterMs)) };
     }
+}
+
+function dueAnew(): Partial<OutboxEntry> {
+    const now = new Date();
+    return { state: 'pending', dueAt: now, firstDueAt: now, attempts: 0, leaseToken: null };
 }

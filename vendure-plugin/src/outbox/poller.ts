@@ -2,8 +2,10 @@ import { Inject, Injectable, OnApplicationBootstrap, OnApplicationShutdown } fro
 import { Logger, ProcessContext } from '@vendure/core';
 
 import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
+import type { OutboxEntry } from '../entities/outbox-entry.entity';
 import type { ResolvedOptions } from '../options';
 import { Courier } from './courier';
+import { Loop } from './loop';
 import { OutboxService } from './outbox.service';
 import { Reconciliation } from './reconciliation';
 
@@ -11,15 +13,14 @@ import { Reconciliation } from './reconciliation';
 const CONCURRENCY = 8;
 
 /**
- * Looks at the outbox again and again, and works off what is due. Several processes may do so at once. A process that is
- * killed loses nothing: what it held is due again when its lease ends, and driver-tracker bears a repeat.
+ * Looks at the outbox again and again, and works off what is due; beside it, reconciles now and then. Several processes may
+ * do so at once. A process that is killed loses nothing: what it held is due again when its lease ends, and driver-tracker
+ * bears a repeat.
  */
 @Injectable()
 export class OutboxPoller implements OnApplicationBootstrap, OnApplicationShutdown {
-    private stopped = false;
-    private timer: NodeJS.Timeout | undefined;
-    private round: Promise<void> = Promise.resolve();
-    private reconciledAt = 0;
+    private readonly underWay = new Set<Promise<void>>();
+    private readonly loops = [new Loop(() => this.post()), new Loop(() => this.reconcile())];
 
     constructor(
         private readonly processContext: ProcessContext,
@@ -33,48 +34,50 @@ export class OutboxPoller implements OnApplicationBootstrap, OnApplicationShutdo
         const { runIn } = this.options;
         const runsHere = runIn === 'both' || (runIn === 'server') === this.processContext.isServer;
         if (runsHere) {
-            this.schedule(0);
+            this.loops.forEach(loop => loop.start());
         }
     }
 
     /** Takes nothing new, and waits for what is on its way. */
     async onApplicationShutdown(): Promise<void> {
-        this.stopped = true;
-        clearTimeout(this.timer);
-        await this.round;
+        await Promise.all(this.loops.map(loop => loop.stop()));
+        await Promise.all(this.underWay);
     }
 
-    private schedule(delayMs: number): void {
-        if (!this.stopped) {
-            this.timer = setTimeout(() => {
-                this.round = this.work().then(more => this.schedule(more ? 0 : this.options.pollIntervalMs));
-            }, delayMs);
+    /** Fills the places that are free. A slow post keeps one of them, and no other order waits for it. */
+    private async post(): Promise<number> {
+        if (this.underWay.size >= CONCURRENCY) {
+            await Promise.race(this.underWay);
         }
-    }
-
-    /** One round. True when there may be more that is due. Never throws: the next round tries again. */
-    private async work(): Promise<boolean> {
+        const free = CONCURRENCY - this.underWay.size;
         try {
-            await this.reconcileWhenDue();
-            const entries = await this.outbox.claim(CONCURRENCY);
-            const results = await Promise.allSettled(entries.map(entry => this.courier.deliver(entry)));
-            for (const result of results) {
-                if (result.status === 'rejected') {
-                    Logger.error(`An outbox entry could not be worked off: ${result.reason}`, LOGGER_CONTEXT);
-                }
+            const entries = await this.outbox.claim(free);
+            for (const entry of entries) {
+                const work: Promise<void> = this.deliver(entry).finally(() => this.underWay.delete(work));
+                this.underWay.add(work);
             }
-            return entries.length === CONCURRENCY;
+            return entries.length === free ? 0 : this.options.pollIntervalMs;
         } catch (error) {
             Logger.error(`The outbox could not be read: ${(error as Error).message}`, LOGGER_CONTEXT);
-            return false;
+            return this.options.pollIntervalMs;
         }
     }
 
-    private async reconcileWhenDue(): Promise<void> {
-        const now = Date.now();
-        if (now - this.reconciledAt >= this.options.reconcileEveryMs) {
-            this.reconciledAt = now;
-            await this.reconciliation.run();
+    /** What fails here is due again when its lease ends. */
+    private async deliver(entry: OutboxEntry): Promise<void> {
+        try {
+            await this.courier.deliver(entry);
+        } catch (error) {
+            Logger.error(`Outbox entry ${entry.id} could not be worked off: ${(error as Error).message}`, LOGGER_CONTEXT);
         }
+    }
+
+    private async reconcile(): Promise<number> {
+        try {
+            await this.reconciliation.run();
+        } catch (error) {
+            Logger.error(`Orders could not be reconciled: ${(error as Error).message}`, LOGGER_CONTEXT);
+        }
+        return this.options.reconcileEveryMs;
     }
 }

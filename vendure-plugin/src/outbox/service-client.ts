@@ -12,7 +12,7 @@ const PATHS: Record<OutboxKind, string> = { ready: 'seller-order-ready', cancell
 const MAX_ANSWER_BYTES = 65_536;
 
 /**
- * Posts to driver-tracker. One post, one answer: retries belong to the caller. A post ends within `timeoutMs`, answer
+ * Posts to driver-tracker. One post, one answer: retries belong to the caller. A post ends at the deadline, answer
  * included; it is signed freshly; redirects are not followed, since they would carry the order elsewhere.
  */
 @Injectable()
@@ -20,7 +20,7 @@ export class ServiceClient {
     constructor(@Inject(DRIVER_TRACKER_OPTIONS) private readonly options: ResolvedOptions) {}
 
     /** Posts once. Never throws: every failure is a verdict. */
-    async post(kind: OutboxKind, body: ReadyBody | CancelledBody): Promise<Verdict> {
+    async post(kind: OutboxKind, body: ReadyBody | CancelledBody, deadline: AbortSignal): Promise<Verdict> {
         const { serviceUrl, shop, signingSecrets, timeoutMs } = this.options;
         const raw = Buffer.from(JSON.stringify(body));
         // The same on every attempt, so that logs of both sides can be laid side by side.
@@ -31,7 +31,7 @@ export class ServiceClient {
                 body: raw,
                 headers: { 'content-type': 'application/json', ...signedHeaders(signingSecrets, webhookId, raw) },
                 redirect: 'manual',
-                signal: AbortSignal.timeout(timeoutMs),
+                signal: deadline,
             });
             return judge(kind, body.sellerOrderId, await read(response));
         } catch (error) {

@@ -1,11 +1,12 @@
 /** Events as driver-tracker would post them, made by hand. */
 import { signedHeaders, SigningSecret } from '../../../src/signature';
+import { MADE_BY_HAND } from './wire';
 import type { World } from './world';
 
 const SOME_EVENT = {
     event: 'DELIVERY_ASSIGNED_V1',
     version: 1,
-    eventId: 'made-by-hand',
+    eventId: MADE_BY_HAND,
     shop: 'vendure',
     channelId: '1',
     status: 'ASSIGNED',

@@ -57,6 +57,10 @@ export class Shop {
         return `http://127.0.0.1:${this.settings.port}`;
     }
 
+    get wireFile(): string {
+        return path.join(this.logDir, 'wire.jsonl');
+    }
+
     /** Where driver-tracker posts its events. */
     static eventsUrl(port: number): string {
         return `http://127.0.0.1:${port}/driver-tracker/events`;
@@ -97,7 +101,14 @@ export class Shop {
     }
 
     /** A guest buys and pays, through the Shop API. Gives the id of the order. */
-    async buy({ variants, at = { lat: 12.9352, lon: 77.6245 }, lastName = 'Rao' }: Purchase): Promise<string> {
+    async buy(purchase: Purchase): Promise<string> {
+        const order = await this.checkOut(purchase);
+        await order.pay();
+        return order.id;
+    }
+
+    /** A guest comes as far as paying. */
+    async checkOut({ variants, at = { lat: 12.9352, lon: 77.6245 }, lastName = 'Rao' }: Purchase): Promise<{ id: string; pay(): Promise<void> }> {
         const shop = new GraphqlClient(`${this.url}/shop-api`);
         const order = '{ ... on Order { id state } ... on ErrorResult { errorCode message } }';
         for (const id of variants) {
@@ -121,11 +132,13 @@ export class Shop {
         await shop.mutate(`mutation ($id: [ID!]!) { setOrderShippingMethod(shippingMethodId: $id) ${order} }`, {
             id: [eligibleShippingMethods[0].id],
         });
-        await shop.mutate(`mutation { transitionOrderToState(state: "ArrangingPayment") ${order} }`);
-        const paid = await shop.mutate(`mutation ($input: PaymentInput!) { addPaymentToOrder(input: $input) ${order} }`, {
-            input: { method: PAYMENT_METHOD, metadata: {} },
-        });
-        return paid.id;
+        const { id } = await shop.mutate(`mutation { transitionOrderToState(state: "ArrangingPayment") ${order} }`);
+        const pay = async () => {
+            await shop.mutate(`mutation ($input: PaymentInput!) { addPaymentToOrder(input: $input) ${order} }`, {
+                input: { method: PAYMENT_METHOD, metadata: {} },
+            });
+        };
+        return { id, pay };
     }
 
     /** Buys of both sellers; gives the aggregate order and the two seller orders. */
@@ -174,8 +187,8 @@ export class Shop {
         return (await this.admin.query(`mutation ($id: ID!) { retryDriverTrackerPost(id: $id) }`, { id })).retryDriverTrackerPost;
     }
 
-    async reconcile(): Promise<{ looked: number; announced: number }> {
-        return this.admin.mutate(`mutation { reconcileDriverTracker { looked announced } }`);
+    async reconcile(): Promise<{ looked: number; announced: number; resent: number }> {
+        return this.admin.mutate(`mutation { reconcileDriverTracker { looked announced resent } }`);
     }
 
     async login(): Promise<void> {
@@ -202,6 +215,7 @@ export class Shop {
             serviceUrl,
             signingSecrets,
             eventSecrets,
+            wireFile: this.wireFile,
             superadmin: SUPERADMIN,
         };
         const main = path.join(__dirname, 'shop-process.js');
