@@ -6,8 +6,7 @@ export default tseslint.config(
     {
         languageOptions: { parserOptions: { project: './tsconfig.json' } },
         rules: {
-            // Fields of Vendure's entities may hold another type than they say.
-            '@typescript-eslint/switch-exhaustiveness-check': 'error',
+            '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
             '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
         },
     },

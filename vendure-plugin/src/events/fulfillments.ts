@@ -118,7 +118,10 @@ export class Fulfillments {
         }
         const handler = {
             code: FULFILLMENT_HANDLER_CODE,
-            arguments: Object.entries(label).map(([name, value]) => ({ name, value })),
+            arguments: [
+                { name: 'method', value: label.method },
+                { name: 'trackingCode', value: label.trackingCode },
+            ],
         };
         const result = await this.orders.createFulfillment(ctx, { lines, handler });
         if (isGraphQlErrorResult(result)) {

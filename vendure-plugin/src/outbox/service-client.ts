@@ -43,7 +43,7 @@ export class ServiceClient {
 async function read(response: Response): Promise<Answer> {
     const chunks: Uint8Array[] = [];
     let size = 0;
-    for await (const chunk of response.body ?? []) {
+    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
         chunks.push(chunk);
         size += chunk.length;
         // Leaving the loop cancels the rest.

@@ -60,7 +60,7 @@ function judgeSuccess(sellerOrderId: string, status: number, document: Record<st
 /** An RFC 9457 problem in one line, each field at fault named. */
 function describe(status: number, document: Record<string, unknown> | undefined): string {
     const parts = [String(status), textOf(document?.code), textOf(document?.detail)].filter(Boolean);
-    const errors = Array.isArray(document?.errors) ? document.errors : [];
+    const errors = (Array.isArray(document?.errors) ? document.errors : []) as Array<Record<string, unknown> | null>;
     const fields = errors.map(one => `${textOf(one?.field)} ${textOf(one?.message)}`.trim()).filter(Boolean);
     const line = parts.join(' ') + (fields.length > 0 ? `: ${fields.join('; ')}` : '');
     return line.slice(0, MAX_ERROR_CHARS);

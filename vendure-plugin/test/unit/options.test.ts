@@ -40,7 +40,7 @@ const BAD: Array<[Record<string, unknown>, RegExp]> = [
 for (const [change, sentence] of BAD) {
     test(`refused: ${JSON.stringify(change)}`, () => {
         assert.throws(
-            () => resolveOptions({ ...GOOD, ...change } as DriverTrackerOptions),
+            () => resolveOptions({ ...GOOD, ...change }),
             (error: Error) => sentence.test(error.message) && !error.message.includes(SECRET),
         );
     });

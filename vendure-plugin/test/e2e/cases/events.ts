@@ -17,7 +17,6 @@ test('events that come twice, late, or for nobody change nothing', async () => {
     }
     await eventually('each was posted twice', async () => {
         const { items } = await world.tracker.api('GET', `/outbound-events?deliveryId=${delivery.id}`);
-        // eslint-disable-next-line @typescript-eslint/no-explicit-any
         return items.every((event: any) => event.state === 'delivered' && event.attempts.length >= 2);
     });
     assert.deepEqual(await world.shop.order(id), done);

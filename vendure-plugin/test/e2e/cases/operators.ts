@@ -46,7 +46,7 @@ test('an order that was never announced is found, by an operator and by itself',
 
     await world.shop.killWorker();
     await forget();
-    await world.shop.startWorker();
+    world.shop.startWorker();
     await world.outboxIs(id, 'ready', 'sent');
     await world.driver.setDuty(true);
     const order = await world.orderIs(id, 'Delivered');

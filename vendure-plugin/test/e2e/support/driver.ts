@@ -104,7 +104,7 @@ export class Driver {
             clearInterval(this.beats);
             setTimeout(() => this.connect(), 100);
         });
-        socket.on('message', data => this.take(JSON.parse(data.toString()) as Frame));
+        socket.on('message', (data: Buffer) => this.take(JSON.parse(data.toString('utf8')) as Frame));
         this.socket = socket;
     }
 

@@ -21,7 +21,7 @@ export async function sendEvent(
     raw: string = JSON.stringify({ ...SOME_EVENT, ...event }),
 ): Promise<{ status: number; body: Record<string, unknown> }> {
     const body = Buffer.from(raw);
-    const signed = signedHeaders(secrets.map(SigningSecret.parse), SOME_EVENT.eventId, body);
+    const signed = signedHeaders(secrets.map(secret => SigningSecret.parse(secret)), SOME_EVENT.eventId, body);
     const response = await fetch(`${world.shop.url}/driver-tracker/events`, {
         method: 'POST',
         headers: { 'content-type': 'application/json', ...signed },

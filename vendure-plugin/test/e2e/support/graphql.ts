@@ -5,7 +5,6 @@ export class GraphqlClient {
     constructor(private readonly url: string) {}
 
     // The shapes are Vendure's own; a query that does not fit its schema fails here.
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     async query(document: string, variables: Record<string, unknown> = {}): Promise<any> {
         const response = await fetch(this.url, {
             method: 'POST',
@@ -21,9 +20,9 @@ export class GraphqlClient {
     }
 
     /** The same for a mutation of one field, whose answer must not be one of Vendure's error results. */
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     async mutate(document: string, variables: Record<string, unknown> = {}): Promise<any> {
-        const [result] = Object.values(await this.query(document, variables)) as Array<Record<string, unknown> | undefined>;
+        const data = (await this.query(document, variables)) as Record<string, Record<string, unknown> | undefined>;
+        const [result] = Object.values(data);
         if (result?.errorCode) {
             throw new Error(`${firstLine(document)}: ${JSON.stringify(result)}`);
         }

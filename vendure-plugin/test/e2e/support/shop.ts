@@ -71,7 +71,7 @@ export class Shop {
         await this.startServer();
         await this.login();
         this.catalogue = await fillShop(this.admin);
-        await this.startWorker();
+        this.startWorker();
     }
 
     async startServer(changes: Partial<ShopSettings> = {}): Promise<void> {
@@ -80,7 +80,7 @@ export class Shop {
         await this.server.ready(async () => (await fetch(`${this.url}/health`)).ok);
     }
 
-    async startWorker(): Promise<void> {
+    startWorker(): void {
         this.worker = this.spawn('worker');
     }
 
@@ -88,7 +88,7 @@ export class Shop {
     async restart(changes: Partial<ShopSettings>): Promise<void> {
         await Promise.all([this.server?.stop(), this.worker?.stop()]);
         await this.startServer(changes);
-        await this.startWorker();
+        this.startWorker();
     }
 
     /** SIGKILL. */

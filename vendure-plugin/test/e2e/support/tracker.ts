@@ -35,7 +35,7 @@ export class PrivateServers {
         const args = ['dev', '--drivers', '0', '--dir', path.join(dir, 'dev'), '--listen', '127.0.0.1:0'];
         const process = Process.start('servers', dir, program(), args, {});
         const state = () => JSON.parse(readFileSync(path.join(dir, 'dev', 'state.json'), 'utf8'));
-        await process.ready(async () => Boolean(state().databaseUrl));
+        await process.ready(() => Promise.resolve(Boolean(state().databaseUrl)));
         return new PrivateServers(process, state().databaseUrl, state().redisUrl);
     }
 
@@ -109,7 +109,6 @@ export class Tracker {
 
     /** Calls `/api/v1`; throws on anything but 2xx. */
     // The answers are the service's own, which its own tests hold.
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     async api(method: string, route: string, body?: unknown): Promise<any> {
         const response = await fetch(`${this.url}/api/v1${route}`, {
             method,
@@ -124,7 +123,6 @@ export class Tracker {
     }
 
     /** The deliveries of one order of the shop: one, or none. */
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     async deliveriesOf(sellerOrderId: string): Promise<any[]> {
         return (await this.api('GET', `/deliveries?shop=vendure&sellerOrderId=${sellerOrderId}`)).items;
     }

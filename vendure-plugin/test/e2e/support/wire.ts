@@ -25,7 +25,7 @@ export function readWire(file: string): Noted[] {
 export function noteOutgoing(file: string): void {
     const real = globalThis.fetch;
     globalThis.fetch = (url, init) => {
-        note(file, { direction: 'out', url: String(url), body: String(init?.body) });
+        note(file, { direction: 'out', url: url as string, body: (init?.body as Buffer).toString('utf8') });
         return real(url, init);
     };
 }

@@ -125,7 +125,6 @@ export class World {
     }
 
     /** Waits until the service knows the order; gives its one delivery. */
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     async delivery(orderId: string): Promise<any> {
         return eventually(`driver-tracker knows order ${orderId}`, async () => (await this.tracker.deliveriesOf(orderId))[0]);
     }
