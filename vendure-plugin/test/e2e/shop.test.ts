@@ -12,12 +12,7 @@ before(startWorld);
 after(() => world?.stop());
 
 /** A test that failed halfway must not decide those after it. */
-afterEach(async () => {
-    for (const driver of world?.drivers ?? []) {
-        driver.resume();
-        await driver.setDuty(driver === world.driver);
-    }
-});
+afterEach(() => world?.recover());
 
 // After the hooks: a test begins as soon as it is named.
 import './cases/deliveries';

@@ -34,8 +34,9 @@ test('a regular order is fetched at the shop itself', async () => {
 
 test('an order that is cancelled in the shop is called off, and its goods go back once', async () => {
     world.driver.mode = 'manual';
+    // Not of a marketplace: what Vendure allocates for an aggregate it never gives back.
     const before = await world.stock();
-    const id = await world.shop.buyOfA();
+    const id = await world.shop.buy({ variants: [world.shop.catalogue.variantOwn] });
     await world.driver.has(id);
     await eventually('it has a fulfillment', async () => (await world.shop.order(id)).fulfillments[0]?.state === 'Pending');
     await world.shop.cancel(id);

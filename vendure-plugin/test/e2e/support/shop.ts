@@ -84,6 +84,13 @@ export class Shop {
         this.worker = this.spawn('worker');
     }
 
+    /** Starts the worker if it does not run. */
+    recoverWorker(): void {
+        if (!this.worker?.running) {
+            this.startWorker();
+        }
+    }
+
     /** Stops both, and starts them with other settings. */
     async restart(changes: Partial<ShopSettings>): Promise<void> {
         await Promise.all([this.server?.stop(), this.worker?.stop()]);

@@ -93,6 +93,10 @@ export class Tracker {
         }
     }
 
+    get running(): boolean {
+        return this.process?.running ?? false;
+    }
+
     async stop(): Promise<void> {
         await this.process?.stop();
     }

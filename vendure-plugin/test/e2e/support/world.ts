@@ -76,6 +76,18 @@ export class World {
         }
     }
 
+    /** Everything runs, and one driver is on duty, whatever the test before has left. */
+    async recover(): Promise<void> {
+        if (!this.tracker.running) {
+            await this.tracker.start({ assignmentWaitMs: 250 });
+        }
+        this.shop.recoverWorker();
+        for (const driver of this.drivers) {
+            driver.resume();
+            await driver.setDuty(driver === this.driver);
+        }
+    }
+
     async hire(name: string): Promise<Driver> {
         const driver = await Driver.hire(this.tracker, name);
         this.drivers.push(driver);
@@ -108,6 +120,22 @@ export class World {
             }
             return order;
         });
+    }
+
+    /**
+     * Meanwhile driver-tracker can take orders and commit them, and cannot give them to anybody: it keeps its answers back for
+     * as long as `assignmentWaitMs`.
+     */
+    async whileNobodyIsChosen<T>(work: () => Promise<T>): Promise<T> {
+        const lock = new Client(this.tracker.settings.databaseUrl);
+        await lock.connect();
+        try {
+            await lock.query('BEGIN');
+            await lock.query('LOCK TABLE assignments IN EXCLUSIVE MODE');
+            return await work();
+        } finally {
+            await lock.end();
+        }
     }
 
     /** What is in stock and allocated, of everything. */
