@@ -7,7 +7,7 @@ const POLL_MS = 50;
 export async function eventually<T>(
     what: string,
     probe: () => Promise<T | undefined | false> | T | undefined | false,
-    deadlineMs = 60_000,
+    deadlineMs = 30_000,
 ): Promise<T> {
     const deadline = Date.now() + deadlineMs;
     let last: unknown = 'it was never so';
