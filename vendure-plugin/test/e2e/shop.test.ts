@@ -23,14 +23,18 @@ import './cases/operators';
 
 test('all that went over the wire fits the schemas', { skip: schemasMissing }, () => {
     const wire = readWire(world.shop.wireFile).map(noted => ({ ...noted, body: JSON.parse(noted.body) as Record<string, unknown> }));
-    const posts = wire.filter(({ url }) => url.endsWith('/seller-order-ready'));
+    const to = (route: string) => wire.filter(({ url }) => url.endsWith(route));
+    const [posts, cancellations] = [to('/seller-order-ready'), to('/seller-order-cancelled')];
     const events = wire.filter(({ direction }) => direction === 'in');
     for (const { body } of posts.filter(({ body }) => JSON.stringify(body.metadata).length <= 4_096)) {
         assert.equal(faults('seller-order-ready', body), '', JSON.stringify(body));
     }
+    for (const { body } of cancellations) {
+        assert.equal(faults('seller-order-cancelled', body), '', JSON.stringify(body));
+    }
     for (const { body } of events) {
         assert.equal(faults('delivery-event', body), '', JSON.stringify(body));
     }
-    assert.ok(posts.length > 0);
+    assert.ok(posts.length > 0 && cancellations.length > 0);
     assert.deepEqual(new Set(events.map(({ body }) => body.event)), new Set(KNOWN_EVENTS));
 });

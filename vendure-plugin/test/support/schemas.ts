@@ -6,7 +6,9 @@ import path from 'node:path';
 import Ajv2020 from 'ajv/dist/2020';
 import addFormats from 'ajv-formats';
 
-export type SchemaName = 'seller-order-ready' | 'delivery-event';
+/** Those that the plugin has to do with; others lie beside them. */
+export const SCHEMAS = ['seller-order-ready', 'seller-order-cancelled', 'delivery-event'] as const;
+export type SchemaName = (typeof SCHEMAS)[number];
 
 const DIR = path.resolve(__dirname, '../../../../docs/schemas');
 
@@ -29,14 +31,13 @@ export interface Example {
     body: Record<string, unknown>;
 }
 
-/** The examples of those two schemas; others lie beside them. */
-export function examples(): Example[] {
-    const dir = path.join(DIR, 'examples');
-    return readdirSync(dir)
-        .filter(file => file.endsWith('.json'))
-        .map(file => ({ file, body: read(path.join(dir, file)) }))
-        .filter(({ body }) => 'eventId' in body || ('pickup' in body && 'drop' in body && 'channelId' in body))
-        .map(({ file, body }) => ({ file, body, schema: 'eventId' in body ? 'delivery-event' : 'seller-order-ready' }));
+/** `{schema}.{what}.json`, of those schemas: what fits, or in `examples/invalid` what does not. */
+export function examples(folder: 'examples' | 'examples/invalid' = 'examples'): Example[] {
+    const dir = path.join(DIR, folder);
+    return readdirSync(dir).flatMap(file => {
+        const schema = SCHEMAS.find(name => file.startsWith(`${name}.`));
+        return schema ? [{ file, schema, body: read(path.join(dir, file)) }] : [];
+    });
 }
 
 function read(file: string): Record<string, unknown> {

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { isKnown, KNOWN_EVENTS, parseEvent } from '../../src/events/event';
-import { readyBody } from '../../src/outbox/order-body';
-import { examples, faults, schemasMissing } from '../support/schemas';
+import { cancelledBody, readyBody } from '../../src/outbox/order-body';
+import { examples, faults, SCHEMAS, schemasMissing } from '../support/schemas';
 
 const PLACE = { lat: 12.9716, lon: 77.5946 };
 const LONG = 'ü'.repeat(5_000);
@@ -27,6 +27,7 @@ test('what is posted fits the schema', { skip: schemasMissing }, () => {
         seller: { id: 7, name: LONG },
     };
     assert.equal(faults('seller-order-ready', sent(full, FULL_STOP, FULL_STOP, { any: [1, { deep: null }] })), '');
+    assert.equal(faults('seller-order-cancelled', cancelledBody(full)), '');
     const { drop: _, ...without } = sent(full, PLACE, PLACE, undefined) as Record<string, unknown>;
     assert.match(faults('seller-order-ready', without), /drop/);
 });
@@ -34,6 +35,15 @@ test('what is posted fits the schema', { skip: schemasMissing }, () => {
 test('every example fits its schema', { skip: schemasMissing }, () => {
     for (const { file, schema, body } of examples()) {
         assert.equal(faults(schema, body), '', file);
+    }
+    assert.deepEqual(new Set(examples().map(({ schema }) => schema)), new Set(SCHEMAS));
+});
+
+test('every example of what is refused is refused', { skip: schemasMissing }, () => {
+    const refused = examples('examples/invalid');
+    assert.ok(refused.length > 0);
+    for (const { file, schema, body } of refused) {
+        assert.notEqual(faults(schema, body), '', file);
     }
 });
 
