@@ -41,7 +41,8 @@ require_node() {
     command -v node >/dev/null || return 0
     major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
     [ "$major" -ge "$NODE_MAJOR" ] ||
-        fail "Node $NODE_MAJOR or newer is needed, and this is $(node --version). https://nodejs.org has the current one."
+        fail "Node $NODE_MAJOR or newer is needed, and this is $(node --version) (what Debian 12 has is too old)." \
+            "https://nodejs.org/en/download has newer ones, also as packages of Debian."
 }
 
 # Whether a PostgreSQL server is installed, where the program also looks for it.
