@@ -6,7 +6,7 @@ use driver_tracker::dev::servers::usage;
 
 use crate::block_on;
 use crate::fleet::{Fleet, Report};
-use crate::redis_benchmark::{self, Form, micros};
+use crate::redis_alone::{self, Form, micros};
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
 
@@ -67,10 +67,10 @@ pub fn measure() -> Vec<Row> {
         runs
     });
     drop(service);
-    let redis_alone = redis_benchmark::set_and_geoadd(&world);
+    let redis_alone = redis_alone::set_and_geoadd(&world);
     let rows = runs.into_iter().flat_map(|(rate, cpu, report)| {
         let batch = (rate * SOCKETS as f64 * BATCH_EVERY.as_secs_f64()).round() as usize;
-        let alike = |form| block_on(redis_benchmark::in_batches(&world, form, batch, BATCH_EVERY));
+        let alike = |form| block_on(redis_alone::in_batches(&world, form, batch, BATCH_EVERY));
         let redis =
             Reference { alone: redis_alone, batch, commands: alike(Form::Commands), script: alike(Form::Script) };
         rows_of(rate, cpu, &report, &redis)
