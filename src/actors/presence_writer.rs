@@ -19,16 +19,17 @@
 mod slots;
 mod storage;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::Node;
 use super::revive::Revived;
 use super::wake::{Queued, Wake};
+use super::{Node, lock};
 use crate::domain::ids::DriverId;
 use slots::Slots;
+use storage::RETRY_PAUSE;
 
 pub use slots::Slot;
 
@@ -39,8 +40,6 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Turns in which all drivers are written to PostgreSQL once, and the shortest time between two.
 const TURNS: u32 = 10;
 const TURN_AT_LEAST: Duration = Duration::from_millis(100);
-/// Pause before what failed is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks of the drain.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -78,6 +77,7 @@ impl PresenceWriterHandle {
             is_writing: false,
             is_joining: false,
             is_storing: false,
+            is_behind: false,
         });
         Self { waiting, wake: Wake::default(), writer: Arc::new(writer) }
     }
@@ -99,11 +99,6 @@ impl PresenceWriterHandle {
     }
 }
 
-/// Never held across an await.
-fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The actor.
 pub struct PresenceWriter {
     node: Node,
@@ -122,6 +117,8 @@ pub struct PresenceWriter {
     is_writing: bool,
     is_joining: bool,
     is_storing: bool,
+    /// The last write to PostgreSQL failed: it knows of some for too long already.
+    is_behind: bool,
 }
 
 impl Actor for PresenceWriter {
@@ -133,7 +130,7 @@ impl Actor for PresenceWriter {
         ctx.run_interval(every / turns, move |this, ctx| {
             this.turn = (this.turn + 1) % turns;
             let turn = this.turn;
-            this.store(ctx, |driver| is_in_turn(driver, turn, turns));
+            this.store(ctx, &|driver| is_in_turn(driver, turn, turns));
         });
     }
 }
@@ -164,7 +161,7 @@ impl Handler<Settle> for PresenceWriter {
     fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> bool {
         self.write(ctx);
         self.join(ctx);
-        self.store(ctx, |_| true);
+        self.store(ctx, &|_| true);
         let is_working = self.is_writing || self.is_joining || self.is_storing;
         !is_working && lock(&self.waiting).is_empty()
     }
@@ -200,7 +197,7 @@ impl PresenceWriter {
             this.unstored.extend(written.unstored);
             this.join(ctx);
             if this.node.finder().is_degraded() {
-                this.store(ctx, |_| true);
+                this.store(ctx, &|_| true);
             }
             this.write(ctx);
         }));
@@ -213,13 +210,7 @@ impl PresenceWriter {
         }
         self.is_joining = true;
         let (node, due) = (self.node.clone(), self.joining.take());
-        let work = async move {
-            let failed = storage::join_all(&node, due).await;
-            if !failed.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            failed
-        };
+        let work = async move { storage::join_all(&node, due).await };
         ctx.spawn(work.into_actor(self).map(|failed, this, ctx| {
             this.is_joining = false;
             this.joining.extend(failed);
@@ -227,8 +218,9 @@ impl PresenceWriter {
         }));
     }
 
-    /// Tells PostgreSQL where some drivers are. What fails waits for its next turn.
-    fn store(&mut self, ctx: &mut Context<Self>, which: impl Fn(DriverId) -> bool) {
+    /// Tells PostgreSQL where some drivers are. What fails waits for its next turn; with the first that succeeds again
+    /// everybody has theirs.
+    fn store(&mut self, ctx: &mut Context<Self>, which: &dyn Fn(DriverId) -> bool) {
         if self.is_storing {
             return;
         }
@@ -238,16 +230,14 @@ impl PresenceWriter {
         }
         self.is_storing = true;
         let node = self.node.clone();
-        let work = async move {
-            let failed = storage::store_all(&node, due).await;
-            if !failed.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            failed
-        };
-        ctx.spawn(work.into_actor(self).map(|failed, this, _| {
+        let work = async move { storage::store_all(&node, due).await };
+        ctx.spawn(work.into_actor(self).map(|failed, this, ctx| {
             this.is_storing = false;
+            let was_behind = std::mem::replace(&mut this.is_behind, !failed.is_empty());
             this.unstored.extend(failed);
+            if was_behind && !this.is_behind {
+                this.store(ctx, &|_| true);
+            }
         }));
     }
 }
