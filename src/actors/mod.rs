@@ -25,6 +25,7 @@ pub mod session_directory;
 pub mod session_mailbox;
 mod session_opening;
 mod session_pace;
+pub mod shop_directory;
 pub mod silence_judge;
 pub mod track_writer;
 pub mod waiting_sweep;

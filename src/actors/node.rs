@@ -14,6 +14,7 @@ use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
 use super::session_directory::SessionDirectory;
+use super::shop_directory::ShopDirectory;
 use super::track_writer::TrackWriterHandle;
 use crate::config::Config;
 use crate::dispatch::{DispatchError, Effects, Policy, Unit};
@@ -24,6 +25,7 @@ use crate::presence::{Hint, Presence, StatusChange};
 use crate::protocol::outbound::Pace;
 use crate::store::drivers::DriverChanged;
 use crate::store::{Database, StoreError, Work, positions, waiting};
+use crate::vendure::signature::SecretError;
 
 /// Waiting orders that a driver who became available is compared with, before a coordinator is woken.
 const PICKUPS: i64 = 500;
@@ -42,6 +44,7 @@ struct Inner {
     addresses: (SocketAddr, SocketAddr),
     sessions: SessionDirectory,
     finder: Finder,
+    shops: Arc<ShopDirectory>,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -78,8 +81,14 @@ pub struct Handles {
 
 impl Node {
     /// A node whose actors are not started yet.
-    pub fn new(config: Config, database: Database, presence: Presence, addresses: (SocketAddr, SocketAddr)) -> Self {
+    pub fn new(
+        config: Config,
+        database: Database,
+        presence: Presence,
+        addresses: (SocketAddr, SocketAddr),
+    ) -> Result<Self, SecretError> {
         let policy = policy(&config);
+        let shops = Arc::new(ShopDirectory::new(&config)?);
         let finder = Finder::new(&config, database.clone(), presence.clone());
         let inner = Inner {
             config,
@@ -89,12 +98,13 @@ impl Node {
             addresses,
             sessions: SessionDirectory::default(),
             finder,
+            shops,
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
             actors: OnceLock::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives the node its actors; the first call counts.
@@ -120,6 +130,11 @@ impl Node {
     /// What the configuration says about dispatching.
     pub fn policy(&self) -> &Policy {
         &self.inner.policy
+    }
+
+    /// All shops.
+    pub fn shops(&self) -> &Arc<ShopDirectory> {
+        &self.inner.shops
     }
 
     /// The sessions on this node.
@@ -315,7 +330,7 @@ impl Node {
 fn policy(config: &Config) -> Policy {
     let heartbeat = &config.heartbeat;
     Policy {
-        announce: config.events.url.is_some(),
+        announces_configured_shop: config.events.url.is_some(),
         first_delay_s: config.events.retry_schedule.first().copied().unwrap_or_default().as_secs_f64(),
         resolution: config.assignment.region_resolution,
         // What Redis knows at once may take a flush to reach PostgreSQL, where a claim looks again.

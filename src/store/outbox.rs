@@ -15,18 +15,23 @@ use crate::domain::ids::{DeliveryId, EventId};
 statements! {
     INSERT = "INSERT INTO outbox (event_id, delivery_id, shop, sequence, type, body, next_try_at)
         VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7::double precision))";
-    LEASE = "WITH due AS MATERIALIZED (
-            SELECT o.event_id FROM outbox o
-            JOIN shop_endpoints e ON e.shop = o.shop AND e.enabled
-            WHERE o.state = 'pending' AND o.next_try_at <= clock_timestamp()
-              AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
-              AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
-                              AND p.sequence < o.sequence)
-            ORDER BY o.next_try_at, o.event_id LIMIT $1 FOR NO KEY UPDATE OF o SKIP LOCKED)
-        UPDATE outbox o SET lease_owner = $2, tries = o.tries + 1,
-               lease_until = clock_timestamp() + make_interval(secs => $3::double precision)
+    LEASE = "WITH free AS (SELECT * FROM unnest($1::text[], $2::bigint[]) AS f (shop, posts)),
+        due AS MATERIALIZED (
+            SELECT d.event_id FROM free f
+            JOIN shop_endpoints e ON e.shop = f.shop AND e.enabled
+            CROSS JOIN LATERAL (
+                SELECT o.event_id FROM outbox o
+                WHERE o.shop = f.shop AND o.state = 'pending' AND o.next_try_at <= clock_timestamp()
+                  AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
+                  AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
+                                  AND p.sequence < o.sequence)
+                ORDER BY o.next_try_at, o.event_id LIMIT f.posts FOR NO KEY UPDATE OF o SKIP LOCKED) d)
+        UPDATE outbox o SET lease_owner = $3, tries = o.tries + 1,
+               lease_until = clock_timestamp() + make_interval(secs => $4::double precision)
         FROM due WHERE o.event_id = due.event_id
         RETURNING o.event_id, o.shop, o.body, o.tries";
+    RENEW = "UPDATE outbox SET lease_until = clock_timestamp() + make_interval(secs => $4::double precision)
+        WHERE event_id = $1 AND lease_owner = $2 AND tries = $3 AND lease_until IS NOT NULL";
     SETTLE = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
                next_try_at = clock_timestamp() + make_interval(secs => $5::double precision)
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
@@ -94,9 +99,21 @@ pub struct Leased {
     pub tries: i32,
 }
 
-/// Leases due events for `seconds`.
-pub async fn lease(conn: &mut PgConnection, owner: &str, limit: i64, seconds: f64) -> Result<Vec<Leased>, StoreError> {
-    Ok(query_as(LEASE).bind(limit).bind(owner).bind(seconds).fetch_all(conn).await?)
+/// Leases due events for `seconds`: of each shop as many as may be posted to it now.
+pub async fn lease(
+    conn: &mut PgConnection,
+    free: Vec<(String, i64)>,
+    owner: &str,
+    seconds: f64,
+) -> Result<Vec<Leased>, StoreError> {
+    let (shops, posts): (Vec<String>, Vec<i64>) = free.into_iter().unzip();
+    Ok(query_as(LEASE).bind(shops).bind(posts).bind(owner).bind(seconds).fetch_all(conn).await?)
+}
+
+/// Holds a lease for `seconds` more; one that is lost already stays lost.
+pub async fn renew(conn: &mut PgConnection, leased: &Leased, owner: &str, seconds: f64) -> Result<(), StoreError> {
+    query(RENEW).bind(leased.event_id).bind(owner).bind(leased.tries).bind(seconds).execute(conn).await?;
+    Ok(())
 }
 
 /// Ends a lease: the event's new state, and for a pending one how many seconds until the next try. `false` when the lease

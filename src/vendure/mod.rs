@@ -10,4 +10,5 @@ pub mod network;
 pub mod order;
 pub mod reader;
 pub mod retry;
+pub mod shop_keys;
 pub mod signature;
