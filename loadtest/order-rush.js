@@ -15,7 +15,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', Math.min(40, DRIVERS / 12)),
+      perSecond: number('ORDER_RATE', Math.min(40, DRIVERS / 12)),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

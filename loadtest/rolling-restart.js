@@ -16,7 +16,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', 10),
+      perSecond: number('ORDER_RATE', 10),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

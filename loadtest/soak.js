@@ -17,7 +17,7 @@ export const options = {
   scenarios: {
     fleet: fleetScenario(SECONDS),
     shop: shopScenario({
-      perSecond: number('ORDERS_PER_SECOND', Math.min(15, DRIVERS / 30)),
+      perSecond: number('ORDER_RATE', Math.min(15, DRIVERS / 30)),
       startSeconds: RAMP,
       seconds: SECONDS - RAMP - LAST,
     }),

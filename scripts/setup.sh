@@ -45,9 +45,9 @@ have_postgres() {
     return 1
 }
 
-# Whether the k6 at $1 is there and new enough: the load tests need its k6/websockets with subprotocols.
+# Whether the k6 at $1 is there, of version 1 and new enough: the load tests need its k6/websockets with subprotocols.
 is_k6() {
-    found=$("$1" version 2>/dev/null | sed -n 's/^k6[^ ]* v\([0-9.]*\).*/\1/p') && [ -n "$found" ] &&
+    found=$("$1" version 2>/dev/null | sed -n 's/^k6[^ ]* v\(1\.[0-9.]*\).*/\1/p') && [ -n "$found" ] &&
         [ "$(printf '%s\n%s\n' "$K6_VERSION" "$found" | sort -V | head -n 1)" = "$K6_VERSION" ]
 }
 
@@ -60,7 +60,7 @@ require_k6() {
     # Where its own installer puts Go; a shell may not know it.
     PATH=$PATH:/usr/local/go/bin
     if ! command -v go >/dev/null; then
-        fail "k6 $K6_VERSION or newer is needed for the load tests, and neither it nor Go, which could build it, was found." \
+        fail "k6 $K6_VERSION, or a newer 1.x, is needed for the load tests, and neither it nor Go, which could build it, was found." \
             "Install k6 (https://grafana.com/docs/k6/latest/set-up/install-k6/), or Go (https://go.dev/dl/) and try again."
     fi
     echo "k6 was not found; building version $K6_VERSION into .tools with Go (a minute or two, once)."

@@ -51,8 +51,12 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
             start_logging(&config.log, LogOutput::Stderr)?;
             in_system(commands::api_key(command, config)).map_err(passing)
         }
-        Invocation::Doctor(args, config) => {
+        Invocation::Events(command, config) => {
             start_logging(&config.log, LogOutput::Stderr)?;
+            in_system(commands::events::run(command, config)).map_err(passing)
+        }
+        Invocation::Doctor(args, config) => {
+            start_logging(&config.log, LogOutput::Stderr).map_err(|(_, sentence)| (NOT_COMPARED, sentence))?;
             in_system(doctor(args, config))
         }
         Invocation::CheckConfig(check) => {
@@ -64,6 +68,9 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
     }
 }
 
+/// What `doctor` ends with when it could not look; 1 is for what differs.
+const NOT_COMPARED: u8 = 2;
+
 async fn doctor(args: DoctorArgs, config: DoctorConfig) -> Result<(), Failure> {
     match commands::doctor::examine(&args, &config).await {
         Ok(found) => {
@@ -74,7 +81,7 @@ async fn doctor(args: DoctorArgs, config: DoctorConfig) -> Result<(), Failure> {
             if args.as_json {
                 println!("{}", serde_json::json!({"same": null, "error": error.to_string()}));
             }
-            Err((error.exit_code(), format!("Redis and PostgreSQL could not be compared: {error}")))
+            Err((NOT_COMPARED, format!("Redis and PostgreSQL could not be compared: {error}")))
         }
     }
 }

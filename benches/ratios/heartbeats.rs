@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use driver_tracker::dev::servers::usage;
+
+use crate::block_on;
 use crate::fleet::{Fleet, Report};
 use crate::redis_benchmark::{self, micros};
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
-use crate::{block_on, process};
 
 const SOCKETS: usize = 10_000;
 /// Heartbeats a second of each socket: a burst, ten times the default, is what the targets are for.
@@ -26,8 +28,8 @@ impl Cpu {
     fn now(world: &World, service: &Service) -> Self {
         Self {
             service: micros(service.cpu()),
-            redis: micros(process::cpu(world.redis_pid())),
-            postgres: micros(process::cpu_of_tree(world.postgres_pid())),
+            redis: micros(usage::cpu(world.redis_pid()).unwrap_or_default()),
+            postgres: micros(usage::cpu_of_tree(world.postgres_pid()).unwrap_or_default()),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use driver_tracker::dev::servers::usage::resident_bytes;
+
 use crate::block_on;
 use crate::fleet::Fleet;
-use crate::process::resident_bytes;
 use crate::table::{Row, Target};
 use crate::world::World;
 
@@ -15,12 +16,12 @@ pub fn measure() -> Vec<Row> {
     let service = world.serve(&[]);
     let (before, after) = block_on(async {
         let tokens = world.drivers(SOCKETS, 1).await;
-        let before = resident_bytes(service.pid());
+        let before = resident_bytes(service.pid()).expect("the service runs");
         let fleet = Fleet::connect(&[service.address], &tokens).await;
         // One heartbeat each, and the first writes to PostgreSQL.
         fleet.run(2000.0, Duration::from_secs(5)).await;
         tokio::time::sleep(Duration::from_secs(25)).await;
-        (before, resident_bytes(service.pid()))
+        (before, resident_bytes(service.pid()).expect("the service runs"))
     });
     let kb = (after - before) as f64 / SOCKETS as f64 / 1000.0;
     vec![Row {

@@ -60,7 +60,13 @@ async fn fill(world: &World, conn: &mut PgConnection, presence: &Presence, count
             let driver_id = DriverId(id);
             RebuildDriver {
                 change: StatusChange { driver_id, status: DriverStatus::Available, epoch: 1 },
-                online: Some(Heartbeat { driver_id, fix: Some(fix), received_at: now, session_epoch: 1 }),
+                online: Some(Heartbeat {
+                    driver_id,
+                    fix: Some(fix),
+                    fix_is_newest: true,
+                    received_at: now,
+                    session_epoch: 1,
+                }),
             }
         })
         .collect();

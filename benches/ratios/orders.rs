@@ -32,8 +32,8 @@ const PGBENCH: &str = r"
 \set n random(1, 3000)
 BEGIN;
 INSERT INTO deliveries (id, shop, seller_order_id, channel_id, pickup_lat, pickup_lon, pickup_details, drop_lat, drop_lon,
-    drop_details, region) VALUES (gen_random_uuid(), 'vendure', gen_random_uuid()::text, '1', 37.7, -122.4, '{}', 37.8, -122.3,
-    '{}', 1) RETURNING id AS delivery \gset
+    drop_details, region, status) VALUES (gen_random_uuid(), 'vendure', gen_random_uuid()::text, '1', 37.7, -122.4, '{}', 37.8, -122.3,
+    '{}', 1, 'PENDING') RETURNING id AS delivery \gset
 WITH driver AS MATERIALIZED (
     SELECT id, used_slots FROM drivers WHERE id = (SELECT id FROM bench_drivers WHERE n = :n) AND status = 'AVAILABLE'
     FOR NO KEY UPDATE SKIP LOCKED
@@ -42,17 +42,17 @@ WITH driver AS MATERIALIZED (
     RETURNING d.id, d.used_slots - 1 AS slot
 ), given AS (
     INSERT INTO assignments (id, delivery_id, driver_id, attempt, slot, state)
-    SELECT gen_random_uuid(), :'delivery', id, 1, slot, 'ACTIVE' FROM taken RETURNING id, driver_id
+    SELECT gen_random_uuid(), :delivery, id, 1, slot, 'ACTIVE' FROM taken RETURNING id, driver_id
 ), told AS (
     INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id)
-    SELECT gen_random_uuid(), driver_id, 'assignment', :'delivery', id FROM given
+    SELECT gen_random_uuid(), driver_id, 'assignment', :delivery, id FROM given
 ), trail AS (
     INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, data, hash)
-    SELECT :'delivery', n, CASE n WHEN 1 THEN 'CREATED' ELSE 'ASSIGNED' END, now(), 'system', '{}', '\x00'
+    SELECT :delivery, n, CASE n WHEN 1 THEN 'CREATED' ELSE 'ASSIGNED' END, now(), 'system', '{}', '\x00'
     FROM generate_series(1, 2) AS n
 )
 UPDATE deliveries SET status = 'ASSIGNED', driver_id = given.driver_id, assignment_id = given.id, last_sequence = 2
-FROM given WHERE deliveries.id = :'delivery';
+FROM given WHERE deliveries.id = :delivery;
 COMMIT;
 ";
 

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use driver_tracker::dev::servers::usage;
 use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis};
 use sqlx::{Connection, PgConnection};
-
-use crate::process;
 
 /// Signs the webhooks of a run.
 pub const WEBHOOK_SECRET: &str = "whsec_YmVuY2htYXJrLWJlbmNobWFyay1iZW5jaG1hcms=";
@@ -74,9 +73,9 @@ impl World {
                 INSERT INTO drivers (id, name, phone, on_duty, capacity, changed_at)
                 SELECT gen_random_uuid(), n::text, '+0', true, $2, now() - interval '1 hour' FROM generate_series(1, $1) AS n RETURNING id, name)
             INSERT INTO driver_tokens (id, driver_id, token_hash)
-            SELECT gen_random_uuid(), id, sha256(('bench-token-' || name)::bytea) FROM made";
+            SELECT gen_random_uuid(), id, sha256(('dt_drv_bench-' || name)::bytea) FROM made";
         sqlx::query(made).bind(count as i32).bind(capacity).execute(&mut conn).await.expect("drivers");
-        (1..=count).map(|number| format!("bench-token-{number}")).collect()
+        (1..=count).map(|number| format!("dt_drv_bench-{number}")).collect()
     }
 
     pub async fn connect(&self) -> PgConnection {
@@ -114,7 +113,7 @@ impl Service {
     }
 
     pub fn cpu(&self) -> Duration {
-        process::cpu(self.pid())
+        usage::cpu(self.pid()).expect("the service runs")
     }
 }
 

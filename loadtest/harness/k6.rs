@@ -14,11 +14,8 @@ use crate::processes::{self, Group, Watched};
 /// k6 ends with this when a threshold was crossed.
 const THRESHOLDS_CROSSED: i32 = 99;
 
-/// Finds k6: as told, in the project's own tools, or on the search path.
-pub fn find(told: Option<&PathBuf>) -> Result<PathBuf> {
-    if let Some(told) = told {
-        return Ok(told.clone());
-    }
+/// Finds k6: in the project's own tools, or on the search path.
+pub fn find() -> Result<PathBuf> {
     let own = PathBuf::from(".tools/bin/k6");
     let on_path =
         || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("k6")).find(|k6| k6.is_file());

@@ -33,6 +33,9 @@ use scenario::{SCENARIOS, Scenario, Timeline, break_things};
 use series::Series;
 use world::{Launch, Servers, World};
 
+/// Where data and logs go, and reports.
+const DATA: &str = ".load";
+const REPORTS: &str = "loadtest/reports";
 /// Files beside the sockets that a process needs.
 const OTHER_FILES: u64 = 500;
 /// What k6 may take beside the time of the scenario: its start, the last answers, its summary.
@@ -61,17 +64,6 @@ fn command() -> Command {
                 .value_parser(value_parser!(u64).range(1..=50_000)),
         )
         .arg(flag("seconds", "N", "How long each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)))
-        .arg(flag("orders-per-second", "RATE", "How many orders, where there are any").value_parser(value_parser!(f64)))
-        .arg(
-            flag("k6", "FILE", "k6 [default: .tools/bin/k6, or the one on the search path]")
-                .value_parser(value_parser!(PathBuf)),
-        )
-        .arg(flag("dir", "DIR", "Where data and logs go").value_parser(value_parser!(PathBuf)).default_value(".load"))
-        .arg(
-            flag("reports", "DIR", "Where the report goes")
-                .value_parser(value_parser!(PathBuf))
-                .default_value("loadtest/reports"),
-        )
         .arg(
             Arg::new("quick")
                 .long("quick")
@@ -114,9 +106,8 @@ async fn interrupted() {
 
 /// Runs the scenarios that were named, and says whether all of them passed.
 async fn run(matches: &ArgMatches) -> Result<bool> {
-    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
-    let k6 = k6::find(matches.get_one::<PathBuf>("k6"))?;
-    let launch = Launch { program: program()?, dir: absolute(path("dir"))? };
+    let k6 = k6::find()?;
+    let launch = Launch { program: program()?, dir: std::path::absolute(DATA)? };
     let chosen: Vec<Scenario> = matches
         .get_many::<String>("scenario")
         .into_iter()
@@ -137,7 +128,7 @@ async fn run(matches: &ArgMatches) -> Result<bool> {
         println!("    {}", if one.passed() { "passed" } else { "FAILED" });
         ran.push(one);
     }
-    let written = report::write(&path("reports"), &about_run(), &ran)?;
+    let written = report::write(REPORTS.as_ref(), &about_run(), &ran)?;
     println!("\nreport: {}", written.display());
     Ok(ran.iter().all(Ran::passed))
 }
@@ -155,10 +146,7 @@ fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
         scenario.seconds = *seconds;
     }
     // Fewer drivers take fewer orders.
-    scenario.orders_per_second *= (scenario.drivers as f64 / own as f64).min(1.0);
-    if let Some(rate) = matches.get_one::<f64>("orders-per-second") {
-        scenario.orders_per_second = *rate;
-    }
+    scenario.order_rate *= (scenario.drivers as f64 / own as f64).min(1.0);
     scenario
 }
 
@@ -182,12 +170,12 @@ async fn run_scenario(
         ("FLEET", fleet_file.0.display().to_string()),
         ("DRIVERS", scenario.drivers.to_string()),
         ("SECONDS", scenario.seconds.to_string()),
-        ("ORDERS_PER_SECOND", scenario.orders_per_second.to_string()),
+        ("ORDER_RATE", scenario.order_rate.to_string()),
         ("RUN", now_ms().to_string()),
         ("QUICK", if quick { "1" } else { "" }.to_owned()),
     ];
     let env: Vec<(String, String)> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let script = absolute(PathBuf::from(format!("loadtest/{}.js", scenario.name)))?;
+    let script = std::path::absolute(format!("loadtest/{}.js", scenario.name))?;
     let (sampler, timeline) = (Sampler::start(watched.clone()), Timeline::default());
     let running = k6::start(k6, &script, &launch.dir, &env, watched)?;
     let limit = Duration::from_secs(scenario.seconds) + K6_EXTRA;
@@ -248,10 +236,6 @@ fn program() -> Result<PathBuf> {
         Some(found) if found.is_file() => Ok(found),
         _ => bail!("the program was not found beside {}; build both: scripts/load.sh does", own.display()),
     }
-}
-
-fn absolute(path: PathBuf) -> Result<PathBuf> {
-    Ok(std::path::absolute(path)?)
 }
 
 /// Each process needs a file for each socket; the shell that starts this one raises the limit as far as it may.

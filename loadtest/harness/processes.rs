@@ -1,17 +1,17 @@
-//! Processes: signals, and what they use of the machine, read from `/proc` once a second.
+//! Processes: signals, and what they use of the machine, looked at once a second.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use driver_tracker::dev::servers::usage;
+
 use crate::failure::Result;
 use crate::now_ms;
 
-/// Ticks of `/proc/<pid>/stat` in a second: what Linux tells programs, on every architecture that matters here.
-const TICKS_A_SECOND: f64 = 100.0;
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// Whose use is shown apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,10 +56,10 @@ impl Watched {
     }
 
     fn pids(&self, group: Group) -> Vec<u32> {
-        let mut pids: Vec<u32> = self.all().iter().filter(|((of, _), _)| *of == group).map(|(_, pid)| *pid).collect();
+        let pids: Vec<u32> = self.all().iter().filter(|((of, _), _)| *of == group).map(|(_, pid)| *pid).collect();
         // PostgreSQL has a process for each connection.
         if group == Group::Postgres {
-            pids.extend(pids.clone().into_iter().flat_map(children));
+            return pids.into_iter().flat_map(usage::tree).collect();
         }
         pids
     }
@@ -92,15 +92,15 @@ impl Sampler {
         let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
         let kept = samples.clone();
         let task = tokio::spawn(async move {
-            let mut ticks = HashMap::new();
+            let mut cpu = HashMap::new();
             let mut every = tokio::time::interval(Duration::from_secs(1));
             let mut last_ms = now_ms();
-            look(&watched, &mut ticks, 1.0);
+            look(&watched, &mut cpu, 1.0);
             every.tick().await;
             loop {
                 every.tick().await;
                 let at_ms = now_ms();
-                let uses = look(&watched, &mut ticks, (at_ms - last_ms).max(1) as f64 / 1000.0);
+                let uses = look(&watched, &mut cpu, (at_ms - last_ms).max(1) as f64 / 1000.0);
                 last_ms = at_ms;
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at_ms, uses });
             }
@@ -120,52 +120,29 @@ impl Drop for Sampler {
     }
 }
 
-fn look(watched: &Watched, ticks: &mut HashMap<u32, f64>, seconds: f64) -> HashMap<Group, Use> {
+fn look(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> HashMap<Group, Use> {
     let mut seen = HashMap::new();
     let mut uses = HashMap::new();
     for group in Group::ALL {
         let mut used = Use::default();
         for pid in watched.pids(group) {
-            let Some(now) = cpu_ticks(pid) else { continue };
+            let Some(now) = usage::cpu(pid) else { continue };
             // A process that was not there before began with nothing.
-            let before = ticks.get(&pid).copied().filter(|before| *before <= now).unwrap_or_default();
-            used.cores += (now - before) / TICKS_A_SECOND / seconds;
-            used.mib += memory_mib(pid, group == Group::Postgres).unwrap_or_default();
+            let before = cpu.get(&pid).copied().filter(|before| *before <= now).unwrap_or_default();
+            used.cores += (now - before).as_secs_f64() / seconds;
+            used.mib += memory_mib(pid, group);
             seen.insert(pid, now);
         }
         uses.insert(group, used);
     }
-    *ticks = seen;
+    *cpu = seen;
     uses
 }
 
-fn stat_fields(pid: u32) -> Option<Vec<String>> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold spaces.
-    Some(line[line.rfind(')')? + 1..].split_whitespace().map(str::to_owned).collect())
-}
-
-fn cpu_ticks(pid: u32) -> Option<f64> {
-    let fields = stat_fields(pid)?;
-    let field = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some(field(11)? + field(12)?)
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_child = |child: &u32| stat_fields(*child).is_some_and(|fields| fields.get(1) == Some(&pid.to_string()));
-    pids.filter(is_child).collect()
-}
-
-fn memory_mib(pid: u32, shared: bool) -> Option<f64> {
-    let kib = |file: &str, name: &str| {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    let proportional = shared.then(|| kib("smaps_rollup", "Pss:")).flatten();
-    proportional.or_else(|| kib("status", "VmRSS:")).map(|kib| kib / 1024.0)
+/// PostgreSQL's processes share most of what they have.
+fn memory_mib(pid: u32, group: Group) -> f64 {
+    let shared = (group == Group::Postgres).then(|| usage::proportional_bytes(pid)).flatten();
+    shared.or_else(|| usage::resident_bytes(pid)).map_or(0.0, |bytes| bytes as f64 / MIB)
 }
 
 /// A command that runs `program` and ends with this process, however that ends (where `setpriv` is).

@@ -134,13 +134,13 @@ impl Ran {
     }
 
     fn html(&self) -> String {
-        let Scenario { name, about, drivers, seconds, orders_per_second, nodes, .. } = &self.scenario;
+        let Scenario { name, about, drivers, seconds, order_rate, nodes, .. } = &self.scenario;
         let verdict = if self.passed() { "passed" } else { "failed" };
         let mut html = format!(
             "<section id=\"{name}\"><h2>{name} <span class=\"{verdict}\">{verdict}</span></h2><p>{}</p>\
              <p>{drivers} drivers, {nodes} node(s), {seconds} s, {} orders a second.</p><table>",
             escaped(about),
-            figure(*orders_per_second)
+            figure(*order_rate)
         );
         for (what, value) in self.figures() {
             let _ = write!(html, "<tr><td>{}</td><td>{}</td></tr>", escaped(what), escaped(&value));

@@ -42,7 +42,7 @@ pub struct Scenario {
     pub about: &'static str,
     pub drivers: usize,
     pub seconds: u64,
-    pub orders_per_second: f64,
+    pub order_rate: f64,
     pub nodes: usize,
     pub fault: Fault,
     /// Whether every order is delivered at the end.
@@ -58,7 +58,7 @@ const PLAIN: Scenario = Scenario {
     about: "",
     drivers: 2000,
     seconds: 60,
-    orders_per_second: 0.0,
+    order_rate: 0.0,
     nodes: 1,
     fault: Fault::None,
     all_delivered: false,
@@ -84,7 +84,7 @@ pub const SCENARIOS: [Scenario; 6] = [
         name: "order-rush",
         about: "Signed orders in a steady stream while the drivers move, take assignments and report every stage.",
         drivers: 500,
-        orders_per_second: 40.0,
+        order_rate: 40.0,
         all_delivered: true,
         ..PLAIN
     },
@@ -93,7 +93,7 @@ pub const SCENARIOS: [Scenario; 6] = [
         about: "Redis is killed under heartbeats and orders, and comes back empty.",
         drivers: 500,
         seconds: 90,
-        orders_per_second: 15.0,
+        order_rate: 15.0,
         fault: Fault::StopRedis,
         all_delivered: true,
         ..PLAIN
@@ -103,7 +103,7 @@ pub const SCENARIOS: [Scenario; 6] = [
         about: "A steady mix of heartbeats, orders and lost connections, for long; memory must stop growing.",
         drivers: 2000,
         seconds: 1200,
-        orders_per_second: 15.0,
+        order_rate: 15.0,
         watch_memory: true,
         ..PLAIN
     },
@@ -112,7 +112,7 @@ pub const SCENARIOS: [Scenario; 6] = [
         about: "Two nodes; the fleet moves from the one that gets SIGTERM to the other, and back when that one gets it.",
         drivers: 10_000,
         seconds: 360,
-        orders_per_second: 10.0,
+        order_rate: 10.0,
         nodes: 2,
         fault: Fault::RollingRestart,
         // A driver who is silent for this long goes off duty: within reach of a restart that goes wrong.

@@ -217,7 +217,6 @@ export class DriverApp {
       const fixes = this.kept;
       this.kept = [];
       this.ask({ type: 'batch', fixes }, (answer) => {
-        count('fixes_kept', undefined, answer.accepted);
         if (answer.refused.length > 0) count('fixes_refused', { code: answer.refused[0].code }, answer.refused.length);
       });
     }

@@ -3,19 +3,20 @@
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `SearchDue` | intake, take-backs, WaitingSweep | none | the next sweep finds the order |
-//! | `DriverAvailable` | whoever freed the driver | none | the next sweep finds the order |
+//! | `DriversAvailable` | whoever freed a driver | none | the next sweep finds the order |
 //!
 //! Truly serial: a handler that returns `ResponseActFuture` runs beside others of its actor, so each round is an
 //! `AtomicResponse`. Two coordinators, or two nodes, that want one driver meet at the row lock.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use dashmap::DashMap;
 
 use super::Node;
+use super::wake::{Queued, Wake};
 use crate::dispatch::claim::{self, Claim, Patience};
 use crate::dispatch::{DispatchError, Effects};
 use crate::domain::driver::DriverStatus;
@@ -36,8 +37,8 @@ const CANDIDATES: usize = 4;
 const CONTENTION_ROUNDS: u32 = 3;
 /// How often one order is tried in one round before it waits for the next.
 const MAX_TRIES: usize = 100;
-/// Wake-ups that may wait; more would say the same.
-const MAILBOX: usize = 64;
+/// Wake-ups that may wait: one of each kind.
+const MAILBOX: usize = 2;
 /// A coordinator that was not woken for so long ends.
 const IDLE_AFTER: Duration = Duration::from_secs(600);
 /// The longest time between two searches for an order that nobody could be found for, in seconds.
@@ -46,14 +47,23 @@ const MAX_POSTPONE_S: f64 = 5.0;
 /// There may be an order to give in this region.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct SearchDue;
+struct SearchDue(Queued);
 
-/// A driver may now be given an order.
+/// Drivers may now be given an order.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct DriverAvailable {
-    driver: DriverId,
-    position: Position,
+struct DriversAvailable(Queued);
+
+/// Who became available, and where, and was not looked at yet.
+type Available = Arc<Mutex<BTreeMap<DriverId, Position>>>;
+
+/// One region's coordinator, and what waits for it.
+#[derive(Clone)]
+struct Coordinator {
+    actor: Addr<AssignmentCoordinator>,
+    search: Wake,
+    drivers: Wake,
+    available: Available,
 }
 
 /// The coordinators of this node, started when first woken.
@@ -61,7 +71,7 @@ struct DriverAvailable {
 pub struct Coordinators {
     node: Node,
     arbiter: ArbiterHandle,
-    by_region: Arc<DashMap<Region, Addr<AssignmentCoordinator>>>,
+    by_region: Arc<DashMap<Region, Coordinator>>,
 }
 
 impl Coordinators {
@@ -72,31 +82,35 @@ impl Coordinators {
 
     /// Wakes the region's coordinator: an order may be due.
     pub fn search_due(&self, region: Region) {
-        // A full mailbox means that a search is due already.
-        let _ = self.coordinator(region).try_send(SearchDue);
+        let coordinator = self.coordinator(region);
+        coordinator.search.send(&coordinator.actor, SearchDue);
     }
 
     /// Wakes the orders that wait in reach of a driver.
     pub fn driver_available(&self, driver: DriverId, position: Position) {
         let region = Region::of(&position, self.node.policy().resolution);
-        let _ = self.coordinator(region).try_send(DriverAvailable { driver, position });
+        let coordinator = self.coordinator(region);
+        coordinator.available.lock().unwrap_or_else(PoisonError::into_inner).insert(driver, position);
+        coordinator.drivers.send(&coordinator.actor, DriversAvailable);
     }
 
-    /// A dead address is replaced: a panic under actix is never restarted.
-    fn coordinator(&self, region: Region) -> Addr<AssignmentCoordinator> {
+    /// A dead one is replaced: a panic under actix is never restarted.
+    fn coordinator(&self, region: Region) -> Coordinator {
         let mut entry = self.by_region.entry(region).or_insert_with(|| self.start(region));
-        if !entry.connected() {
+        if !entry.actor.connected() {
             *entry = self.start(region);
         }
         entry.clone()
     }
 
-    fn start(&self, region: Region) -> Addr<AssignmentCoordinator> {
-        let node = self.node.clone();
-        AssignmentCoordinator::start_in_arbiter(&self.arbiter, move |ctx| {
+    fn start(&self, region: Region) -> Coordinator {
+        let (node, available) = (self.node.clone(), Available::default());
+        let taken = available.clone();
+        let actor = AssignmentCoordinator::start_in_arbiter(&self.arbiter, move |ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            AssignmentCoordinator { region, node, woken: Instant::now() }
-        })
+            AssignmentCoordinator { region, node, available: taken, woken: Instant::now() }
+        });
+        Coordinator { actor, search: Wake::default(), drivers: Wake::default(), available }
     }
 }
 
@@ -104,6 +118,7 @@ impl Coordinators {
 pub struct AssignmentCoordinator {
     region: Region,
     node: Node,
+    available: Available,
     woken: Instant,
 }
 
@@ -123,21 +138,30 @@ impl Actor for AssignmentCoordinator {
 impl Handler<SearchDue> for AssignmentCoordinator {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, _: SearchDue, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, SearchDue(queued): SearchDue, _: &mut Self::Context) -> Self::Result {
+        drop(queued);
         self.woken = Instant::now();
         let (node, region) = (self.node.clone(), self.region);
         AtomicResponse::new(Box::pin(async move { Round::new(node).region(region).await }.into_actor(self)))
     }
 }
 
-impl Handler<DriverAvailable> for AssignmentCoordinator {
+impl Handler<DriversAvailable> for AssignmentCoordinator {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, message: DriverAvailable, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, DriversAvailable(queued): DriversAvailable, _: &mut Self::Context) -> Self::Result {
+        drop(queued);
         self.woken = Instant::now();
         let node = self.node.clone();
-        let round = async move { Round::new(node).around(message.driver, message.position).await };
-        AtomicResponse::new(Box::pin(round.into_actor(self)))
+        let available = std::mem::take(&mut *self.available.lock().unwrap_or_else(PoisonError::into_inner));
+        let rounds = async move {
+            for (driver, position) in available {
+                if let Err(error) = Round::new(node.clone()).around(driver, position).await {
+                    return tracing::debug!(error = %error, "orders near a driver were not looked for; the next sweep will");
+                }
+            }
+        };
+        AtomicResponse::new(Box::pin(rounds.into_actor(self)))
     }
 }
 
@@ -188,10 +212,10 @@ impl Round {
     }
 
     /// Every order in reach of the driver, due or not, until the driver is taken.
-    async fn around(mut self, driver: DriverId, position: Position) {
+    async fn around(mut self, driver: DriverId, position: Position) -> Result<(), StoreError> {
         let radius_m = self.node.finder().max_radius_m();
         let mut last: Option<WaitingOrder> = None;
-        while self.is_available(driver).await {
+        'pages: while self.is_available(driver).await? {
             let page = self
                 .node
                 .database()
@@ -202,9 +226,9 @@ impl Round {
             let Some(page) = self.usable(page) else { break };
             for order in page.iter().filter(|order| order.pickup.distance_m(&position) <= radius_m) {
                 match self.serve(order).await {
-                    Ok(Outcome::Given(taken)) if taken == driver => return self.finish().await,
+                    Ok(Outcome::Given(taken)) if taken == driver => break 'pages,
                     Ok(_) => {}
-                    Err(_) => return self.finish().await,
+                    Err(()) => break 'pages,
                 }
             }
             last = page.last().copied();
@@ -213,6 +237,7 @@ impl Round {
             }
         }
         self.finish().await;
+        Ok(())
     }
 
     fn usable(&self, page: Result<Vec<WaitingOrder>, StoreError>) -> Option<Vec<WaitingOrder>> {
@@ -225,15 +250,13 @@ impl Round {
         }
     }
 
-    async fn is_available(&self, driver: DriverId) -> bool {
+    async fn is_available(&self, driver: DriverId) -> Result<bool, StoreError> {
         let states = self
             .node
             .database()
             .transact(move |conn| Box::pin(async move { drivers::states(conn, &[driver]).await }))
-            .await;
-        states.is_ok_and(|found| {
-            found.first().is_some_and(|d: &drivers::DriverChanged| d.status == DriverStatus::Available)
-        })
+            .await?;
+        Ok(states.first().is_some_and(|driver: &drivers::DriverChanged| driver.status == DriverStatus::Available))
     }
 
     async fn serve(&mut self, order: &WaitingOrder) -> Result<Outcome, ()> {
@@ -260,7 +283,7 @@ impl Round {
     /// Puts off the orders that nobody could be found for, longer each time.
     async fn finish(self) {
         let sweep_s = self.node.config().assignment.pending_sweep.as_secs_f64();
-        let mut groups: std::collections::BTreeMap<i32, Vec<DeliveryId>> = Default::default();
+        let mut groups: BTreeMap<i32, Vec<DeliveryId>> = Default::default();
         for (id, rounds) in self.unserved {
             groups.entry(rounds.clamp(0, 6)).or_default().push(id);
         }

@@ -30,6 +30,8 @@ pub struct Comparison {
     every: Duration,
     began: Instant,
     stage: Stage,
+    /// Who could not be found and should be, by the page before.
+    absent: Vec<DriverId>,
     mended: Mended,
 }
 
@@ -46,11 +48,15 @@ impl Comparison {
     pub fn new(every: Duration) -> Self {
         let now = Instant::now();
         let first = every.mul_f64(rand::random_range(0.0..1.0));
-        Self { every, began: now, stage: Stage::Resting(now + first), mended: Mended::default() }
+        let stage = Stage::Resting(now + first);
+        Self { every, began: now, stage, absent: Vec::new(), mended: Mended::default() }
     }
 
     /// Does the next page, if it is time.
     pub async fn step(&mut self, node: &Node) -> Result<(), ReconcileError> {
+        if !self.absent.is_empty() {
+            return self.look_again(node).await;
+        }
         if let Stage::Resting(until) = self.stage {
             if Instant::now() < until {
                 return Ok(());
@@ -90,21 +96,45 @@ impl Comparison {
                 Box::pin(async move { drivers::page_for_comparison(conn, after, Some(LATELY_S), PAGE).await })
             })
             .await?;
-        let expected: Vec<Expected> = page
-            .iter()
-            .map(|driver| Expected { change: change_of(driver), must_be_known: driver.status != DriverStatus::Offline })
-            .collect();
-        let outcomes = node.presence().heal(&expected).await?;
+        self.heal(node, &page, false).await?;
+        Ok(if page.len() == PAGE as usize { page.last().map(|driver| driver.id) } else { None })
+    }
+
+    /// Whoever was not to be found a tick ago was just joining, or is lost: PostgreSQL learns of a driver between their
+    /// heartbeat and their join.
+    async fn look_again(&mut self, node: &Node) -> Result<(), ReconcileError> {
+        let ids = std::mem::take(&mut self.absent);
+        let states =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
+        self.heal(node, &states, true).await
+    }
+
+    /// Makes Redis say of drivers what PostgreSQL says; of who can be found, only with `must_be_found` that they can.
+    async fn heal(
+        &mut self,
+        node: &Node,
+        drivers: &[DriverChanged],
+        must_be_found: bool,
+    ) -> Result<(), ReconcileError> {
+        let expect = |driver: &DriverChanged| Expected {
+            change: driver.into(),
+            must_be_known: driver.status != DriverStatus::Offline,
+            must_be_found,
+        };
+        let outcomes = node.presence().heal(&drivers.iter().map(expect).collect::<Vec<_>>()).await?;
         let mut newer = Vec::new();
-        for (driver, outcome) in page.iter().zip(outcomes) {
+        for (driver, outcome) in drivers.iter().zip(outcomes) {
             match outcome {
                 Healed::Equal => {}
                 Healed::Mended { status, membership } => self.note(status.into(), membership.into(), 0),
+                Healed::Absent { status } => {
+                    self.note(status.into(), 0, 0);
+                    self.absent.push(driver.id);
+                }
                 Healed::Newer(epoch) => newer.push((driver.id, epoch)),
             }
         }
-        self.unfounded(node, &newer).await?;
-        Ok(if page.len() == PAGE as usize { page.last().map(|driver| driver.id) } else { None })
+        self.unfounded(node, &newer).await
     }
 
     /// Redis knows newer epochs than the page. PostgreSQL, asked after that, knows each that was committed.
@@ -119,7 +149,7 @@ impl Comparison {
             .iter()
             .filter_map(|(id, epoch)| {
                 let state = states.iter().find(|state| state.id == *id && state.epoch < *epoch)?;
-                Some((change_of(state), *epoch))
+                Some((state.into(), *epoch))
             })
             .collect();
         let corrected = node.presence().correct(&wrong).await?;
@@ -150,8 +180,4 @@ impl Comparison {
             }
         }
     }
-}
-
-fn change_of(driver: &DriverChanged) -> StatusChange {
-    StatusChange { driver_id: driver.id, status: driver.status, epoch: driver.epoch }
 }

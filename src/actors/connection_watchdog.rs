@@ -44,6 +44,8 @@ struct Told {
     /// A session has taken the connection over.
     is_session: AtomicBool,
     bit: AtomicBool,
+    /// The peer has ended its side.
+    left: AtomicBool,
 }
 
 /// A request that has no response yet; until dropped.
@@ -64,6 +66,11 @@ impl ConnectionWatchdog {
     /// Whether the connection was cut off because its peer took nothing.
     pub fn has_bitten(&self) -> bool {
         self.told.bit.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer has ended its side of the connection: nobody waits for an answer.
+    pub fn has_left(&self) -> bool {
+        self.told.left.load(Ordering::Relaxed)
     }
 
     fn waits_for_request(&self) -> bool {
@@ -166,7 +173,17 @@ impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.judge_silence(cx)?;
-        match Pin::new(&mut this.socket).poll_read(cx, buffer) {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if ended {
+            this.watchdog.told.left.store(true, Ordering::Relaxed);
+        }
+        match read {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(this.bite(error))),
             other => other,
         }

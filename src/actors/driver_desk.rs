@@ -172,16 +172,21 @@ impl DriverDesk {
                 })
             })
             .await?;
-        let mut filter = JumpFilter::new(f64::from(self.node.config().heartbeat.fix_max_speed_kmh), known);
+        let refused = self.node.refused_fixes();
+        let max_speed_kmh = f64::from(self.node.config().heartbeat.fix_max_speed_kmh);
+        let mut filter = JumpFilter::new(max_speed_kmh, known).with_refused(refused.take(driver));
         let mut tally = Tally::of(fixes, &mut filter);
         let slot = Slot {
             fix: filter.believed(),
+            // What is known was read from PostgreSQL, which hears of positions late.
+            fix_is_newest: false,
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch,
             first: true,
             ack: None,
         };
+        refused.keep(driver, filter.into_refused());
         if let Some(actors) = self.node.actors() {
             actors.writer.offer(driver, slot);
             actors.tracks.offer(driver, tally.take_believed());

@@ -111,7 +111,8 @@ struct DriverSession {
     fragments: Fragments,
     queue: VecDeque<Frame>,
     working: bool,
-    /// When each unacknowledged command was last sent.
+    /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
+    /// and name it.
     sent: HashMap<MessageId, Instant>,
     outgoing: Outgoing,
     checks: u32,
@@ -131,7 +132,7 @@ impl Actor for DriverSession {
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
         let mailbox = SessionMailbox::new(ctx.address().recipient());
-        let opening = open(self.node.clone(), self.identity, self.id, mailbox);
+        let opening = open(self.node.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
         // Nothing else is handled until the welcome is out.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
@@ -166,6 +167,7 @@ impl DriverSession {
                     actors.courier.look(self.identity.driver_id);
                 }
             }
+            Err(_) if self.watchdog.has_left() => self.end(ctx, 1011, "the client has left"),
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
                 self.send(ctx, &refuse(None, &error));

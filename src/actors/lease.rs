@@ -22,26 +22,26 @@ impl Lease {
         Self { node, name }
     }
 
-    /// Takes or renews it; `false` while another node holds it.
-    pub async fn hold(&self) -> Result<bool, StoreError> {
+    /// Acquires or renews it; `false` while another node holds it.
+    pub async fn acquire(&self) -> Result<bool, StoreError> {
         let (name, holder) = (self.name, self.node.config().node_id.clone());
         let database = self.node.database();
         let seconds = HELD_FOR.as_secs_f64();
         // A crash of PostgreSQL that forgets the last renewal only lets another node take over.
         database
-            .transact_relaxed(move |conn| Box::pin(async move { leases::take(conn, name, &holder, seconds).await }))
+            .transact_relaxed(move |conn| Box::pin(async move { leases::acquire(conn, name, &holder, seconds).await }))
             .await
     }
 
-    /// Lets another node take it now, if it is held here.
-    pub async fn leave(&self) {
+    /// Releases it: another node may acquire it now, if it is held here.
+    pub async fn release(&self) {
         let (name, holder) = (self.name, self.node.config().node_id.clone());
-        let left = self
+        let released = self
             .node
             .database()
-            .transact_relaxed(move |conn| Box::pin(async move { leases::leave(conn, name, &holder).await }));
-        if let Err(error) = left.await {
-            tracing::debug!(error = %error, "a lease was not given up; it runs out");
+            .transact_relaxed(move |conn| Box::pin(async move { leases::release(conn, name, &holder).await }));
+        if let Err(error) = released.await {
+            tracing::debug!(error = %error, "a lease was not released; it runs out");
         }
     }
 }

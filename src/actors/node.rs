@@ -13,6 +13,7 @@ use super::command_courier::CourierHandle;
 use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
+use super::refused_fixes::RefusedFixes;
 use super::session_directory::SessionDirectory;
 use super::shop_directory::ShopDirectory;
 use super::track_writer::TrackWriterHandle;
@@ -45,6 +46,7 @@ struct Inner {
     sessions: SessionDirectory,
     finder: Finder,
     shops: Arc<ShopDirectory>,
+    refused_fixes: RefusedFixes,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
     stopping: watch::Sender<bool>,
@@ -79,6 +81,13 @@ pub struct Handles {
     pub courier: CourierHandle,
 }
 
+/// What Redis is told of a driver. Here, since neither store knows the other.
+impl From<&DriverChanged> for StatusChange {
+    fn from(driver: &DriverChanged) -> Self {
+        Self { driver_id: driver.id, status: driver.status, epoch: driver.epoch }
+    }
+}
+
 impl Node {
     /// A node whose actors are not started yet.
     pub fn new(
@@ -99,6 +108,7 @@ impl Node {
             sessions: SessionDirectory::default(),
             finder,
             shops,
+            refused_fixes: RefusedFixes::default(),
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
@@ -145,6 +155,11 @@ impl Node {
     /// Who is near.
     pub fn finder(&self) -> &Finder {
         &self.inner.finder
+    }
+
+    /// Fixes that were refused between posts of drivers without a socket.
+    pub(super) fn refused_fixes(&self) -> &RefusedFixes {
+        &self.inner.refused_fixes
     }
 
     /// The actors; `None` before they are started.
@@ -257,8 +272,7 @@ impl Node {
         if drivers.is_empty() {
             return true;
         }
-        let changes: Vec<StatusChange> =
-            drivers.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+        let changes: Vec<StatusChange> = drivers.iter().map(StatusChange::from).collect();
         let told = self.inner.presence.transition(&changes).await;
         if let Err(error) = &told {
             tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");

@@ -5,9 +5,10 @@
 //! | `Look` | commits that announce something, posts that ended, its own interval | none | the next interval |
 //!
 //! What may be posted is leased in one short transaction; the post itself holds no lock. Each shop has so many posts under
-//! way and no more, so that one that does not answer delays no other. A lease is short and renewed while its post lasts:
-//! what a node held that died is posted by another within [`LEASE_S`]. A node that only stood still may then post the same
-//! event too, which a shop bears: the id is the same, and the lower sequence is ignored; and only the newer lease settles.
+//! way and no more, so that one that does not answer delays no other. A lease is short and renewed while its post lasts
+//! ([`HeldLeases`]): what a node held that died is posted by another within [`LEASE_S`]. A node that only stood still may
+//! then post the same event too, which a shop bears: the id is the same, and the lower sequence is ignored; and only the
+//! newer lease settles.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use chrono::Utc;
 use tokio::sync::Semaphore;
 
 use super::Node;
+use super::held_leases::HeldLeases;
 use super::revive::Revived;
 use super::shop_directory::{Endpoint, Shop};
 use super::wake::{Queued, Wake};
@@ -33,9 +35,8 @@ use crate::vendure::signature::sign;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Posts to one shop under way at once.
 const POSTS_TO_A_SHOP: usize = 32;
-/// How long a lease holds, in seconds, and how often it is renewed while the post lasts.
-const LEASE_S: f64 = 10.0;
-const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How long a lease holds, in seconds, from when it is taken or renewed.
+pub(super) const LEASE_S: f64 = 10.0;
 
 /// How events are posted.
 pub struct Poster {
@@ -66,6 +67,7 @@ impl RelayHandle {
             node: node.clone(),
             poster: poster.clone(),
             posts: HashMap::new(),
+            held: Arc::default(),
             wake: of_relay.clone(),
         });
         Self { relay: Arc::new(relay), wake }
@@ -83,6 +85,7 @@ pub struct OutboxRelay {
     poster: Arc<Poster>,
     /// By shop, what may be posted to it at once.
     posts: HashMap<String, Arc<Semaphore>>,
+    held: Arc<HeldLeases>,
     wake: Wake,
 }
 
@@ -90,6 +93,7 @@ impl Actor for OutboxRelay {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        HeldLeases::keep(&self.held, self.node.clone());
         ctx.run_interval(LOOK_EVERY, |this, ctx| this.wake.send(&ctx.address(), Look));
     }
 }
@@ -120,7 +124,7 @@ impl Handler<Look> for OutboxRelay {
         // First: for whatever is committed from here on, another look follows.
         drop(queued);
         let (node, poster, open) = (self.node.clone(), self.poster.clone(), self.open());
-        let (relay, wake) = (ctx.address(), self.wake.clone());
+        let (relay, wake, held) = (ctx.address(), self.wake.clone(), self.held.clone());
         let look = async move {
             if open.is_empty() || *node.stopping().borrow() {
                 return;
@@ -133,12 +137,12 @@ impl Handler<Look> for OutboxRelay {
                 let Some(Open { shop, posts }) = open.get(&event.shop) else { continue };
                 let Ok(permit) = posts.clone().try_acquire_owned() else { continue };
                 let (node, poster, shop) = (node.clone(), poster.clone(), shop.clone());
-                let (relay, wake) = (relay.clone(), wake.clone());
+                let (relay, wake, lease) = (relay.clone(), wake.clone(), held.hold(event.event_id, event.tries));
                 actix::spawn(async move {
                     if let Some(endpoint) = &shop.endpoint {
                         post(&node, &poster, endpoint, event).await;
                     }
-                    drop(permit);
+                    drop((lease, permit));
                     wake.send(&relay, Look);
                 });
             }
@@ -155,21 +159,6 @@ async fn lease(node: &Node, open: &HashMap<String, Open>) -> Result<Vec<Leased>,
         .await
 }
 
-/// Renews a lease until it is dropped.
-async fn hold(node: &Node, event: &Leased) {
-    loop {
-        tokio::time::sleep(RENEW_EVERY).await;
-        let (event, owner) = (event.clone(), node.config().node_id.clone());
-        let renewed = node
-            .database()
-            .transact(move |conn| Box::pin(async move { outbox::renew(conn, &event, &owner, LEASE_S).await }))
-            .await;
-        if let Err(error) = renewed {
-            tracing::debug!(error = %error, "a lease was not renewed");
-        }
-    }
-}
-
 async fn post(node: &Node, poster: &Poster, endpoint: &Endpoint, event: Leased) {
     let id = event.event_id.to_string();
     let timestamp = Utc::now().timestamp();
@@ -180,11 +169,7 @@ async fn post(node: &Node, poster: &Poster, endpoint: &Endpoint, event: Leased) 
         signatures: &signatures,
         shared_secret: endpoint.shared.as_ref(),
     };
-    let posted = poster.client.post(&endpoint.url, headers, Bytes::from(event.body.clone()));
-    let outcome = tokio::select! {
-        outcome = posted => outcome,
-        () = hold(node, &event) => return,
-    };
+    let outcome = poster.client.post(&endpoint.url, headers, Bytes::from(event.body.clone())).await;
     let verdict = Verdict::of(&outcome, event.tries, &poster.schedule);
     metrics::counter!("driver_tracker_events_posted_total", "outcome" => verdict.label).increment(1);
     if verdict.label != "delivered" {

@@ -9,7 +9,7 @@ use super::lease::Lease;
 use super::reconciler::ReconcileError;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
-use crate::presence::{Heartbeat, PresenceError, RebuildDriver, StatusChange};
+use crate::presence::{Heartbeat, PresenceError, RebuildDriver};
 use crate::store::StoreError;
 use crate::store::drivers::{self, RebuildRow};
 
@@ -37,10 +37,10 @@ pub async fn rebuild(node: &Node, lease: &Lease) -> Result<(), ReconcileError> {
                 None => Ok(Vec::new()),
             }
         };
-        let (told, read, held) = tokio::join!(load(node, &page), reading, lease.hold());
+        let (told, read, renewed) = tokio::join!(load(node, &page), reading, lease.acquire());
         told?;
         // Lost to nobody as long as the token is ours.
-        if let Err(error) = held {
+        if let Err(error) = renewed {
             tracing::debug!(error = %error, "the lease was not renewed during a rebuild");
         }
         loaded += page.len();
@@ -85,11 +85,9 @@ fn rebuild_driver(row: &RebuildRow) -> RebuildDriver {
     let online = row.silent_ms.map(|silent_ms| Heartbeat {
         driver_id: changed.id,
         fix,
+        fix_is_newest: false,
         received_at: Utc::now() - TimeDelta::milliseconds(silent_ms.max(0)),
         session_epoch: row.session_epoch.unwrap_or(0),
     });
-    RebuildDriver {
-        change: StatusChange { driver_id: changed.id, status: changed.status, epoch: changed.epoch },
-        online,
-    }
+    RebuildDriver { change: (&changed).into(), online }
 }

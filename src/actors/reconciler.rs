@@ -31,8 +31,8 @@ pub(super) const LATELY_S: f64 = 60.0;
 const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
-/// Members that one sweep looks at.
-const SWEEP_LIMIT: usize = 1000;
+/// The most members that one sweep looks at: a fleet that falls silent at once is out within a few ticks.
+const SWEEP_LIMIT: usize = 20_000;
 /// Between asking PostgreSQL who it is (a promotion changes it).
 const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 
@@ -104,12 +104,8 @@ async fn reconcile(node: &Node, state: &mut State) {
     }
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
     if let Err(error) = warmth {
-        // Orders look into PostgreSQL now: it must know where everybody is.
-        if let Some(actors) = node.actors() {
-            actors.writer.store_soon();
-        }
         if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {
-            give_up_lease(state).await;
+            release_lease(state).await;
         }
         return;
     }
@@ -119,12 +115,12 @@ async fn reconcile(node: &Node, state: &mut State) {
         }
         Err(error) => tracing::debug!(error = %error, "Redis was not swept"),
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return;
     }
     if is_due(state.reapplied, REAPPLY_EVERY) {
         match reapply(node, state.reapplied).await {
-            Ok(()) => state.reapplied = Some(Instant::now()),
+            Ok(asked_at) => state.reapplied = Some(asked_at),
             Err(error) => tracing::debug!(error = %error, "recent changes were not applied again"),
         }
     }
@@ -157,16 +153,16 @@ async fn warm(node: &Node, state: &mut State) -> Result<(), ReconcileError> {
     if node.presence().renew_generation().await? {
         return Ok(());
     }
-    if !hold_lease(state).await {
+    if !acquire_lease(state).await {
         return Err(ReconcileError::Elsewhere);
     }
     rebuild(node, &state.lease).await
 }
 
-/// Takes or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
-async fn hold_lease(state: &mut State) -> bool {
-    let holds = state.lease.hold().await.unwrap_or_else(|error| {
-        tracing::debug!(error = %error, "the lease was not asked for");
+/// Acquires or renews the lease; only after Redis answered this node. What is applied and compared begins anew with it.
+async fn acquire_lease(state: &mut State) -> bool {
+    let holds = state.lease.acquire().await.unwrap_or_else(|error| {
+        tracing::debug!(error = %error, "the lease was not acquired");
         false
     });
     if holds && !state.holds_lease {
@@ -178,9 +174,9 @@ async fn hold_lease(state: &mut State) -> bool {
 }
 
 /// Redis does not answer this node: another one may be luckier.
-async fn give_up_lease(state: &mut State) {
+async fn release_lease(state: &mut State) {
     if state.holds_lease {
-        state.lease.leave().await;
+        state.lease.release().await;
     }
     note_lease(state, false);
 }
@@ -190,15 +186,16 @@ fn note_lease(state: &mut State, holds: bool) {
     metrics::gauge!("driver_tracker_reconcile_lease_held").set(if holds { 1.0 } else { 0.0 });
 }
 
-/// Applies again, fenced by their epochs, the states that changed since the `last` time.
-async fn reapply(node: &Node, last: Option<Instant>) -> Result<(), ReconcileError> {
+/// Applies again, fenced by their epochs, the states that changed since PostgreSQL was asked the `last` time; when it was now:
+/// what is committed while Redis is told belongs to the next one.
+async fn reapply(node: &Node, last: Option<Instant>) -> Result<Instant, ReconcileError> {
+    let asked_at = Instant::now();
     let lately_s = last.map_or(LATELY_S, |at| at.elapsed().as_secs_f64() + OVERLAP_S);
     let changed = node
         .database()
         .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
-    let changes: Vec<StatusChange> =
-        changed.iter().map(|c| StatusChange { driver_id: c.id, status: c.status, epoch: c.epoch }).collect();
+    let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
     node.presence().transition(&changes).await?;
-    Ok(())
+    Ok(asked_at)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::Node;
+use super::connection_watchdog::ConnectionWatchdog;
 use super::session_directory::{SessionEntry, ToSession};
 use super::session_mailbox::SessionMailbox;
 use crate::dispatch::DispatchError;
@@ -13,15 +14,25 @@ use crate::store::credentials::DriverIdentity;
 
 /// Opens the session in PostgreSQL, registers it, and only then reads the state, so that nothing falls between. Bounded by
 /// what PostgreSQL and Redis may take, about ten seconds at the worst.
+///
+/// Openings of one driver wait for each other in no order that is certain. One whose client has left by the time it is its
+/// turn changes nothing: it could only end the session of a client that is there.
 pub async fn open(
     node: Node,
     identity: DriverIdentity,
     id: SessionId,
     mailbox: SessionMailbox,
+    connection: ConnectionWatchdog,
 ) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
     let node_id = node.config().node_id.clone();
     let (session_epoch, effects) = node
-        .perform_quietly(move |unit| Box::pin(async move { session::open(unit, &identity, id, &node_id).await }))
+        .perform_quietly(move |unit| {
+            Box::pin(async move {
+                // By now the driver's row is held.
+                let epoch = session::open(unit, &identity, id, &node_id).await?;
+                if connection.has_left() { Err(DispatchError::SessionReplaced) } else { Ok(epoch) }
+            })
+        })
         .await?;
     let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
     let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };

@@ -3,12 +3,14 @@
 //! The shop `vendure` is as the configuration makes it; others stand in PostgreSQL, whose word each node takes over within
 //! [`LOOK_EVERY`]. While PostgreSQL is out, the last word holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::Mutex;
 use url::Url;
+use uuid::Uuid;
 
 use super::Node;
 use crate::config::Config;
@@ -56,6 +58,8 @@ pub struct ShopDirectory {
     keys: ShopKeys,
     configured: Arc<Shop>,
     known: RwLock<Known>,
+    /// Held while the shops are read, so that what was read first is not taken for the last word.
+    turn: Mutex<()>,
 }
 
 impl ShopDirectory {
@@ -64,7 +68,7 @@ impl ShopDirectory {
         let configured = Arc::new(configured(config)?);
         let shops = HashMap::from([(ShopName::vendure().as_str().to_owned(), configured.clone())]);
         let keys = ShopKeys::new(config.shop_secrets_keys.iter().map(|key| key.expose().as_str()));
-        Ok(Self { keys, configured, known: RwLock::new(Known { version: None, shops }) })
+        Ok(Self { keys, configured, known: RwLock::new(Known { version: None, shops }), turn: Mutex::default() })
     }
 
     /// One shop that comes in by these credentials.
@@ -72,7 +76,8 @@ impl ShopDirectory {
     pub fn of_one(name: &str, credentials: InboundCredentials) -> Self {
         let configured = Arc::new(Shop { credentials, ..Shop::default() });
         let shops = HashMap::from([(name.to_owned(), configured.clone())]);
-        Self { keys: ShopKeys::default(), configured, known: RwLock::new(Known { version: None, shops }) }
+        let known = RwLock::new(Known { version: None, shops });
+        Self { keys: ShopKeys::default(), configured, known, turn: Mutex::default() }
     }
 
     /// What shops' secrets are derived from.
@@ -94,6 +99,7 @@ impl ShopDirectory {
 
     /// Reads the shops anew if something about them has changed.
     pub async fn refresh(&self, database: &Database) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
         let version = self.known.read().unwrap_or_else(PoisonError::into_inner).version;
         let read = database.transact(move |conn| {
             Box::pin(async move {
@@ -112,11 +118,8 @@ impl ShopDirectory {
     }
 
     fn assemble(&self, rows: Vec<ShopRow>, secrets: &[SecretRow]) -> HashMap<String, Arc<Shop>> {
-        let derive = |secret: &SecretRow, direction| self.keys.derive(&secret.fingerprint, &secret.shop, direction, secret.id);
-        let all = |shop: &str, direction: Direction| -> Vec<SigningSecret> {
-            let own = secrets.iter().filter(|secret| secret.shop == shop && secret.direction == direction.as_str());
-            own.filter_map(|secret| derive(secret, direction)).collect()
-        };
+        let mut derived = self.derive_all(secrets);
+        let mut all = |shop: &str, direction| derived.remove(&(shop.to_owned(), direction)).unwrap_or_default();
         let shop = |row: ShopRow| {
             let secrets = all(&row.name, Direction::Events);
             let url = row.url.as_deref().and_then(|url| Url::parse(url).ok());
@@ -128,6 +131,26 @@ impl ShopDirectory {
         let mut shops: HashMap<String, Arc<Shop>> = rows.into_iter().map(shop).collect();
         shops.insert(ShopName::vendure().as_str().to_owned(), self.configured.clone());
         shops
+    }
+
+    /// The secrets of each shop and direction, the newest first.
+    fn derive_all(&self, secrets: &[SecretRow]) -> HashMap<(String, Direction), Vec<SigningSecret>> {
+        let mut derived: HashMap<_, Vec<SigningSecret>> = HashMap::new();
+        let mut lost = BTreeMap::<&str, Vec<Uuid>>::new();
+        for secret in secrets {
+            let Some(direction) = Direction::parse(&secret.direction) else { continue };
+            match self.keys.derive(&secret.fingerprint, &secret.shop, direction, secret.id) {
+                Some(text) => derived.entry((secret.shop.clone(), direction)).or_default().push(text),
+                None => lost.entry(&secret.shop).or_default().push(secret.id),
+            }
+        }
+        for (shop, ids) in lost {
+            tracing::warn!(
+                shop, secrets = ?ids,
+                "secrets of this shop come from a key that SHOP_SECRETS_KEY of this node does not hold, and are of no use here"
+            );
+        }
+        derived
     }
 }
 

@@ -30,8 +30,9 @@ const MAILBOX: usize = 2;
 const KEEP_EVERY: Duration = Duration::from_secs(600);
 /// Days that are made before they come.
 const DAYS_AHEAD: i32 = 2;
-/// Fixes without a day of their own that go at once.
-const FORGET_MOST: i32 = 10_000;
+/// Fixes without a day of their own that go at once, and how often in one look: more than come meanwhile.
+const FORGET_MOST: i64 = 10_000;
+const FORGET_STEPS: u32 = 500;
 
 type Point = (DriverId, Fix);
 
@@ -210,9 +211,19 @@ impl Handler<Keep> for TrackWriter {
 
 /// Makes the days to come and forgets those that are over; one node at a time.
 async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
-    if !lease.hold().await? {
+    if !lease.acquire().await? {
         return Ok(());
     }
+    if let Err(error) = make_days(node).await {
+        tracing::debug!(error = %error, "days of tracks were not made");
+    }
+    match node.config().heartbeat.track_retention_days {
+        Some(days) => forget(node, days).await,
+        None => Ok(()),
+    }
+}
+
+async fn make_days(node: &Node) -> Result<(), StoreError> {
     for ahead in 0..=DAYS_AHEAD {
         let made = node.database().transact(move |conn| Box::pin(async move { tracks::make_day(conn, ahead).await }));
         if !made.await? {
@@ -220,13 +231,29 @@ async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
             break;
         }
     }
-    let Some(days) = node.config().heartbeat.track_retention_days else { return Ok(()) };
-    let gone = node
-        .database()
-        .transact(move |conn| Box::pin(async move { tracks::forget(conn, days, FORGET_MOST).await }))
-        .await?;
-    if gone > 0 {
-        tracing::info!(days = gone, "old days of tracks were forgotten");
+    Ok(())
+}
+
+/// Whole days first, then, piece by piece, what has no day of its own.
+async fn forget(node: &Node, days: i32) -> Result<(), StoreError> {
+    let dropped: Result<_, StoreError> =
+        node.database().transact(move |conn| Box::pin(async move { tracks::drop_days(conn, days).await })).await;
+    match dropped {
+        Ok((0, 0)) => {}
+        Ok((gone, 0)) => tracing::info!(days = gone, "old days of tracks were forgotten"),
+        Ok((_, kept)) => {
+            tracing::warn!(days = kept, "old days of tracks could not be dropped: another role's, or being read");
+        }
+        Err(error) => tracing::debug!(error = %error, "old days of tracks were not dropped"),
+    }
+    for _ in 0..FORGET_STEPS {
+        let forgotten: Result<u64, StoreError> = node
+            .database()
+            .transact(move |conn| Box::pin(async move { tracks::forget_others(conn, days, FORGET_MOST).await }))
+            .await;
+        if forgotten? < FORGET_MOST as u64 {
+            break;
+        }
     }
     Ok(())
 }

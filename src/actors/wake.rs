@@ -121,7 +121,7 @@ mod tests {
         wake.send(&first, Work);
         until(|| woken.load(Ordering::Relaxed) == 1).await;
         for _ in 0..1000 {
-            wake.send(&first, Work);
+            wake.send(&first.clone(), Work);
         }
         gate.add_permits(5000);
         assert_eq!(first.send(Count).await.ok(), Some(2), "the first, and the one that waited");

@@ -17,8 +17,7 @@ pub(super) fn command() -> Command {
         .long_about(
             "Reads what PostgreSQL and Redis say of every driver and prints what differs; whatever differs is looked at twice, \
              some seconds apart, since changes are on their way all the time. Needs DATABASE_URL and REDIS_URL. Ends with 0 \
-             when nothing differs, 1 when something does or the two could not be compared, 2 when the configuration cannot \
-             work.",
+             when nothing differs, 1 when something does, 2 when the two could not be compared.",
         )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print one JSON object"))
         .arg(

@@ -39,13 +39,6 @@ pub enum DoctorError {
     SchemaTooNew,
 }
 
-impl DoctorError {
-    /// 2 for what no other moment mends.
-    pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Presence(PresenceError::InvalidUrl(_))) { 2 } else { 1 }
-    }
-}
-
 /// What was found.
 #[derive(Debug)]
 pub struct Diagnosis {

@@ -264,8 +264,11 @@ pub(super) async fn record(
         .ok_or_else(|| StoreError::Corrupt(format!("the trail of delivery {} was not extended", delivery.id)))?;
     let (Some(outbound), Some(details)) = (kind.outbound(), details) else { return Ok(()) };
     let is_configured = delivery.shop == ShopName::vendure().as_str();
-    let announces =
-        if is_configured { unit.policy.announces_configured_shop } else { shops::has_url(unit.conn, &delivery.shop).await? };
+    let announces = if is_configured {
+        unit.policy.announces_configured_shop
+    } else {
+        shops::has_url(unit.conn, &delivery.shop).await?
+    };
     if !announces {
         return Ok(());
     }

@@ -72,6 +72,16 @@ impl JumpFilter {
         Self { max_speed_kmh, believed, refused: Vec::new() }
     }
 
+    /// Goes on with fixes that an earlier filter of the driver has refused.
+    pub fn with_refused(self, refused: Vec<Fix>) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// Ends with the refused fixes that agree with each other, for the next filter.
+    pub fn into_refused(self) -> Vec<Fix> {
+        self.refused
+    }
+
     /// The newest fix that is believed.
     pub fn believed(&self) -> Option<Fix> {
         self.believed

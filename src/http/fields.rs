@@ -134,6 +134,21 @@ impl<'a> Fields<'a> {
         read(&text).map_err(|rest| self.fault(name, "form", rest)).ok()
     }
 
+    /// Any text, read by `read`; `what` it must be.
+    pub fn parse<T>(&mut self, name: &str, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.typed(name, "a string", Value::as_str)?;
+        let taken = read(text);
+        if taken.is_none() {
+            self.fault(name, "form", format!("must be {what}"));
+        }
+        taken
+    }
+
+    /// An RFC 3339 time.
+    pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        self.parse(name, "an RFC 3339 time", time_of)
+    }
+
     /// An id of ours: a UUID.
     pub fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
         let text = self.typed(name, "a string", Value::as_str)?;
@@ -184,6 +199,12 @@ impl<'a> Fields<'a> {
         self.errors.extend(errors);
         taken
     }
+}
+
+/// An RFC 3339 time that PostgreSQL can hold.
+fn time_of(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    (1970..=9999).contains(&time.year()).then_some(time)
 }
 
 /// Whether a text somewhere inside holds NUL, which PostgreSQL cannot.
@@ -271,8 +292,7 @@ impl Query {
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parse(name, "form", "must be an RFC 3339 time", |text| {
             // A plus sign that was not escaped arrives as a space.
-            let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok()?.with_timezone(&Utc);
-            (1970..=9999).contains(&time.year()).then_some(time)
+            time_of(&text.replace(' ', "+"))
         })
     }
 

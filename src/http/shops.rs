@@ -207,7 +207,8 @@ async fn add_secret(
 ) -> Result<HttpResponse, Problem> {
     let shop = changeable(shop_name(&path)?)?;
     let mut fields = Fields::of(&body.object);
-    let direction = fields.required("direction", |fields, name| fields.choice(name, "orders, events", Direction::parse));
+    let direction =
+        fields.required("direction", |fields, name| fields.choice(name, "orders, events", Direction::parse));
     let overlap_s = fields.seconds("overlapSeconds", MOST_OVERLAP_S).unwrap_or(OVERLAP_S);
     fields.finish()?;
     let direction = direction.ok_or_else(|| Problem::internal("a secret without a direction"))?;

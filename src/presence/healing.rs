@@ -18,6 +18,9 @@ pub struct Expected {
     pub change: StatusChange,
     /// Redis must know of them; of an OFFLINE driver it may know nothing until they speak.
     pub must_be_known: bool,
+    /// Add them if they belong into `drivers:geo` and are not there. Whoever is seen so for the first time may just be joining:
+    /// PostgreSQL learns of a driver between their heartbeat and their join.
+    pub must_be_found: bool,
 }
 
 /// What Redis said of a driver.
@@ -31,6 +34,11 @@ pub enum Healed {
         status: bool,
         /// Whether the driver can be found.
         membership: bool,
+    },
+    /// Free, online with a position, and not to be found: left so, unless [`Expected::must_be_found`].
+    Absent {
+        /// The status or its epoch was mended.
+        status: bool,
     },
     /// A newer epoch: PostgreSQL must be asked again before that can be called wrong.
     Newer(i64),
@@ -108,7 +116,8 @@ impl Inner {
     fn heal(&self, expected: &Expected) -> Cmd {
         let StatusChange { driver_id, status, epoch } = expected.change;
         let known = if expected.must_be_known { "1" } else { "0" };
-        let args = [&driver_id.to_string(), &member(driver_id), status.as_str(), &epoch.to_string(), known];
+        let found = if expected.must_be_found { "1" } else { "0" };
+        let args = [&driver_id.to_string(), &member(driver_id), status.as_str(), &epoch.to_string(), known, found];
         scripts::HEAL.call(&self.script_keys(&self.keys.online(driver_id)), &args)
     }
 
@@ -123,6 +132,7 @@ impl Inner {
 fn healed(answer: &Value) -> Result<Healed, Outage> {
     match answer {
         Value::Int(0) => Ok(Healed::Equal),
+        Value::Int(bits @ 4..=5) => Ok(Healed::Absent { status: bits & 1 == 1 }),
         Value::Int(bits @ 1..=3) => Ok(Healed::Mended { status: bits & 1 == 1, membership: bits & 2 == 2 }),
         Value::BulkString(text) => {
             let epoch = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());

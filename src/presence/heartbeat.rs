@@ -24,6 +24,9 @@ pub struct Heartbeat {
     pub driver_id: DriverId,
     /// Where; `None`: alive, and as far as is known where they were.
     pub fix: Option<Fix>,
+    /// The fix came with it through the driver's session: it is written without a look at what is there, at half the cost.
+    /// Otherwise the newer one by `time` stays, and moving who can be found is left to [`Presence::join`].
+    pub fix_is_newest: bool,
     /// When it reached the node, by the node's clock: liveness is counted from here.
     pub received_at: DateTime<Utc>,
     /// The session that it came through.
@@ -100,7 +103,7 @@ impl Presence {
         let (inner, now) = (&self.inner, Utc::now());
         let commands = newer.iter().flat_map(|(beat, old)| {
             let OnlineValue { fix, received_at, session_epoch } = *old;
-            let old = Heartbeat { driver_id: beat.driver_id, fix, received_at, session_epoch };
+            let old = Heartbeat { driver_id: beat.driver_id, fix, fix_is_newest: true, received_at, session_epoch };
             // It was there a moment ago: if our clock says that it cannot be, it ends at once, and a join follows.
             let left_ms = old.ttl_left_ms(inner.ttl, now).unwrap_or(1);
             [inner.merge(&old, left_ms), inner.join(old.driver_id)]
@@ -168,7 +171,7 @@ impl Drop for Owing<'_> {
 impl Inner {
     /// Stores one heartbeat and answers with the text that was there.
     fn remember(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
-        if beat.fix.is_none() {
+        if beat.fix.is_none() || !beat.fix_is_newest {
             return self.merge(beat, left_ms);
         }
         let mut command = redis::cmd("SET");
@@ -176,19 +179,20 @@ impl Inner {
         command
     }
 
-    /// As [`Self::remember`], but what is newer stays.
+    /// As [`Self::remember`], but what is newer stays: by session, and a fix that may be an old one by its time alone.
     pub(super) fn merge(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
         let (key, value) = (self.keys.online(beat.driver_id), beat.value().encode());
-        scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string()])
+        let by_time = if beat.fix_is_newest { "0" } else { "1" };
+        scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string(), by_time])
     }
 
-    /// One command that moves everybody with a fix; XX: it can never bring back who was just taken out.
+    /// One command that moves everybody with a new fix; XX: it can never bring back who was just taken out.
     fn moves<'a>(&self, beats: impl Iterator<Item = &'a Heartbeat>) -> Option<Cmd> {
         let mut command = redis::cmd("GEOADD");
         command.arg(&self.keys.geo).arg("XX");
         let mut moved = false;
         for beat in beats {
-            let Some(fix) = beat.fix else { continue };
+            let Some(fix) = beat.fix.filter(|_| beat.fix_is_newest) else { continue };
             command.arg(fix.position.lon()).arg(fix.position.lat()).arg(member(beat.driver_id));
             moved = true;
         }

@@ -52,6 +52,9 @@ pub struct SweepReport {
     pub kept: usize,
 }
 
+/// Members that one page of a sweep asks for.
+const SWEEP_PAGE: usize = 1000;
+
 impl Presence {
     /// Applies committed changes of status, each unless a newer one already holds; outcomes in the order given.
     pub async fn transition(&self, changes: &[StatusChange]) -> Result<Vec<TransitionOutcome>, PresenceError> {
@@ -81,16 +84,27 @@ impl Presence {
         Ok(outcomes)
     }
 
-    /// Looks at up to `limit` members whose heartbeat should have expired by now: the living are looked at again later,
-    /// the others taken out.
+    /// Looks at members whose heartbeat should have expired by now, page by page until none is due or `limit` were looked at:
+    /// the living are looked at again later, the others taken out.
     pub async fn sweep(&self, limit: usize) -> Result<SweepReport, PresenceError> {
+        let mut report = SweepReport::default();
+        loop {
+            let wanted = SWEEP_PAGE.min(limit - report.removed - report.kept);
+            let found = self.sweep_page(wanted, &mut report).await?;
+            if found < SWEEP_PAGE {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// How many were due, `limit` at the most.
+    async fn sweep_page(&self, limit: usize, report: &mut SweepReport) -> Result<usize, PresenceError> {
         let inner = &self.inner;
         let due = scripts::DUE.call(&[&inner.keys.expiry], &[&limit.to_string()]);
         let members: Vec<Vec<u8>> = match inner.link.batch("sweep", vec![due]).await?.pop() {
             Some(answer) => parsed(answer)?,
             None => Vec::new(),
         };
-        let mut report = SweepReport::default();
         for chunk in members.chunks(BATCH) {
             let lapsed = self.score_anew(chunk).await?;
             report.kept += chunk.len() - lapsed.len();
@@ -102,7 +116,7 @@ impl Presence {
                 }
             }
         }
-        Ok(report)
+        Ok(members.len())
     }
 
     /// Puts off the members who are plainly alive and available, which is nearly all of them, without a script for each;

@@ -9,22 +9,22 @@ use super::StoreError;
 use super::statement::{query, query_scalar};
 
 statements! {
-    TAKE = "INSERT INTO leases AS l (name, holder, expires_at)
+    ACQUIRE = "INSERT INTO leases AS l (name, holder, expires_at)
         VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::double precision))
         ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, expires_at = EXCLUDED.expires_at
         WHERE l.holder = EXCLUDED.holder OR l.expires_at < clock_timestamp()
         RETURNING true";
-    LEAVE = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2";
+    RELEASE = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2";
 }
 
-/// Takes or renews a lease for `seconds`; `false` while somebody else holds it.
-pub async fn take(conn: &mut PgConnection, name: &str, holder: &str, seconds: f64) -> Result<bool, StoreError> {
-    let held: Option<bool> = query_scalar(TAKE).bind(name).bind(holder).bind(seconds).fetch_optional(conn).await?;
+/// Acquires or renews a lease for `seconds`; `false` while somebody else holds it.
+pub async fn acquire(conn: &mut PgConnection, name: &str, holder: &str, seconds: f64) -> Result<bool, StoreError> {
+    let held: Option<bool> = query_scalar(ACQUIRE).bind(name).bind(holder).bind(seconds).fetch_optional(conn).await?;
     Ok(held.is_some())
 }
 
-/// Gives a lease up before its time, if it is the holder's.
-pub async fn leave(conn: &mut PgConnection, name: &str, holder: &str) -> Result<(), StoreError> {
-    query(LEAVE).bind(name).bind(holder).execute(conn).await?;
+/// Releases a lease before its time, if it is the holder's.
+pub async fn release(conn: &mut PgConnection, name: &str, holder: &str) -> Result<(), StoreError> {
+    query(RELEASE).bind(name).bind(holder).execute(conn).await?;
     Ok(())
 }

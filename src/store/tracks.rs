@@ -27,8 +27,13 @@ statements! {
              AND t.fix_time <= coalesce(a.ended_at, 'infinity')
         WHERE a.delivery_id = $1 ORDER BY a.attempt, a.created_at, a.id, t.fix_time LIMIT $2";
     MAKE_DAY = "SELECT make_delivery_track_day((clock_timestamp() AT TIME ZONE 'UTC')::date + $1::integer)";
-    FORGET = "SELECT forget_delivery_track_before(
-        (clock_timestamp() AT TIME ZONE 'UTC' - make_interval(days => $1::integer))::date, $2::integer)";
+    DROP_DAYS = "SELECT gone, kept FROM drop_delivery_track_days_before(
+        (clock_timestamp() AT TIME ZONE 'UTC' - make_interval(days => $1::integer))::date)";
+    // now(), which is the same for every row, so that the index is used.
+    FORGET_OTHERS = "DELETE FROM delivery_track_other WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM delivery_track_other
+        WHERE fix_time < date_trunc('day', now() AT TIME ZONE 'UTC' - make_interval(days => $1::integer)) AT TIME ZONE 'UTC'
+        LIMIT $2))";
 }
 
 /// Keeps the fixes of drivers who had a delivery in hand at that time, and no other; how many. Repeats are no harm.
@@ -91,8 +96,12 @@ pub async fn make_day(conn: &mut PgConnection, days_ahead: i32) -> Result<bool, 
     Ok(query_scalar(MAKE_DAY).bind(days_ahead).fetch_one(conn).await?)
 }
 
-/// Forgets the days that ended more than `days` days ago, and at most `most` such fixes without a day of their own; how many
-/// days went.
-pub async fn forget(conn: &mut PgConnection, days: i32, most: i32) -> Result<i32, StoreError> {
-    Ok(query_scalar(FORGET).bind(days).bind(most).fetch_one(conn).await?)
+/// Drops the days that ended more than `days` days ago: how many went, and how many could not (another role's, or being read).
+pub async fn drop_days(conn: &mut PgConnection, days: i32) -> Result<(i32, i32), StoreError> {
+    Ok(query_as(DROP_DAYS).bind(days).fetch_one(conn).await?)
+}
+
+/// Forgets at most `most` fixes of those days that have no day of their own; how many went.
+pub async fn forget_others(conn: &mut PgConnection, days: i32, most: i64) -> Result<u64, StoreError> {
+    Ok(query(FORGET_OTHERS).bind(days).bind(most).execute(conn).await?.rows_affected())
 }

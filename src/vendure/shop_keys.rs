@@ -19,7 +19,7 @@ const PURPOSE: &[u8] = b"driver-tracker shop secret 1";
 const FINGERPRINT_DIGITS: usize = 16;
 
 /// Which way a secret works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The shop signs its orders with it.
     Orders,
@@ -117,8 +117,11 @@ mod tests {
         let first = derived("a", Direction::Orders, 1);
         assert_eq!(first, derived("a", Direction::Orders, 1));
         assert!(first.parse::<SigningSecret>().is_ok());
-        let others =
-            [derived("b", Direction::Orders, 1), derived("a", Direction::Events, 1), derived("a", Direction::Orders, 2)];
+        let others = [
+            derived("b", Direction::Orders, 1),
+            derived("a", Direction::Events, 1),
+            derived("a", Direction::Orders, 2),
+        ];
         assert!(!others.contains(&first));
         assert_ne!(others[0], others[1]);
     }

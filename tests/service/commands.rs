@@ -93,3 +93,26 @@ async fn hints_that_come_while_postgresql_stalls_take_one_connection_and_not_all
     driver.assignment(&id).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_command_is_not_said_again_by_a_look_that_began_before() {
+    const ORDERS: usize = 15;
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let (redis, hint) = (world.redis.clone(), format!("commands:{}", driver.id));
+    let looking = tokio::spawn(async move {
+        let publish = "for _ = 1, 5 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end return 1";
+        loop {
+            redis.say::<i64>(&["EVAL", publish, "1", &redis.key("drivers:hints"), &hint]).await;
+        }
+    });
+    for n in 0..ORDERS {
+        let id =
+            world.order(&Order::new(&format!("once-{n}"))).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+        let frame = driver.assignment(&id).await;
+        driver.deliver(&id, frame["delivery"]["assignmentId"].as_str().unwrap()).await;
+    }
+    looking.abort();
+    assert_eq!(driver.session.waiting("assignment"), Vec::<Value>::new());
+    world.finish().await;
+}

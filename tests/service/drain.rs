@@ -91,6 +91,31 @@ async fn positions_that_were_acknowledged_are_in_postgresql_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_that_postgresql_does_not_take_at_first_are_tried_again_before_the_process_ends() {
+    let plan = World::with().own_postgres().set("POSITION_FLUSH_MS", 5000).set("HEARTBEAT_TTL_MS", 20_000);
+    let mut world = plan.set("SHUTDOWN_DELAY_MS", 200).set("SHUTDOWN_GRACE_MS", 12_000).start().await;
+    let postgres = world.own_postgres.clone().unwrap();
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.heartbeat().await;
+    eventually("the first position is there", SOON, || async {
+        (world.count("SELECT count(*) FROM driver_positions WHERE lat IS NOT NULL").await == 1).then_some(())
+    })
+    .await;
+    block_in_place(|| postgres.stop());
+    driver.go(RESTAURANT.offset(40.0, 0.0));
+    // Acknowledged: Redis has it.
+    driver.heartbeat().await;
+    world.nodes[0].ask_to_stop();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(1012));
+    world::let_time_pass("the flush begins and fails", Duration::from_millis(2500)).await;
+    block_in_place(|| postgres.start_again()).expect("PostgreSQL");
+    assert_eq!(world.nodes[0].ended(Duration::from_secs(20)).await.code(), Some(0));
+    let lat: Option<f64> = sqlx::query_scalar("SELECT lat FROM driver_positions").fetch_one(&world.pool).await.unwrap();
+    assert!((lat.unwrap() - driver.place().lat).abs() < 1e-6);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_at_once() {
     let mut world = World::with().set("SHUTDOWN_DELAY_MS", 20_000).set("SHUTDOWN_GRACE_MS", 20_000).start().await;
     world.nodes[0].ask_to_stop();

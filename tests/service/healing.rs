@@ -62,7 +62,7 @@ async fn the_lease_of_a_node_that_dies_passes_on_and_a_commit_of_that_moment_rea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_hangs_holds_nothing_up_and_does_not_take_the_lease_back() {
+async fn a_node_that_hangs_holds_nothing_up_and_does_not_acquire_the_lease_back() {
     let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let holder = holder(&world).await;
     let other = 1 - holder;

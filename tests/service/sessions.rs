@@ -209,3 +209,31 @@ async fn a_wish_said_during_a_delivery_holds_after_it() {
     world.order(&Order::new("nobody")).await.expect(202);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_left_before_its_session_opened_takes_nobodys_place() {
+    let world = World::start().await;
+    let (driver, token) = world.new_driver().await;
+    let id: uuid::Uuid = driver.parse().unwrap();
+    drop(Session::connect(&world.node().address, &token).await.take_first().await);
+    let mut lock = world.pool.begin().await.unwrap();
+    let held = "SELECT 1 FROM driver_sessions WHERE driver_id = $1 FOR UPDATE";
+    sqlx::query(held).bind(id).execute(&mut *lock).await.unwrap();
+    // Both wait for the row; the one that left comes to it last.
+    let live = Session::connect(&world.node().address, &token).await;
+    world::let_time_pass("the live one waits for the row", Duration::from_millis(300)).await;
+    drop(Session::connect(&world.node().address, &token).await);
+    world::let_time_pass("the other one waits behind it, and is gone", Duration::from_millis(300)).await;
+    lock.rollback().await.unwrap();
+    let welcome = live.take_first().await;
+    assert_eq!(welcome["type"], "welcome");
+    eventually("one session is left", SOON, || async {
+        (world.node().metric("driver_tracker_sessions").await == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(live.ended(), None);
+    let newest = "SELECT session_id FROM driver_sessions WHERE driver_id = $1";
+    let newest: uuid::Uuid = sqlx::query_scalar(newest).bind(id).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(welcome["sessionId"], newest.to_string());
+    world.finish().await;
+}

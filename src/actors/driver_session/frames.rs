@@ -59,6 +59,7 @@ impl DriverSession {
     }
 
     fn frame(&mut self, frame: Frame, ctx: &mut Ctx) {
+        let last_fix = self.filter.believed();
         match frame.body {
             FrameBody::Heartbeat { seq, fix } => {
                 match fix.map(|fix| fix.and_then(|fix| self.filter.judge(fix).map(|()| fix))) {
@@ -66,28 +67,27 @@ impl DriverSession {
                     Some(Ok(fix)) if self.is_followed() => self.track([fix]),
                     Some(Ok(_)) | None => {}
                 }
-                self.alive(Some(seq));
+                self.alive(Some(seq), last_fix);
             }
             FrameBody::Batch { fixes } => {
                 let mut told = Tally::of(fixes, &mut self.filter);
-                self.alive(None);
+                self.alive(None, last_fix);
                 // They may be of an order that is over by now.
                 self.track(told.take_believed());
                 self.send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
-            }
-            FrameBody::Ack { message_id } => {
-                self.sent.remove(&message_id);
-                self.enqueue(frame, ctx);
             }
             _ => self.enqueue(frame, ctx),
         }
     }
 
-    /// The driver is alive, where the newest believed fix says.
-    fn alive(&mut self, seq: Option<i64>) {
+    /// The driver is alive, where the newest believed fix says: one that came just now, or the one from before, which is
+    /// no news to anybody who has heard of a newer one (an app may use HTTP beside its socket).
+    fn alive(&mut self, seq: Option<i64>, last_fix: Option<Fix>) {
         HEARTBEATS.increment(1);
+        let fix = self.filter.believed();
         let slot = Slot {
-            fix: self.filter.believed(),
+            fix,
+            fix_is_newest: fix != last_fix,
             received_at: Utc::now(),
             received: Instant::now(),
             session_epoch: self.session_epoch(),

@@ -21,6 +21,7 @@ mod process;
 mod programs;
 mod redis;
 mod server;
+pub mod usage;
 
 #[cfg(test)]
 mod tests;

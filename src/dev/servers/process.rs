@@ -67,6 +67,9 @@ impl Process {
 pub(super) struct Stat {
     state: char,
     parent: u32,
+    /// CPU time in hundredths of a second: its own, and that of children that ended and were waited for.
+    pub(super) ticks: u32,
+    pub(super) ticks_of_ended: u32,
     /// In clock ticks since boot: with the process id, the identity of a process.
     pub(super) started: u64,
 }
@@ -79,9 +82,12 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
 fn parse_stat(line: &str) -> Option<Stat> {
     // The name, in parentheses, may hold spaces and parentheses itself.
     let fields: Vec<&str> = line[line.rfind(')')? + 1..].split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u32>().ok();
     Some(Stat {
         state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
+        parent: number(1)?,
+        ticks: number(11)? + number(12)?,
+        ticks_of_ended: number(13)? + number(14)?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -92,7 +98,7 @@ pub(super) fn arguments(pid: u32) -> Vec<String> {
     String::from_utf8_lossy(&bytes).split('\0').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-fn children(pid: u32) -> Vec<u32> {
+pub(super) fn children(pid: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|child| stat(*child).is_some_and(|stat| stat.parent == pid)).collect()
@@ -161,7 +167,8 @@ mod tests {
     #[test]
     fn stat_is_read_whatever_the_process_is_called() {
         let line = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2 3";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', parent: 3, started: 98765 }));
+        let stat = Stat { state: 'S', parent: 3, ticks: 11, ticks_of_ended: 15, started: 98765 };
+        assert_eq!(parse_stat(line), Some(stat));
         assert_eq!(parse_stat("nonsense"), None);
     }
 

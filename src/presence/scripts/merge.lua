@@ -1,18 +1,23 @@
 -- Merges a text into an online key: the newer life and the newer fix win, each by (session epoch, time), and a text without
--- a fix keeps the one that is there. The old text, false if none.
+-- a fix keeps the one that is there. With by_time the sessions of the fixes do not matter. The old text, false if none.
 local function newer(a, b, field)
   local epoch_a, epoch_b = tonumber(a.epoch), tonumber(b.epoch)
   if epoch_a ~= epoch_b then return epoch_a > epoch_b end
   return tonumber(a[field]) > tonumber(b[field])
 end
 
-local function merge(online, text, px)
+local function fix_of(old, new, by_time)
+  if not (old and old.lat) then return new end
+  if not new.lat or by_time and tonumber(old.fix_ms) > tonumber(new.fix_ms) then return old end
+  return newer(old, new, 'fix_ms') and old or new
+end
+
+local function merge(online, text, px, by_time)
   local raw = redis.call('GET', online)
   local old, new = parse(raw), parse(text)
   local old_lives = old and newer(old, new, 'received_ms')
   local life = old_lives and old or new
-  local fix = new
-  if old and old.lat and (not new.lat or newer(old, new, 'fix_ms')) then fix = old end
+  local fix = fix_of(old, new, by_time)
   local value = table.concat({
     fix.lat or '', fix.lon or '', fix.fix_ms or '', life.received_ms, life.epoch,
   }, ',')

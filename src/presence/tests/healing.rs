@@ -7,7 +7,7 @@ use super::*;
 use crate::presence::{Expected, Healed};
 
 fn expected(driver_id: DriverId, status: DriverStatus, epoch: i64) -> Expected {
-    Expected { change: change(driver_id, status, epoch), must_be_known: true }
+    Expected { change: change(driver_id, status, epoch), must_be_known: true, must_be_found: true }
 }
 
 fn mended(status: bool, membership: bool) -> Healed {
@@ -28,6 +28,12 @@ async fn what_differs_is_mended_and_told_and_what_does_not_is_left() {
     redis.query::<()>(&format!("HDEL drivers:status {driver}")).await;
     assert_eq!(heal(DriverStatus::Available, 1).await, mended(true, false));
     redis.query::<()>(&format!("ZREM drivers:geo driver:{driver}")).await;
+    let first_look = Expected { must_be_found: false, ..expected(driver, DriverStatus::Available, 1) };
+    redis.query::<()>(&format!("HDEL drivers:status {driver}")).await;
+    for status in [true, false] {
+        assert_eq!(presence.heal(&[first_look]).await.unwrap(), [Healed::Absent { status }], "may be joining just now");
+        assert!(geo(&redis).await.is_empty());
+    }
     assert_eq!(heal(DriverStatus::Available, 1).await, mended(false, true));
     redis.query::<()>(&format!("ZREM drivers:expiry driver:{driver}")).await;
     assert_eq!(heal(DriverStatus::Available, 1).await, mended(false, true), "nobody would sweep it");
@@ -48,6 +54,13 @@ async fn what_differs_is_mended_and_told_and_what_does_not_is_left() {
 
     let unheard = Expected { must_be_known: false, ..expected(DriverId::new(), DriverStatus::Offline, 4) };
     assert_eq!(presence.heal(&[unheard]).await.unwrap(), [Healed::Equal]);
+    redis.query::<()>(&format!("GEOADD drivers:geo 1 1 driver:{}", unheard.change.driver_id)).await;
+    assert_eq!(
+        presence.heal(&[unheard]).await.unwrap(),
+        [mended(false, true)],
+        "a ghost of whom nothing else is known"
+    );
+    assert!(geo(&redis).await.is_empty());
     assert_eq!(redis.query::<i64>("HLEN drivers:status").await, 1, "of an OFFLINE driver nothing need be known");
 }
 
@@ -58,7 +71,7 @@ async fn a_newer_epoch_is_told_and_only_the_very_one_that_was_seen_is_corrected(
     let driver = available(&presence, at(1.0, 1.0)).await;
     presence.transition(&[change(driver, DriverStatus::Busy, 9)]).await.unwrap();
     let true_state = change(driver, DriverStatus::Available, 3);
-    let seen = presence.heal(&[Expected { change: true_state, must_be_known: true }]).await.unwrap();
+    let seen = presence.heal(&[expected(driver, DriverStatus::Available, 3)]).await.unwrap();
     assert_eq!(seen, [Healed::Newer(9)]);
     assert_eq!(presence.correct(&[(true_state, 8)]).await.unwrap(), 0, "something else stands there by now");
     assert_eq!(redis.query::<String>(&format!("HGET drivers:status {driver}")).await, "BUSY:9");

@@ -117,6 +117,26 @@ async fn a_heartbeat_without_coordinates_keeps_the_fix() {
 }
 
 #[tokio::test]
+async fn a_fix_that_may_be_an_old_one_never_replaces_a_newer_and_fills_in_where_there_is_none() {
+    let redis = TestRedis::start();
+    let presence = redis.warm().await;
+    let driver = available(&presence, at(12.0, 77.0)).await;
+    let old_fix = Some(Fix { position: at(13.0, 77.0), time: ago(9_000) });
+    let place = async || presence.online(&[driver]).await.unwrap()[0].unwrap().fix.unwrap().position;
+    for session_epoch in [1, 2] {
+        let known = Heartbeat { fix: old_fix, fix_is_newest: false, session_epoch, ..beat(driver, at(0.0, 0.0)) };
+        presence.heartbeats(&[known]).await.unwrap();
+        assert_eq!(place().await, at(12.0, 77.0), "session {session_epoch}");
+        let found: Vec<String> = redis.query("GEOSEARCH drivers:geo FROMLONLAT 77 12 BYRADIUS 10 m").await;
+        assert_eq!(found.len(), 1);
+    }
+    redis.query::<()>(&format!("DEL driver:online:{driver}")).await;
+    let known = Heartbeat { fix: old_fix, fix_is_newest: false, session_epoch: 2, ..beat(driver, at(0.0, 0.0)) };
+    assert_eq!(presence.heartbeats(&[known]).await.unwrap(), [true]);
+    assert_eq!(place().await, at(13.0, 77.0));
+}
+
+#[tokio::test]
 async fn the_age_of_a_heartbeat_is_taken_off_its_ttl() {
     let redis = TestRedis::start();
     let presence = redis.presence();

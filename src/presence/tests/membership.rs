@@ -86,6 +86,17 @@ async fn a_sweep_keeps_the_living_and_removes_the_expired() {
 }
 
 #[tokio::test]
+async fn a_sweep_goes_on_until_nothing_is_due_and_not_beyond_its_limit() {
+    let redis = TestRedis::start();
+    let presence = redis.presence();
+    let members: Vec<String> = (0..2500).map(|_| format!("1 driver:{}", DriverId::new())).collect();
+    redis.query::<()>(&format!("ZADD drivers:expiry {}", members.join(" "))).await;
+    assert_eq!(presence.sweep(1200).await.unwrap(), SweepReport { removed: 1200, kept: 0 });
+    assert_eq!(presence.sweep(20_000).await.unwrap(), SweepReport { removed: 1300, kept: 0 });
+    assert_eq!(redis.query::<i64>("ZCARD drivers:expiry").await, 0);
+}
+
+#[tokio::test]
 async fn a_driver_who_was_silent_comes_back_by_a_heartbeat() {
     let redis = TestRedis::start();
     let settings = PresenceSettings { ttl: std::time::Duration::from_millis(150), ..redis.settings() };

@@ -29,7 +29,8 @@ fn fix(position: Position) -> Fix {
 }
 
 fn beat(driver_id: DriverId, position: Position) -> Heartbeat {
-    Heartbeat { driver_id, fix: Some(fix(position)), received_at: Utc::now(), session_epoch: 1 }
+    let fix = Some(fix(position));
+    Heartbeat { driver_id, fix, fix_is_newest: true, received_at: Utc::now(), session_epoch: 1 }
 }
 
 fn change(driver_id: DriverId, status: DriverStatus, epoch: i64) -> StatusChange {

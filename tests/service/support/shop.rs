@@ -33,6 +33,10 @@ pub enum Reaction {
     RetryAfter(u16, u64),
     /// With a `Location`.
     Redirect(String),
+    /// After a while.
+    After(Duration, u16),
+    /// Takes the post and ends the connection.
+    Drop,
     /// Takes the post and never answers.
     Hang,
 }
@@ -43,6 +47,13 @@ struct Inner {
     verifiers: Vec<Webhook>,
     posts: Mutex<Vec<Posted>>,
     plan: Mutex<Plan>,
+}
+
+impl Reaction {
+    /// Whether the shop takes the event.
+    pub fn accepts(&self) -> bool {
+        matches!(self, Self::Status(200..=299) | Self::After(_, 200..=299))
+    }
 }
 
 /// The shop; its listener goes with the test's runtime.
@@ -91,7 +102,7 @@ impl Shop {
 
     /// The names of the events of a delivery that the shop accepted, in order of arrival.
     pub fn accepted(&self, delivery: &str) -> Vec<String> {
-        let accepted = |p: &Posted| matches!(p.answered, Reaction::Status(200..=299));
+        let accepted = |p: &Posted| p.answered.accepts();
         let name = |p: Posted| p.event["event"].as_str().unwrap_or("?").to_owned();
         self.posts_of(delivery).into_iter().filter(accepted).map(name).collect()
     }
@@ -99,7 +110,7 @@ impl Shop {
     /// Waits for an accepted event of a delivery.
     pub async fn event(&self, delivery: &str, name: &str) -> Posted {
         eventually(&format!("the shop got {name} of {delivery}"), SOON, || async {
-            let fits = |p: &Posted| p.event["event"] == name && matches!(p.answered, Reaction::Status(200..=299));
+            let fits = |p: &Posted| p.event["event"] == name && p.answered.accepts();
             self.posts_of(delivery).into_iter().find(fits)
         })
         .await
@@ -125,6 +136,11 @@ async fn serve(stream: TcpStream, shop: Arc<Inner>) {
             Reaction::Status(status) => (status, String::new()),
             Reaction::RetryAfter(status, seconds) => (status, format!("retry-after: {seconds}\r\n")),
             Reaction::Redirect(to) => (302, format!("location: {to}\r\n")),
+            Reaction::After(wait, status) => {
+                tokio::time::sleep(wait).await;
+                (status, String::new())
+            }
+            Reaction::Drop => return,
             Reaction::Hang => {
                 tokio::time::sleep(Duration::from_secs(600)).await;
                 return;

@@ -27,6 +27,3 @@ CREATE TABLE shops_version (
     version    bigint NOT NULL
 );
 INSERT INTO shops_version (version) VALUES (1);
-
--- Each shop has so many posts under way at once: what is due is looked up by shop.
-CREATE INDEX outbox_due_of_shop ON outbox (shop, next_try_at) WHERE state = 'pending';

@@ -1,0 +1,114 @@
+//! Heartbeats on their way to storage: what waits for what, and what never does.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::block_in_place;
+
+use super::support::driver::heartbeat;
+use super::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_back_while_postgresql_hangs_holds_no_other_heartbeat_up_and_joins_after_it() {
+    let world = World::with().own_postgres().start().await;
+    let postgres = world.own_postgres.clone().unwrap();
+    let (mut other, mut back) = (world.on_duty(RESTAURANT).await, world.on_duty(RESTAURANT.offset(100.0, 0.0)).await);
+    back.fall_silent();
+    eventually("the silent one cannot be found", SOON, || async {
+        (!world.redis.findable().await?.contains(&back.id)).then_some(())
+    })
+    .await;
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    // Acknowledged, since Redis has it; joining takes PostgreSQL.
+    back.heartbeat().await;
+    back.keep_beating();
+    other.fall_silent();
+    let one_after_another = async {
+        for _ in 0..20 {
+            other.heartbeat().await;
+        }
+    };
+    // Each attempt to let somebody join takes PostgreSQL's whole timeout of some seconds.
+    tokio::time::timeout(SOON, one_after_another).await.expect("heartbeats wait for PostgreSQL");
+    assert!(!world.redis.findable().await.unwrap().contains(&back.id), "in PostgreSQL first, then in GEO");
+    other.keep_beating();
+    block_in_place(|| postgres.thaw());
+    world.until_findable(&[back, other]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_that_can_be_stored_nowhere_are_tried_again_in_peace_and_none_is_acknowledged() {
+    let plan = World::with().own_redis().set("HEARTBEAT_TTL_MS", 20_000);
+    let world = plan.set("FRAMES_PER_SECOND", 0).start().await;
+    let redis = world.own_redis.clone().unwrap();
+    let mut driver = world.on_duty(RESTAURANT).await;
+    driver.fall_silent();
+    driver.heartbeat().await;
+    // Refused at once: nothing but the pause lies between two tries.
+    sqlx::query("ALTER TABLE driver_positions RENAME TO moved").execute(&world.pool).await.unwrap();
+    block_in_place(|| redis.stop());
+    let calls = async || {
+        let count = async |outcome: &str| {
+            let series = format!("driver_tracker_redis_calls_total{{op=\"heartbeats\",outcome=\"{outcome}\"}}");
+            world.node().metric(&series).await
+        };
+        count("error").await + count("breaker_open").await + count("timeout").await
+    };
+    let (before, began) = (calls().await, Instant::now());
+    for seq in 50_000..50_400 {
+        driver.session.send(&heartbeat(seq, RESTAURANT));
+        world::let_time_pass("heartbeats go on", Duration::from_millis(5)).await;
+    }
+    let (tried, allowed) = (calls().await - before, began.elapsed().as_secs_f64() * 2.0 + 2.0);
+    assert!(tried >= 1.0 && tried <= allowed, "{tried} tries, {allowed} at the most");
+    sqlx::query("ALTER TABLE moved RENAME TO driver_positions").execute(&world.pool).await.unwrap();
+    block_in_place(|| redis.start_again()).expect("Redis");
+    driver.session.acked(50_399).await;
+    assert_eq!(driver.session.ended(), None);
+    driver.keep_beating();
+    world.node().wait_for_health("ok").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_without_coordinates_takes_no_newer_place_back_that_came_by_http() {
+    let world = World::with().set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let mut driver = world.on_duty(RESTAURANT).await;
+    driver.fall_silent();
+    driver.heartbeat().await;
+    let there = RESTAURANT.offset(40.0, 0.0);
+    let by_http = heartbeat(0, there);
+    let app = world.node().api().keyed(Some(&driver.token));
+    app.post("/api/v1/driver/locations", &json!({"fixes": [by_http]})).await.expect(200);
+    let lat = async || world.driver(&driver.id).await["position"]["lat"].as_f64().expect("a position");
+    eventually("the place that came by HTTP", SOON, || async {
+        ((lat().await - there.lat).abs() < 1e-6).then_some(())
+    })
+    .await;
+    driver.session.send(&json!({"type": "heartbeat", "seq": 9000}));
+    driver.session.acked(9000).await;
+    let key = world.redis.key(&format!("driver:online:{}", driver.id));
+    let online: String = world.redis.say(&["GET", &key]).await;
+    let said: f64 = online.split(',').next().unwrap().parse().expect("a latitude");
+    assert!((said - there.lat).abs() < 1e-6, "a driver who did not move is moved back: {online}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_fixes_that_agree_override_the_rule_of_jumps_also_by_http_one_a_post() {
+    let world = World::with().set("HEARTBEAT_TTL_MS", 20_000).start().await;
+    let (id, token) = world.new_driver().await;
+    let app = world.node().api().keyed(Some(&token));
+    let far = RESTAURANT.offset(50_000.0, 0.0);
+    let post = async |place| {
+        let told = app.post("/api/v1/driver/locations", &json!({"fixes": [heartbeat(0, place)]})).await.expect(200);
+        told["accepted"].as_u64()
+    };
+    assert_eq!(post(RESTAURANT).await, Some(1));
+    let lat = async || world.driver(&id).await["position"]["lat"].as_f64();
+    eventually("a first place", SOON, || async { lat().await }).await;
+    assert_eq!((post(far).await, post(far).await, post(far).await), (Some(0), Some(0), Some(1)));
+    eventually("the driver is there", SOON, || async { ((lat().await? - far.lat).abs() < 1e-6).then_some(()) }).await;
+    world.finish().await;
+}
