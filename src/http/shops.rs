@@ -236,11 +236,12 @@ async fn add_secret(
 
 async fn drop_secret(
     _staff: Staff,
-    path: web::Path<(String, Uuid)>,
+    path: web::Path<(String, String)>,
     node: web::Data<Node>,
 ) -> Result<HttpResponse, Problem> {
     let (shop, id) = path.into_inner();
     let shop = changeable(shop_name(&shop)?)?;
+    let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
     let dropped = node.perform(move |unit| {
         Box::pin(async move {
             match shops::drop_secret(unit.conn, &shop, id).await? {

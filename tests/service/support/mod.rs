@@ -15,6 +15,7 @@ pub mod plan;
 pub mod proxy;
 pub mod redis;
 pub mod registry;
+pub mod schema;
 pub mod servers;
 pub mod session;
 pub mod shop;

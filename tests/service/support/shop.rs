@@ -10,6 +10,7 @@ use standardwebhooks::Webhook;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::schema::Schema;
 use super::{SOON, eventually};
 
 /// One post, as it came.
@@ -116,9 +117,12 @@ impl Shop {
         .await
     }
 
-    /// Every post was signed with a secret of the shop.
+    /// Every post was signed with a secret of the shop, and is an event by the schema.
     pub fn assert_all_signed(&self) {
+        let schema = Schema::of("delivery-event");
         for post in self.posts() {
+            let faults = schema.unknown_fields(&post.event);
+            assert!(faults.is_empty(), "no event by docs/schemas/delivery-event.json: {}: {faults:?}", post.event);
             assert!(post.signed, "a post without a good signature: {}", post.event);
         }
     }
