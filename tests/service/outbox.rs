@@ -109,7 +109,12 @@ pub async fn storm(deliveries: usize, kills: usize) {
     let (ids, ()) = tokio::join!(together(worlds), async {
         for n in 0..kills {
             let victim = n % world.nodes.len();
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            // Spread over the whole of it.
+            let due = (n + 1) * deliveries * STORY.len() / (kills + 1);
+            eventually("the story goes on", Duration::from_secs(90), || async {
+                (world.count("SELECT count(*) FROM outbox").await as usize >= due).then_some(())
+            })
+            .await;
             world.nodes[victim].kill9().await;
             world.nodes[victim] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[victim])])).await;
         }
