@@ -18,6 +18,7 @@ use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
 use crate::actors::shop_directory::ShopReader;
 use crate::actors::silence_judge::SilenceJudge;
+use crate::actors::track_days::TrackDays;
 use crate::actors::track_writer::TrackWriterHandle;
 use crate::actors::waiting_sweep::WaitingSweep;
 use crate::config::Config;
@@ -239,10 +240,12 @@ fn start_actors(node: &Node, poster: Poster, arbiter: &Arbiter) {
         relay: RelayHandle::start(node.clone(), poster, &handle),
         courier: CourierHandle::start(node.clone(), &handle),
     });
-    let (sweep, reconciler, judge, shops) = (node.clone(), node.clone(), node.clone(), node.clone());
+    let (sweep, reconciler, judge, days) = (node.clone(), node.clone(), node.clone(), node.clone());
     let sweep = Revived::start("waiting_sweep", &handle, 2, move || WaitingSweep::new(sweep.clone()));
     let reconciler = Revived::start("reconciler", &handle, 1, move || Reconciler::new(reconciler.clone()));
     let judge = Revived::start("silence_judge", &handle, 1, move || SilenceJudge::new(judge.clone()));
+    let days = Revived::start("track_days", &handle, 1, move || TrackDays::new(days.clone()));
+    let shops = node.clone();
     let shops = Revived::start("shop_reader", &handle, 1, move || ShopReader::new(shops.clone()));
     let mut stopping = node.stopping();
     let relay_of = node.clone();
@@ -252,6 +255,7 @@ fn start_actors(node: &Node, poster: Poster, arbiter: &Arbiter) {
             sweep.addr();
             reconciler.addr();
             judge.addr();
+            days.addr();
             shops.addr();
             if let Some(actors) = relay_of.actors() {
                 actors.relay.wake();
@@ -279,7 +283,7 @@ async fn send_away(node: &Node, spread: Duration) {
             let close_in_ms = left_ms * index as u64 / count;
             // The fleet comes back as spread out as it was sent away.
             let after_ms = rand::random_range(0..=1000);
-            session.tell(ToSession::Reconnect { after_ms, close_in_ms });
+            session.mailbox.put(ToSession::Reconnect { after_ms, close_in_ms });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

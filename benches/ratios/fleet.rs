@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::{SecondsFormat, Utc};
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -305,9 +305,4 @@ fn server_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
         short => (2, usize::from(short)),
     };
     (bytes.len() >= start + length).then_some((first & 0x0f, start, start + length))
-}
-
-/// Draws a number, so that bursts of places are the same in every run.
-pub fn draw(random: &mut StdRng, low: f64, high: f64) -> f64 {
-    random.random_range(low..high)
 }

@@ -6,7 +6,7 @@ use driver_tracker::dev::servers::usage;
 
 use crate::block_on;
 use crate::fleet::{Fleet, Report};
-use crate::redis_benchmark::{self, micros};
+use crate::redis_alone::{self, Form, micros};
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
 
@@ -15,6 +15,9 @@ const SOCKETS: usize = 10_000;
 const RATES: [f64; 3] = [2.0, 1.0, 0.2];
 /// Long enough that each socket is flushed to PostgreSQL several times (`POSITION_FLUSH_MS` is 10 s).
 const DURATION: Duration = Duration::from_secs(30);
+
+/// How often the service writes to Redis at these rates.
+const BATCH_EVERY: Duration = Duration::from_millis(5);
 
 /// CPU that each part has used, in microseconds.
 #[derive(Clone, Copy)]
@@ -64,37 +67,68 @@ pub fn measure() -> Vec<Row> {
         runs
     });
     drop(service);
-    let redis_alone = redis_benchmark::set_and_geoadd(&world);
-    let script = redis_benchmark::evalsha(&world);
-    let mut rows = Vec::new();
-    for (rate, cpu, report) in runs {
-        let first = rate == RATES[0];
-        let detail = format!(
-            "service {:.1} + Redis {:.1} + PostgreSQL {:.1} µs; redis-benchmark SET + GEOADD {redis_alone:.2} µs; p50 {:.1} ms, \
-             p99 {:.1} ms, {} of {} acknowledged, {} failed",
-            cpu.service,
-            cpu.redis,
-            cpu.postgres,
-            report.p50.as_secs_f64() * 1e3,
-            report.p99.as_secs_f64() * 1e3,
-            report.acked,
-            report.sent,
-            report.failed
-        );
-        rows.push(Row {
-            name: "heartbeats",
-            what: format!("CPU a heartbeat ÷ Redis' own, {SOCKETS} sockets, {rate} a second each"),
-            ratio: cpu.sum() / redis_alone,
-            target: first.then_some(Target::AtMost(7.0, 5.0)),
-            detail,
-        });
-        rows.push(Row {
-            name: "heartbeats",
-            what: format!("Redis' CPU a heartbeat ÷ one EVALSHA a heartbeat, {rate} a second each"),
-            ratio: cpu.redis / script,
-            target: first.then_some(Target::AtMost(0.5, 0.4)),
-            detail: format!("{:.2} ÷ {script:.2} µs", cpu.redis),
-        });
-    }
-    rows
+    let redis_alone = redis_alone::set_and_geoadd(&world);
+    let rows = runs.into_iter().flat_map(|(rate, cpu, report)| {
+        let batch = (rate * SOCKETS as f64 * BATCH_EVERY.as_secs_f64()).round() as usize;
+        let alike = |form| block_on(redis_alone::in_batches(&world, form, batch, BATCH_EVERY));
+        let redis =
+            Reference { alone: redis_alone, batch, commands: alike(Form::Commands), script: alike(Form::Script) };
+        rows_of(rate, cpu, &report, &redis)
+    });
+    rows.collect()
+}
+
+/// CPU of Redis for one heartbeat, in microseconds, without the service.
+struct Reference {
+    /// As fast as it can.
+    alone: f64,
+    /// In pipelines as the service's, of so many.
+    batch: usize,
+    commands: f64,
+    script: f64,
+}
+
+fn rows_of(rate: f64, cpu: Cpu, report: &Report, redis: &Reference) -> [Row; 3] {
+    let is_burst = rate == RATES[0];
+    let Reference { alone, batch, commands, script } = redis;
+    let whole = format!(
+        "service {:.1} + Redis {:.1} + PostgreSQL {:.1} µs; redis-benchmark SET + GEOADD {alone:.2} µs; p50 {:.1} ms, \
+         p99 {:.1} ms, {} of {} acknowledged, {} failed",
+        cpu.service,
+        cpu.redis,
+        cpu.postgres,
+        report.p50.as_secs_f64() * 1e3,
+        report.p99.as_secs_f64() * 1e3,
+        report.acked,
+        report.sent,
+        report.failed
+    );
+    let row = |what: &str, ratio: f64, target: Option<Target>, detail: String| Row {
+        name: "heartbeats",
+        what: format!("{what}, {rate} a second each"),
+        ratio,
+        target: target.filter(|_| is_burst),
+        detail,
+    };
+    let pipelines = format!("{batch} in a pipeline every 5 ms");
+    [
+        row(
+            &format!("CPU a heartbeat ÷ Redis' own, {SOCKETS} sockets"),
+            cpu.sum() / alone,
+            Some(Target::AtMost(7.0, 5.0)),
+            whole,
+        ),
+        row(
+            "CPU a heartbeat ÷ Redis' own in pipelines as the service's",
+            cpu.sum() / commands,
+            None,
+            format!("SET + GEOADD {commands:.2} µs, {pipelines}"),
+        ),
+        row(
+            "Redis' CPU a heartbeat ÷ one EVALSHA a heartbeat in such pipelines",
+            cpu.redis / script,
+            Some(Target::AtMost(0.5, 0.4)),
+            format!("{:.2} ÷ {script:.2} µs, {pipelines}", cpu.redis),
+        ),
+    ]
 }

@@ -9,13 +9,12 @@ mod memory;
 mod nearest;
 mod nodes;
 mod orders;
-mod peers;
-mod process;
-mod redis_benchmark;
+mod redis_alone;
 mod table;
 mod throughput;
 mod world;
 
+use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
@@ -74,5 +73,5 @@ fn background() -> Runtime {
 
 /// A place in a city of 55 by 51 km.
 fn city(random: &mut StdRng) -> (f64, f64) {
-    (fleet::draw(random, 37.50, 37.99), fleet::draw(random, -122.60, -122.02))
+    (random.random_range(37.50..37.99), random.random_range(-122.60..-122.02))
 }

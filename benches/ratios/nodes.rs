@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::block_on;
 use crate::fleet::Fleet;
-use crate::redis_benchmark::micros;
+use crate::redis_alone::micros;
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
 

@@ -92,7 +92,8 @@ fn machine() -> String {
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
     let memory = read("/proc/meminfo");
     let kib = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // Those of the machine: a benchmark may have kept this process to one.
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let version = |program: &str, argument: &str| {
         let output = std::process::Command::new(program).arg(argument).output().ok();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_owned());

@@ -1,12 +1,14 @@
 //! The most heartbeats a second at p99 ≤ 100 ms: one core for the service, the other for Redis and the fleet.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use crate::block_on;
 use crate::fleet::{Fleet, Report};
-use crate::redis_benchmark::micros;
+use crate::redis_alone::micros;
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
-use crate::{block_on, peers, process};
 
 /// So many that no driver sends twice before the first heartbeat is acknowledged.
 const SOCKETS: usize = 5_000;
@@ -72,7 +74,7 @@ async fn most(fleet: &Fleet, service: &Service) -> Best {
 }
 
 fn search(world: &World, service: &Service) -> Best {
-    process::pin(service.pid(), CORES.0);
+    pin(service.pid(), CORES.0);
     block_on(async {
         let tokens = world.drivers(SOCKETS, 1).await;
         let fleet = Fleet::connect(&[service.address], &tokens).await;
@@ -82,14 +84,14 @@ fn search(world: &World, service: &Service) -> Best {
 
 pub fn measure() -> Vec<Row> {
     let world = World::start();
-    process::pin(std::process::id(), CORES.1);
-    process::pin(world.redis_pid(), CORES.1);
+    pin(std::process::id(), CORES.1);
+    pin(world.redis_pid(), CORES.1);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let service = world.serve(&[]);
         ours.push(search(&world, &service));
         drop(service);
-        theirs.push(search(&world, &peers::node(&world)));
+        theirs.push(search(&world, &peer(&world)));
     }
     let (ours, theirs) = (Best::mean(&ours), Best::mean(&theirs));
     let rates = format!("{:.0} ÷ {:.0} a second", ours.rate, theirs.rate);
@@ -110,4 +112,22 @@ pub fn measure() -> Vec<Row> {
             detail: format!("{:.1} and {:.1} µs a heartbeat", ours.cpu_us, theirs.cpu_us),
         },
     ]
+}
+
+/// A Node program with `ws` and `ioredis` that batches by hand.
+fn peer(world: &World) -> Service {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node");
+    if !dir.join("node_modules").exists() {
+        let installed = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&dir).status();
+        assert!(installed.is_ok_and(|status| status.success()), "Node and npm are needed for the peer");
+    }
+    let mut command = Command::new("node");
+    command.arg("server.mjs").current_dir(&dir).env("REDIS_URL", world.redis.url());
+    Service::start(command, |line| line.strip_prefix("listening on ")?.parse().ok())
+}
+
+/// Keeps a process, and what it starts from now on, to one core (`taskset`).
+fn pin(pid: u32, core: usize) {
+    let done = Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).output();
+    assert!(done.is_ok_and(|done| done.status.success()), "taskset (util-linux) is needed to keep processes to a core");
 }

@@ -436,12 +436,7 @@ pub enum DriverFrame {
     Status { r#ref: Option<Reference>, status: Wish },
     /// An answer to an offer; there are none yet.
     #[schemars(rename = "offer.answer")]
-    OfferAnswer {
-        r#ref: Option<Reference>,
-        offer_id: OfferId,
-        answer: OfferAnswer,
-        reason: Option<Reason>,
-    },
+    OfferAnswer { r#ref: Option<Reference>, offer_id: OfferId, answer: OfferAnswer, reason: Option<Reason> },
     /// How a delivery goes.
     #[schemars(rename = "delivery.update", transform = whole_update)]
     DeliveryUpdate {

@@ -9,7 +9,7 @@ import { Counter, Trend } from 'k6/metrics';
 const counters = {};
 for (const name of [
   'heartbeats_sent', 'heartbeats_acked', 'heartbeats_unacked', 'frame_errors', 'frame_retries', 'protocol_errors',
-  'unexpected_closes', 'upgrades_failed', 'gave_up', 'absent_at_end', 'sent_off_duty', 'orders_accepted',
+  'unexpected_closes', 'welcomes_missed', 'upgrades_failed', 'gave_up', 'absent_at_end', 'sent_off_duty', 'orders_accepted',
   'orders_refused', 'order_retries', 'assignments', 'commands_repeated', 'deliveries_done', 'fixes_refused',
 ]) {
   counters[name] = new Counter(name);

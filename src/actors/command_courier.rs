@@ -12,17 +12,16 @@
 //! pile up, and is brought together.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::Node;
 use super::revive::Revived;
 use super::session_directory::ToSession;
 use super::wake::{Queued, Wake};
+use super::{Node, lock};
 use crate::domain::ids::DriverId;
-use crate::presence::Hint;
 use crate::store::commands::Command;
 use crate::store::sessions::LiveSession;
 use crate::store::{StoreError, commands, sessions};
@@ -51,13 +50,8 @@ struct Named {
 
 impl Named {
     fn add(&self, driver: DriverId, courier: &Addr<CommandCourier>) {
-        self.drivers().insert(driver);
+        lock(&self.drivers).insert(driver);
         self.wake.send(courier, Bring);
-    }
-
-    /// Never held across an await.
-    fn drivers(&self) -> MutexGuard<'_, HashSet<DriverId>> {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,8 +99,8 @@ impl Actor for CommandCourier {
         let mut hints = self.node.presence().subscribe();
         let (named, courier) = (self.named.clone(), ctx.address());
         let listening = async move {
-            while let Some(Hint::Commands { driver_id } | Hint::Session { driver_id }) = hints.recv().await {
-                named.add(driver_id, &courier);
+            while let Some(driver) = hints.recv().await {
+                named.add(driver, &courier);
             }
         };
         ctx.spawn(listening.into_actor(self));
@@ -137,7 +131,7 @@ impl Handler<Bring> for CommandCourier {
     fn handle(&mut self, Bring(queued): Bring, _: &mut Self::Context) -> Self::Result {
         // First: for whoever is named from here on, another message comes.
         drop(queued);
-        let named = std::mem::take(&mut *self.named.drivers());
+        let named = std::mem::take(&mut *lock(&self.named.drivers));
         let node = self.node.clone();
         let bringing = async move {
             if let Err(error) = bring(&node, &live(&node, named)).await {
@@ -196,6 +190,6 @@ async fn bring(node: &Node, live: &[LiveSession]) -> Result<(), StoreError> {
 
 fn tell(node: &Node, driver: DriverId, message: ToSession) {
     if let Some(entry) = node.sessions().get(driver) {
-        entry.tell(message);
+        entry.mailbox.put(message);
     }
 }

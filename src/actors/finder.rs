@@ -1,6 +1,7 @@
 //! Who is near: Redis when it answers and is believed, PostgreSQL when it is not.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,12 +50,12 @@ impl Finder {
     ) -> Result<Vec<Candidate>, StoreError> {
         match self.presence.nearest(pickup, wanted, excluded, max_radius_m).await {
             Ok(found) => {
-                self.note(false, "");
+                self.note(None);
                 if !found.is_empty() || !look_twice {
                     return Ok(found);
                 }
             }
-            Err(error) => self.note(true, &error.to_string()),
+            Err(error) => self.note(Some(&error)),
         }
         let pickup = *pickup;
         let reach = Reach { max_radius_m, ..self.reach.clone() };
@@ -71,20 +72,16 @@ impl Finder {
         self.degraded.load(Ordering::Relaxed)
     }
 
-    /// Notes what somebody else saw of Redis.
-    pub fn set_degraded(&self, degraded: bool, why: &str) {
-        self.note(degraded, why);
-    }
-
-    /// Logs the change from one source to the other, once.
-    fn note(&self, degraded: bool, why: &str) {
-        if self.degraded.swap(degraded, Ordering::Relaxed) == degraded {
+    /// Notes what was seen of Redis, and logs the change from one source to the other, once.
+    pub fn note(&self, outage: Option<&dyn Display>) {
+        if self.degraded.swap(outage.is_some(), Ordering::Relaxed) == outage.is_some() {
             return;
         }
-        if degraded {
-            tracing::warn!(why, "searching in PostgreSQL: Redis does not answer or is not to be believed");
-        } else {
-            tracing::info!("searching in Redis again");
+        match outage {
+            Some(why) => {
+                tracing::warn!(%why, "searching in PostgreSQL: Redis does not answer or is not to be believed");
+            }
+            None => tracing::info!("searching in Redis again"),
         }
     }
 }

@@ -29,8 +29,16 @@ mod session_opening;
 mod session_pace;
 pub mod shop_directory;
 pub mod silence_judge;
+pub mod track_days;
 pub mod track_writer;
 pub mod waiting_sweep;
 pub mod wake;
 
 pub use node::Node;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The lock, whoever panicked with it in hand. Never held across an await.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

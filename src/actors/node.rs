@@ -22,7 +22,7 @@ use crate::dispatch::{DispatchError, Effects, Policy, Unit};
 use crate::domain::driver::{Attention, DriverStatus};
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Fix;
-use crate::presence::{Hint, Presence, StatusChange};
+use crate::presence::{Presence, StatusChange};
 use crate::protocol::outbound::Pace;
 use crate::store::drivers::DriverChanged;
 use crate::store::{Database, StoreError, Work, positions, waiting};
@@ -254,15 +254,14 @@ impl Node {
             actors.relay.wake();
         }
         let changed = effects.drivers.iter().map(|changed| changed.id);
-        let news: HashSet<DriverId> = effects.sessions.iter().copied().chain(changed).collect();
-        let commands: HashSet<DriverId> = effects.commands.iter().copied().collect();
-        for driver_id in commands {
-            actors.courier.look(driver_id);
-            self.hint_elsewhere(Hint::Commands { driver_id });
-        }
-        for driver_id in news {
-            actors.courier.look(driver_id);
-            self.hint_elsewhere(Hint::Session { driver_id });
+        let concerned: HashSet<DriverId> =
+            effects.sessions.iter().chain(&effects.commands).copied().chain(changed).collect();
+        for driver in concerned {
+            actors.courier.look(driver);
+            // A newest session that is here needs no hint; one elsewhere does that was replaced by it.
+            if effects.sessions.contains(&driver) || self.inner.sessions.get(driver).is_none() {
+                self.hint_elsewhere(driver);
+            }
         }
     }
 
@@ -309,17 +308,10 @@ impl Node {
         });
     }
 
-    fn hint_elsewhere(&self, hint: Hint) {
-        let driver_id = match &hint {
-            Hint::Commands { driver_id } | Hint::Session { driver_id } => *driver_id,
-        };
-        // A newest session that is here needs no hint; an older one elsewhere does when this node has just taken over.
-        if self.inner.sessions.get(driver_id).is_some() && matches!(hint, Hint::Commands { .. }) {
-            return;
-        }
+    fn hint_elsewhere(&self, driver: DriverId) {
         let presence = self.inner.presence.clone();
         tokio::spawn(async move {
-            if let Err(error) = presence.publish(&hint).await {
+            if let Err(error) = presence.publish(driver).await {
                 tracing::debug!(error = %error, "a hint was not published; polling finds it");
             }
         });

@@ -19,16 +19,17 @@
 mod slots;
 mod storage;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::Node;
 use super::revive::Revived;
 use super::wake::{Queued, Wake};
+use super::{Node, lock};
 use crate::domain::ids::DriverId;
 use slots::Slots;
+use storage::RETRY_PAUSE;
 
 pub use slots::Slot;
 
@@ -39,8 +40,6 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Turns in which all drivers are written to PostgreSQL once, and the shortest time between two.
 const TURNS: u32 = 10;
 const TURN_AT_LEAST: Duration = Duration::from_millis(100);
-/// Pause before what failed is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Between looks of the drain.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -97,11 +96,6 @@ impl PresenceWriterHandle {
         };
         let _ = tokio::time::timeout(limit, settling).await;
     }
-}
-
-/// Never held across an await.
-fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The actor.
@@ -213,13 +207,7 @@ impl PresenceWriter {
         }
         self.is_joining = true;
         let (node, due) = (self.node.clone(), self.joining.take());
-        let work = async move {
-            let failed = storage::join_all(&node, due).await;
-            if !failed.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            failed
-        };
+        let work = async move { storage::join_all(&node, due).await };
         ctx.spawn(work.into_actor(self).map(|failed, this, ctx| {
             this.is_joining = false;
             this.joining.extend(failed);
@@ -238,13 +226,7 @@ impl PresenceWriter {
         }
         self.is_storing = true;
         let node = self.node.clone();
-        let work = async move {
-            let failed = storage::store_all(&node, due).await;
-            if !failed.is_empty() {
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            failed
-        };
+        let work = async move { storage::store_all(&node, due).await };
         ctx.spawn(work.into_actor(self).map(|failed, this, _| {
             this.is_storing = false;
             this.unstored.extend(failed);

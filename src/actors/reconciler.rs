@@ -98,10 +98,7 @@ async fn reconcile(node: &Node, state: &mut State) {
         }
     }
     let warmth = warm(node, state).await;
-    match &warmth {
-        Ok(()) => node.finder().set_degraded(false, ""),
-        Err(error) => node.finder().set_degraded(true, &error.to_string()),
-    }
+    node.finder().note(warmth.as_ref().err().map(|error| error as _));
     metrics::gauge!("driver_tracker_redis_believed").set(if warmth.is_ok() { 1.0 } else { 0.0 });
     if let Err(error) = warmth {
         if matches!(error, ReconcileError::Presence(PresenceError::Unavailable(_))) {

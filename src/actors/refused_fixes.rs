@@ -2,8 +2,9 @@
 //! that rule, and such an app may send one a post. A session remembers them by itself.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
+use super::lock;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
 
@@ -19,7 +20,7 @@ pub struct RefusedFixes {
 impl RefusedFixes {
     /// Takes those of a driver.
     pub fn take(&self, driver: DriverId) -> Vec<Fix> {
-        self.lock().remove(&driver).unwrap_or_default()
+        lock(&self.by_driver).remove(&driver).unwrap_or_default()
     }
 
     /// Keeps those of a driver for the next post; none is nothing to keep.
@@ -27,15 +28,11 @@ impl RefusedFixes {
         if fixes.is_empty() {
             return;
         }
-        let mut by_driver = self.lock();
+        let mut by_driver = lock(&self.by_driver);
         if by_driver.len() >= MAX_DRIVERS {
             by_driver.clear();
         }
         by_driver.insert(driver, fixes);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<DriverId, Vec<Fix>>> {
-        self.by_driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,12 +47,12 @@ mod tests {
         let fix = Fix { position: Position::new(1.0, 1.0).unwrap(), time: DateTime::UNIX_EPOCH };
         let (refused, one) = (RefusedFixes::default(), DriverId::new());
         refused.keep(one, vec![]);
-        assert!(refused.lock().is_empty());
+        assert!(lock(&refused.by_driver).is_empty());
         for _ in 0..MAX_DRIVERS {
             refused.keep(DriverId::new(), vec![fix]);
         }
         refused.keep(one, vec![fix, fix]);
-        assert_eq!(refused.lock().len(), 1);
+        assert_eq!(lock(&refused.by_driver).len(), 1);
         assert_eq!((refused.take(one).len(), refused.take(one).len()), (2, 0));
     }
 }

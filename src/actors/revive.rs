@@ -1,9 +1,11 @@
 //! An actor that is started anew when it died. A panic under actix ends an actor for ever, `Supervisor` included, and its
 //! address swallows what it is sent: so every address of a long-lived actor is looked at before it is used.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use actix::prelude::*;
+
+use super::lock;
 
 /// A long-lived actor on an arbiter.
 pub struct Revived<A: Actor<Context = Context<A>>> {
@@ -29,7 +31,7 @@ impl<A: Actor<Context = Context<A>>> Revived<A> {
 
     /// The living actor: the one that runs, or a new one.
     pub fn addr(&self) -> Addr<A> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         if !current.connected() {
             tracing::error!(actor = self.name, "an actor died and is started anew");
             metrics::counter!("driver_tracker_actor_restarts_total", "actor" => self.name).increment(1);

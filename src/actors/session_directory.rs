@@ -132,9 +132,4 @@ impl SessionEntry {
     pub fn learn(&self, epoch: i64) -> bool {
         self.known_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch
     }
-
-    /// Tells the session, unless it is gone.
-    pub fn tell(&self, message: ToSession) -> bool {
-        self.mailbox.put(message)
-    }
 }

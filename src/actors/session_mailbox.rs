@@ -8,10 +8,11 @@
 //! | `Wake` | whoever put something into a slot | none | the next one wakes, and takes all |
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use actix::{Message, Recipient};
 
+use super::lock;
 use super::session_directory::ToSession;
 use crate::store::commands::Command;
 use crate::store::sessions::SessionNews;
@@ -80,28 +81,20 @@ impl SessionMailbox {
         Self { shared: Arc::new(Shared { slots: Mutex::default(), is_waking: AtomicBool::new(false), session }) }
     }
 
-    /// Puts a message into its slot. `false` when the session is gone.
-    pub fn put(&self, message: ToSession) -> bool {
-        self.slots().put(message);
-        if self.shared.is_waking.swap(true, Ordering::AcqRel) {
-            return self.shared.session.connected();
-        }
-        let sent = self.shared.session.try_send(Wake).is_ok();
-        if !sent {
+    /// Puts a message into its slot. A session that is gone hears nothing.
+    pub fn put(&self, message: ToSession) {
+        lock(&self.shared.slots).put(message);
+        let is_waking = self.shared.is_waking.swap(true, Ordering::AcqRel);
+        if !is_waking && self.shared.session.try_send(Wake).is_err() {
             self.shared.is_waking.store(false, Ordering::Release);
         }
-        sent
     }
 
     /// Takes all that waits: what ends the session first, then in no order that matters.
     pub fn take(&self) -> impl Iterator<Item = ToSession> + use<> {
         // First: whoever puts something in from here on wakes again.
         self.shared.is_waking.store(false, Ordering::Release);
-        std::mem::take(&mut *self.slots()).into_messages()
-    }
-
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *lock(&self.shared.slots)).into_messages()
     }
 }
 
@@ -151,18 +144,19 @@ mod tests {
         // The actor does not run before the first await.
         for n in 0..10_000 {
             let teller = mailbox.clone();
-            assert!(teller.put(ToSession::Acked(n)) && teller.put(ToSession::Commands(Vec::new())));
-            assert!(teller.put(news(n, false)));
-            assert!(teller.put(ToSession::Reconnect { after_ms: n as u64, close_in_ms: 0 }));
+            teller.put(ToSession::Acked(n));
+            teller.put(ToSession::Commands(Vec::new()));
+            teller.put(news(n, false));
+            teller.put(ToSession::Reconnect { after_ms: n as u64, close_in_ms: 0 });
         }
         actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
         assert_eq!(woken.load(Ordering::Relaxed), 1);
         let waiting: Vec<_> = mailbox.take().collect();
         assert_eq!(waiting.len(), 4, "{waiting:?}");
         assert!(matches!(waiting[0], ToSession::Acked(9999)), "{waiting:?}");
-        assert!(mailbox.put(ToSession::Replaced), "it is woken again");
+        mailbox.put(ToSession::Replaced);
         actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
-        assert_eq!(woken.load(Ordering::Relaxed), 2);
+        assert_eq!(woken.load(Ordering::Relaxed), 2, "it is woken again");
     }
 
     #[test]

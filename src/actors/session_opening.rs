@@ -37,7 +37,7 @@ pub async fn open(
     let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
     let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };
     if let Some(older) = node.sessions().register(entry.clone()) {
-        older.tell(ToSession::Replaced);
+        older.mailbox.put(ToSession::Replaced);
     }
     node.follow(effects).await;
     let driver = identity.driver_id;

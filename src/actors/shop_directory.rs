@@ -4,10 +4,11 @@
 //! [`LOOK_EVERY`]. While PostgreSQL is out, the last word holds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use url::Url;
 use uuid::Uuid;
@@ -57,7 +58,7 @@ struct Known {
 pub struct ShopDirectory {
     keys: ShopKeys,
     configured: Arc<Shop>,
-    known: RwLock<Known>,
+    known: ArcSwap<Known>,
     /// Held while the shops are read, so that what was read first is not taken for the last word.
     turn: Mutex<()>,
 }
@@ -68,7 +69,12 @@ impl ShopDirectory {
         let configured = Arc::new(configured(config)?);
         let shops = HashMap::from([(ShopName::vendure().as_str().to_owned(), configured.clone())]);
         let keys = ShopKeys::new(config.shop_secrets_keys.iter().map(|key| key.expose().as_str()));
-        Ok(Self { keys, configured, known: RwLock::new(Known { version: None, shops }), turn: Mutex::default() })
+        Ok(Self {
+            keys,
+            configured,
+            known: ArcSwap::from_pointee(Known { version: None, shops }),
+            turn: Mutex::default(),
+        })
     }
 
     /// One shop that comes in by these credentials.
@@ -76,7 +82,7 @@ impl ShopDirectory {
     pub fn of_one(name: &str, credentials: InboundCredentials) -> Self {
         let configured = Arc::new(Shop { credentials, ..Shop::default() });
         let shops = HashMap::from([(name.to_owned(), configured.clone())]);
-        let known = RwLock::new(Known { version: None, shops });
+        let known = ArcSwap::from_pointee(Known { version: None, shops });
         Self { keys: ShopKeys::default(), configured, known, turn: Mutex::default() }
     }
 
@@ -87,12 +93,12 @@ impl ShopDirectory {
 
     /// A shop, by its name.
     pub fn find(&self, shop: &str) -> Option<Arc<Shop>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).shops.get(shop).cloned()
+        self.known.load().shops.get(shop).cloned()
     }
 
     /// Those that events can be posted to.
     pub fn with_endpoints(&self) -> Vec<(String, Arc<Shop>)> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.load();
         let posted = known.shops.iter().filter(|(_, shop)| shop.endpoint.is_some());
         posted.map(|(name, shop)| (name.clone(), shop.clone())).collect()
     }
@@ -100,7 +106,7 @@ impl ShopDirectory {
     /// Reads the shops anew if something about them has changed.
     pub async fn refresh(&self, database: &Database) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let version = self.known.read().unwrap_or_else(PoisonError::into_inner).version;
+        let version = self.known.load().version;
         let read = database.transact(move |conn| {
             Box::pin(async move {
                 let now = shops::version(conn).await?;
@@ -113,7 +119,7 @@ impl ShopDirectory {
         });
         let Some((version, rows, secrets)) = read.await? else { return Ok(()) };
         let shops = self.assemble(rows, &secrets);
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { version: Some(version), shops };
+        self.known.store(Arc::new(Known { version: Some(version), shops }));
         Ok(())
     }
 

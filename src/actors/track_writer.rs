@@ -1,21 +1,18 @@
 //! `TrackWriter`: fixes of drivers with a delivery in hand on their way to PostgreSQL, beside the heartbeats and never before
-//! them. What waits is bounded: when PostgreSQL cannot take it, the oldest fixes go and are counted. It also keeps the days of
-//! the track: makes those to come, forgets those that are over.
+//! them. What waits is bounded: when PostgreSQL cannot take it, the oldest fixes go and are counted.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Store` | its own interval, and whoever finds that much waits | none | the next interval |
-//! | `Keep` | its own timer | none | the next one |
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::Node;
-use super::lease::Lease;
 use super::revive::Revived;
+use super::{Node, lock};
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
 use crate::store::{StoreError, tracks};
@@ -26,14 +23,6 @@ const BATCH: usize = 1000;
 const MAX_WAITING: usize = 50_000;
 /// Wake-ups that may wait; more would say the same.
 const MAILBOX: usize = 2;
-/// Between looks at the days of the track, the first one aside.
-const KEEP_EVERY: Duration = Duration::from_secs(600);
-/// Days that are made before they come.
-const DAYS_AHEAD: i32 = 2;
-/// Fixes without a day of their own that go at once, and how often in one look: more than come meanwhile.
-const FORGET_MOST: i64 = 10_000;
-const FORGET_STEPS: u32 = 500;
-
 type Point = (DriverId, Fix);
 
 /// Fixes that wait, oldest first.
@@ -80,11 +69,6 @@ impl Waiting {
 #[rtype(result = "()")]
 struct Store;
 
-/// Time to look at the days.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Keep;
-
 /// How fixes reach the writer.
 #[derive(Clone)]
 pub struct TrackWriterHandle {
@@ -99,7 +83,6 @@ impl TrackWriterHandle {
         let shared = waiting.clone();
         let writer = Revived::start("track_writer", arbiter, MAILBOX, move || TrackWriter {
             node: node.clone(),
-            lease: Lease::new(node.clone(), "tracks"),
             waiting: shared.clone(),
         });
         Self { waiting, writer: Arc::new(writer) }
@@ -125,11 +108,6 @@ impl TrackWriterHandle {
     }
 }
 
-/// Never held across an await.
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn count_dropped(count: usize) {
     if count > 0 {
         metrics::counter!("driver_tracker_track_fixes_dropped_total").increment(count as u64);
@@ -139,7 +117,6 @@ fn count_dropped(count: usize) {
 /// The actor.
 pub struct TrackWriter {
     node: Node,
-    lease: Lease,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -150,14 +127,7 @@ impl Actor for TrackWriter {
         ctx.run_interval(self.node.config().heartbeat.position_flush, |_, ctx| {
             let _ = ctx.address().try_send(Store);
         });
-        keep_and_again(ctx);
     }
-}
-
-fn keep_and_again(ctx: &mut Context<TrackWriter>) {
-    let _ = ctx.address().try_send(Keep);
-    let pause = KEEP_EVERY.mul_f64(rand::random_range(0.8..1.2));
-    ctx.run_later(pause, |_, ctx| keep_and_again(ctx));
 }
 
 impl Handler<Store> for TrackWriter {
@@ -194,68 +164,6 @@ async fn store(node: &Node, waiting: &Mutex<Waiting>) {
             }
         }
     }
-}
-
-impl Handler<Keep> for TrackWriter {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Keep, _: &mut Self::Context) -> Self::Result {
-        let (node, lease) = (self.node.clone(), self.lease.clone());
-        Box::pin(async move {
-            if let Err(error) = keep(&node, &lease).await {
-                tracing::debug!(error = %error, "the days of tracks were not kept");
-            }
-        })
-    }
-}
-
-/// Makes the days to come and forgets those that are over; one node at a time.
-async fn keep(node: &Node, lease: &Lease) -> Result<(), StoreError> {
-    if !lease.acquire().await? {
-        return Ok(());
-    }
-    if let Err(error) = make_days(node).await {
-        tracing::debug!(error = %error, "days of tracks were not made");
-    }
-    match node.config().heartbeat.track_retention_days {
-        Some(days) => forget(node, days).await,
-        None => Ok(()),
-    }
-}
-
-async fn make_days(node: &Node) -> Result<(), StoreError> {
-    for ahead in 0..=DAYS_AHEAD {
-        let made = node.database().transact(move |conn| Box::pin(async move { tracks::make_day(conn, ahead).await }));
-        if !made.await? {
-            tracing::debug!("the role may make no table: fixes of tracks go into the default partition");
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Whole days first, then, piece by piece, what has no day of its own.
-async fn forget(node: &Node, days: i32) -> Result<(), StoreError> {
-    let dropped: Result<_, StoreError> =
-        node.database().transact(move |conn| Box::pin(async move { tracks::drop_days(conn, days).await })).await;
-    match dropped {
-        Ok((0, 0)) => {}
-        Ok((gone, 0)) => tracing::info!(days = gone, "old days of tracks were forgotten"),
-        Ok((_, kept)) => {
-            tracing::warn!(days = kept, "old days of tracks could not be dropped: another role's, or being read");
-        }
-        Err(error) => tracing::debug!(error = %error, "old days of tracks were not dropped"),
-    }
-    for _ in 0..FORGET_STEPS {
-        let forgotten: Result<u64, StoreError> = node
-            .database()
-            .transact(move |conn| Box::pin(async move { tracks::forget_others(conn, days, FORGET_MOST).await }))
-            .await;
-        if forgotten? < FORGET_MOST as u64 {
-            break;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -22,50 +22,24 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// Where to look.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Hint {
-    /// There is a command for this driver.
-    Commands {
-        /// Whose commands.
-        driver_id: DriverId,
-    },
-    /// This driver's session was replaced, or their token revoked.
-    Session {
-        /// Whose session.
-        driver_id: DriverId,
-    },
-}
+/// What a hint looks like, before the driver's id.
+const PREFIX: &str = "driver:";
 
-impl Hint {
-    fn encode(self) -> String {
-        match self {
-            Self::Commands { driver_id } => format!("commands:{driver_id}"),
-            Self::Session { driver_id } => format!("session:{driver_id}"),
-        }
-    }
-
-    /// `None` for a hint of a later version.
-    fn decode(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        match text.split_once(':') {
-            Some(("commands", id)) => Some(Self::Commands { driver_id: DriverId::from_str(id).ok()? }),
-            Some(("session", id)) => Some(Self::Session { driver_id: DriverId::from_str(id).ok()? }),
-            _ => None,
-        }
-    }
+/// `None` for a hint of another version.
+fn decode(text: &[u8]) -> Option<DriverId> {
+    DriverId::from_str(std::str::from_utf8(text).ok()?.strip_prefix(PREFIX)?).ok()
 }
 
 impl Presence {
-    /// Tells every node, this one too.
-    pub async fn publish(&self, hint: &Hint) -> Result<(), PresenceError> {
+    /// Tells every node, this one too, that there is something to tell this driver's session.
+    pub async fn publish(&self, driver: DriverId) -> Result<(), PresenceError> {
         let mut command = redis::cmd("PUBLISH");
-        command.arg(&self.inner.keys.hints).arg(hint.encode());
+        command.arg(&self.inner.keys.hints).arg(format!("{PREFIX}{driver}"));
         self.inner.link.batch("publish", vec![command]).await.map(drop)
     }
 
-    /// The hints of every node, from now until the receiver is dropped, over a connection that is made again for ever.
-    pub fn subscribe(&self) -> mpsc::Receiver<Hint> {
+    /// The drivers whom any node names, from now until the receiver is dropped, over a connection that is made again for ever.
+    pub fn subscribe(&self) -> mpsc::Receiver<DriverId> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let presence = self.clone();
         self.inner.link.runtime().spawn(async move {
@@ -87,7 +61,7 @@ impl Presence {
     }
 
     /// Listens until the connection breaks or nobody wants to hear.
-    async fn listen(&self, sender: &mpsc::Sender<Hint>) -> Result<(), Outage> {
+    async fn listen(&self, sender: &mpsc::Sender<DriverId>) -> Result<(), Outage> {
         let connecting = async {
             let mut connection: PubSub = self.inner.link.client().get_async_pubsub().await.map_err(Outage::Connect)?;
             connection.subscribe(&self.inner.keys.hints).await?;
@@ -114,8 +88,8 @@ impl Presence {
     }
 }
 
-fn forward(sender: &mpsc::Sender<Hint>, payload: &[u8]) {
-    let dropped = Hint::decode(payload).is_some_and(|hint| sender.try_send(hint).is_err());
+fn forward(sender: &mpsc::Sender<DriverId>, payload: &[u8]) {
+    let dropped = decode(payload).is_some_and(|driver| sender.try_send(driver).is_err());
     if dropped {
         metrics::counter!("driver_tracker_redis_hints_dropped_total").increment(1);
     }
@@ -126,13 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_are_read_back_and_unknown_ones_borne() {
-        let driver_id = DriverId::new();
-        for hint in [Hint::Commands { driver_id }, Hint::Session { driver_id }] {
-            assert_eq!(Hint::decode(hint.encode().as_bytes()), Some(hint));
-        }
-        for text in ["", "commands", "commands:7", "relay", "weather:rain"] {
-            assert_eq!(Hint::decode(text.as_bytes()), None, "{text}");
+    fn a_hint_names_a_driver_and_others_are_borne() {
+        let driver = DriverId::new();
+        assert_eq!(decode(format!("{PREFIX}{driver}").as_bytes()), Some(driver));
+        for text in ["", "driver", "driver:7", "relay", "weather:rain"] {
+            assert_eq!(decode(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who is in `drivers:geo`: the only code that adds and removes, by scripts that look at status and heartbeat first.
+//! Who is in `drivers:geo`, in the usual course of things; a rebuild and what mends drift change it too, by the same `settle`.
 
 use redis::{Cmd, Value};
 

@@ -6,7 +6,7 @@
 //!
 //! Invariants, each held by a script or by the form of a command:
 //! - `drivers:geo` holds only drivers whom `drivers:status` calls AVAILABLE. A heartbeat moves members and can never add
-//!   one (`GEOADD XX`); only the scripts *transition* and *join* add, and both look at the status first.
+//!   one (`GEOADD XX`); only scripts add, all of them by `settle` in `common.lua`, which looks at status and online key first.
 //! - An older epoch never overwrites a newer one; an equal one is applied again, which heals. The
 //!   heartbeat of a replaced session does for the length of one round trip, and is undone before anybody is told of it.
 //! - A search names nobody whose heartbeat has expired, whatever `drivers:geo` still holds.
@@ -50,7 +50,6 @@ pub use generation::{RebuildDriver, RebuildToken};
 pub use healing::{Expected, Healed, MemberPage};
 pub use health::{RedisHealth, RedisState};
 pub use heartbeat::Heartbeat;
-pub use hints::Hint;
 pub use inspection::{Contents, Overview};
 pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
 pub use online::OnlineValue;

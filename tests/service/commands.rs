@@ -81,7 +81,7 @@ async fn hints_that_come_while_postgresql_stalls_take_one_connection_and_not_all
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE driver_commands IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let flood = "for _ = 1, 500 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end return 1";
-    let hint = format!("commands:{}", driver.id);
+    let hint = format!("driver:{}", driver.id);
     assert_eq!(world.redis.say::<i64>(&["EVAL", flood, "1", &world.redis.key("drivers:hints"), &hint]).await, 1);
     world::let_time_pass("the hints are heard", Duration::from_millis(500)).await;
     for _ in 0..5 {
@@ -99,7 +99,7 @@ async fn an_acknowledged_command_is_not_said_again_by_a_look_that_began_before()
     const ORDERS: usize = 15;
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let (redis, hint) = (world.redis.clone(), format!("commands:{}", driver.id));
+    let (redis, hint) = (world.redis.clone(), format!("driver:{}", driver.id));
     let looking = tokio::spawn(async move {
         let publish = "for _ = 1, 5 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end return 1";
         loop {

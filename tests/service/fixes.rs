@@ -14,14 +14,16 @@ fn at(offset: TimeDelta) -> String {
     (Utc::now() + offset).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// A fix at the restaurant, in some things another.
+fn here(more: Value) -> Value {
+    let mut fix = json!({"fixTime": at(TimeDelta::zero()), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon});
+    more.as_object().unwrap().iter().for_each(|(name, value)| fix[name] = value.clone());
+    fix
+}
+
 /// One fix for each code, in the order of [`CODES`], of a driver who stands at the restaurant.
 fn unbelievable() -> [Value; 4] {
     let far = RESTAURANT.offset(20_000.0, 0.0);
-    let here = |more: Value| {
-        let mut fix = json!({"fixTime": at(TimeDelta::zero()), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon});
-        more.as_object().unwrap().iter().for_each(|(name, value)| fix[name] = value.clone());
-        fix
-    };
     [
         here(json!({"fixTime": at(TimeDelta::seconds(60))})),
         here(json!({"lat": 0, "lon": 0})),
@@ -76,6 +78,7 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
         session.send(&as_heartbeat(fix, 1000 + n));
         let error = session.take_where(CODES[n], SOON, |frame| frame["type"] == "error").await;
         assert_eq!((&error["code"], &error["seq"]), (&json!(CODES[n]), &json!(1000 + n)));
+        assert_eq!(error.get("serverTime").is_some(), CODES[n] == "fix_in_future", "{error}");
     }
     alive("heartbeats", before_ms).await;
     assert_eq!(counted(&world).await, [1.0; 4]);
@@ -100,6 +103,12 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
     }
     alive("messages", before_ms).await;
     assert_eq!(counted(&world).await, [4.0; 4]);
+
+    // What is negative is absent, and what is unknown is borne.
+    let odd = json!({"speedMps": -1, "headingDeg": -1, "batteryPct": -1, "new": true});
+    session.send(&as_heartbeat(here(odd), 2000));
+    session.acked(2000).await;
+    assert!(session.waiting("error").is_empty());
 
     let answer = world.order(&Order::new("where-they-were")).await.expect(201);
     assert_eq!(answer["driverId"], driver.id.as_str(), "alive, and not moved");

@@ -94,44 +94,6 @@ async fn every_bad_frame_is_answered_with_its_code_the_field_and_its_ref_and_the
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fix_that_cannot_be_believed_is_refused_by_its_seq_and_keeps_the_driver_alive_where_they_were() {
-    let world = World::start().await;
-    let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
-    let session = driver.session.clone();
-    let moving = |seq: i64, more: Value| {
-        let mut frame = driver::heartbeat(seq, RESTAURANT);
-        more.as_object().unwrap().iter().for_each(|(name, value)| frame[name] = value.clone());
-        frame
-    };
-    let far = RESTAURANT.offset(20_000.0, 0.0);
-    let cases = [
-        (json!({"fixTime": at(TimeDelta::seconds(60))}), "fix_in_future"),
-        (json!({"lat": 0, "lon": 0}), "fix_at_zero"),
-        (json!({"accuracyM": 250}), "fix_inaccurate"),
-        (json!({"lat": far.lat, "lon": far.lon}), "fix_too_fast"),
-    ];
-    for (n, (change, code)) in cases.into_iter().enumerate() {
-        let seq = 1000 + n as i64;
-        session.send(&moving(seq, change));
-        let error = session.take_where(code, SOON, |frame| frame["type"] == "error").await;
-        assert_eq!((&error["code"], &error["seq"]), (&json!(code), &json!(seq)), "{error}");
-        assert_eq!(error.get("serverTime").is_some(), code == "fix_in_future", "{error}");
-        session.acked(seq).await;
-    }
-    let ttl = world.redis.online_ttl_ms(&driver.id).await.expect("still online");
-    assert!(ttl > 4500, "a refused fix is still a sign of life: {ttl} ms");
-    // Alive without a position, and what is negative is absent.
-    session.send(&json!({"type": "heartbeat", "seq": 1010}));
-    session.send(&moving(1011, json!({"speedMps": -1, "headingDeg": -1, "batteryPct": -1, "new": true})));
-    session.acked(1011).await;
-    let answer = world.order(&Order::new("where-they-were")).await.expect(201);
-    assert_eq!(answer["driverId"], driver.id.as_str());
-    assert!(session.waiting("error").is_empty());
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_consistent_fixes_in_a_row_override_what_looked_too_fast() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;

@@ -1,5 +1,7 @@
 //! Where heartbeats go: Redis, PostgreSQL while Redis is out, and both for whoever joins.
 
+use std::time::Duration;
+
 use super::slots::Slot;
 use crate::actors::Node;
 use crate::actors::session_directory::ToSession;
@@ -8,10 +10,11 @@ use crate::presence::{Heartbeat, JoinOutcome};
 use crate::store::positions::{self, PositionUpdate};
 use crate::store::{StoreError, drivers};
 
-/// Heartbeats written to Redis at once.
-const BATCH: usize = 2048;
-/// Positions written to PostgreSQL in one statement.
-const STORE_BATCH: usize = 1000;
+/// Heartbeats that are dealt with together: acknowledged at once, and written by one statement where they go to PostgreSQL.
+const BATCH: usize = 1000;
+
+/// Pause before what failed is tried again.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 type Batch = Vec<(DriverId, Slot)>;
 
@@ -70,24 +73,29 @@ fn acknowledge(batch: &[(DriverId, Slot)], stored_in: &'static str) {
     }
 }
 
-/// Writes positions to PostgreSQL and gives those that were not written.
+/// Writes positions to PostgreSQL and gives those that were not written, after a pause.
 pub async fn store_all(node: &Node, slots: Batch) -> Batch {
-    for (number, chunk) in slots.chunks(STORE_BATCH).enumerate() {
-        if let Err(error) = store(node, chunk).await {
-            // A PostgreSQL that hangs is not asked once more for each chunk.
-            let failed = slots[number * STORE_BATCH..].to_vec();
-            tracing::debug!(error = %error, drivers = failed.len(), "positions were not stored; trying again");
-            return failed;
+    in_chunks(slots, async |chunk| {
+        let stored = store(node, chunk).await;
+        if let Err(error) = &stored {
+            tracing::debug!(error = %error, "positions were not stored; trying again");
         }
-    }
-    Vec::new()
+        stored.is_ok()
+    })
+    .await
 }
 
-/// Brings drivers who are back into PostgreSQL, then into GEO, and gives those for whom it is to be done again.
+/// Brings drivers who are back into PostgreSQL, then into GEO, and gives those for whom it is to be done again, after a pause.
 pub async fn join_all(node: &Node, slots: Batch) -> Batch {
-    for (number, chunk) in slots.chunks(STORE_BATCH).enumerate() {
-        if !join(node, chunk).await {
-            return slots[number * STORE_BATCH..].to_vec();
+    in_chunks(slots, async |chunk| join(node, chunk).await).await
+}
+
+/// Does the work until a piece of it fails: a PostgreSQL that hangs is not asked once more for each.
+async fn in_chunks(slots: Batch, work: impl AsyncFn(&[(DriverId, Slot)]) -> bool) -> Batch {
+    for (number, chunk) in slots.chunks(BATCH).enumerate() {
+        if !work(chunk).await {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            return slots[number * BATCH..].to_vec();
         }
     }
     Vec::new()

@@ -5,4 +5,4 @@ for n = 4, #KEYS do
   if text ~= '' then merge(KEYS[n], text, px) end
   apply(KEYS[1], KEYS[2], KEYS[3], KEYS[n], id, member, name, epoch)
 end
-return #KEYS - 3
+return 1
