@@ -70,8 +70,14 @@ pub fn check_url(url: &Url, allowed: &[IpNet]) -> Result<(), UrlRefusal> {
 pub async fn resolve_permitted(name: &str, port: u16, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, UrlRefusal> {
     let unresolved = |error: String| UrlRefusal::Unresolved { name: name.to_owned(), error };
     let found = tokio::net::lookup_host((name, port)).await.map_err(|error| unresolved(error.to_string()))?;
-    let found: Vec<SocketAddr> = found.collect();
-    let first = found.first().ok_or_else(|| unresolved("it has no address".to_owned()))?.ip();
+    permitted_of(name, found.collect(), allowed)
+}
+
+/// Of what a name resolved to, what may be connected to.
+fn permitted_of(name: &str, found: Vec<SocketAddr>, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, UrlRefusal> {
+    let Some(first) = found.first().map(SocketAddr::ip) else {
+        return Err(UrlRefusal::Unresolved { name: name.to_owned(), error: "it has no address".to_owned() });
+    };
     let permitted: Vec<_> = found.into_iter().filter(|address| is_permitted(address.ip(), allowed)).collect();
     if permitted.is_empty() {
         return Err(UrlRefusal::ResolvesToForbidden { name: name.to_owned(), address: first });

@@ -37,6 +37,7 @@ mod races;
 mod redis_out;
 mod redis_rights;
 mod refusals;
+mod samples;
 mod schemas;
 mod secrets;
 mod sessions;
