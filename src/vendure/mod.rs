@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod event;
+mod lookups;
 pub mod network;
 pub mod order;
 pub mod reader;

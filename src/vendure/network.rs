@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::lookups::Lookups;
 use crate::domain::network::is_permitted;
 
 /// Why nothing may be posted to a URL.
@@ -98,14 +99,19 @@ pub async fn check_url_resolving(url: &Url, allowed: &[IpNet]) -> Result<(), Url
 #[derive(Debug, Clone)]
 pub(super) struct PermittedResolver {
     pub(super) allowed: std::sync::Arc<[IpNet]>,
+    pub(super) lookups: Lookups,
 }
 
 impl Resolve for PermittedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = self.allowed.clone();
+        let Self { allowed, lookups } = self.clone();
         Box::pin(async move {
+            let name = name.as_str();
+            let found = lookups.find(name).await;
+            let unresolved =
+                |error: std::io::Error| UrlRefusal::Unresolved { name: name.to_owned(), error: error.to_string() };
             // Port 0: the client puts the URL's.
-            let addresses = resolve_permitted(name.as_str(), 0, &allowed).await?;
+            let addresses = permitted_of(name, found.map_err(unresolved)?, &allowed)?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
