@@ -223,6 +223,13 @@ pub const SETTINGS: &[Setting] = &[
         "Secret of the plain header X-Webhook-Secret, for senders that cannot sign; one of the two is required",
     ),
     open(
+        Webhook,
+        "SHOP_SECRETS_KEY",
+        "none",
+        Nothing,
+        "Base64 of 32 to 64 bytes that the secrets of shops beside vendure are derived from; several by commas while rotating, new secrets come from the first; without it no shop can be added",
+    ),
+    open(
         Events,
         "VENDURE_EVENTS_URL",
         "none",
@@ -249,13 +256,6 @@ pub const SETTINGS: &[Setting] = &[
         "EVENTS_RETRY_SCHEDULE",
         "0s,5s,5m,30m,2h,5h,10h,14h,20h,24h",
         "Delay before each try of an event, the first one included: 1 to 50 entries in ms, s, m or h, each at most 168h",
-    ),
-    open(
-        Webhook,
-        "SHOP_SECRETS_KEY",
-        "none",
-        Nothing,
-        "Base64 of 32 to 64 bytes that the secrets of shops beside vendure are derived from; several by commas while rotating, new secrets come from the first; without it no shop can be added",
     ),
     plain(Limits, "ORDERS_PER_SECOND", "1000", "Orders that one shop may post in a second; 0: no limit"),
     plain(Limits, "FRAMES_PER_SECOND", "20", "Frames that one driver may send in a second; 0: no limit"),
