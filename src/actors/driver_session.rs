@@ -5,15 +5,17 @@
 //! | [`Wake`](super::session_mailbox::Wake) | its mailbox, which holds [`ToSession`](super::session_directory::ToSession) | none | see there |
 //!
 //! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
-//! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them.
+//! between. Frames that need PostgreSQL are carried out one at a time, in order; heartbeats never wait for them. What was
+//! received is carried out to its end, whatever becomes of the socket.
 //!
 //! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
 //! does not read. While the socket takes nothing this actor does not run at all; then [`ConnectionWatchdog`] ends it.
 
 mod frames;
 mod told;
+mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -36,8 +38,9 @@ use crate::dispatch::DispatchError;
 use crate::dispatch::session::DriverSnapshot;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
-use crate::protocol::{Frame, MAX_BATCH_BYTES, SUBPROTOCOL, close, outbound};
+use crate::protocol::{MAX_BATCH_BYTES, SUBPROTOCOL, close, outbound};
 use crate::store::credentials::DriverIdentity;
+use work::Work;
 
 /// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
@@ -76,8 +79,7 @@ pub fn upgrade(
         budget: FrameBudget::new(frames_per_second),
         bad_frames: 0,
         fragments: Fragments::default(),
-        queue: VecDeque::new(),
-        working: false,
+        work: Work::default(),
         sent: HashMap::new(),
         outgoing: Outgoing::default(),
         checks: 0,
@@ -109,8 +111,7 @@ struct DriverSession {
     budget: FrameBudget,
     bad_frames: u32,
     fragments: Fragments,
-    queue: VecDeque<Frame>,
-    working: bool,
+    work: Work,
     /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
     /// and name it.
     sent: HashMap<MessageId, Instant>,
@@ -143,6 +144,7 @@ impl Actor for DriverSession {
             count_end(close::TOO_SLOW);
             tracing::info!(driver.id = %self.identity.driver_id, session.id = %self.id, "a client took nothing and is cut off");
         }
+        self.finish_work();
         self.node.sessions().unregister(self.identity.driver_id, self.id);
     }
 }

@@ -77,6 +77,7 @@ impl PresenceWriterHandle {
             is_writing: false,
             is_joining: false,
             is_storing: false,
+            is_behind: false,
         });
         Self { waiting, wake: Wake::default(), writer: Arc::new(writer) }
     }
@@ -116,6 +117,8 @@ pub struct PresenceWriter {
     is_writing: bool,
     is_joining: bool,
     is_storing: bool,
+    /// The last write to PostgreSQL failed: it knows of some for too long already.
+    is_behind: bool,
 }
 
 impl Actor for PresenceWriter {
@@ -127,7 +130,7 @@ impl Actor for PresenceWriter {
         ctx.run_interval(every / turns, move |this, ctx| {
             this.turn = (this.turn + 1) % turns;
             let turn = this.turn;
-            this.store(ctx, |driver| is_in_turn(driver, turn, turns));
+            this.store(ctx, &|driver| is_in_turn(driver, turn, turns));
         });
     }
 }
@@ -158,7 +161,7 @@ impl Handler<Settle> for PresenceWriter {
     fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> bool {
         self.write(ctx);
         self.join(ctx);
-        self.store(ctx, |_| true);
+        self.store(ctx, &|_| true);
         let is_working = self.is_writing || self.is_joining || self.is_storing;
         !is_working && lock(&self.waiting).is_empty()
     }
@@ -194,7 +197,7 @@ impl PresenceWriter {
             this.unstored.extend(written.unstored);
             this.join(ctx);
             if this.node.finder().is_degraded() {
-                this.store(ctx, |_| true);
+                this.store(ctx, &|_| true);
             }
             this.write(ctx);
         }));
@@ -215,8 +218,9 @@ impl PresenceWriter {
         }));
     }
 
-    /// Tells PostgreSQL where some drivers are. What fails waits for its next turn.
-    fn store(&mut self, ctx: &mut Context<Self>, which: impl Fn(DriverId) -> bool) {
+    /// Tells PostgreSQL where some drivers are. What fails waits for its next turn; with the first that succeeds again
+    /// everybody has theirs.
+    fn store(&mut self, ctx: &mut Context<Self>, which: &dyn Fn(DriverId) -> bool) {
         if self.is_storing {
             return;
         }
@@ -227,9 +231,13 @@ impl PresenceWriter {
         self.is_storing = true;
         let node = self.node.clone();
         let work = async move { storage::store_all(&node, due).await };
-        ctx.spawn(work.into_actor(self).map(|failed, this, _| {
+        ctx.spawn(work.into_actor(self).map(|failed, this, ctx| {
             this.is_storing = false;
+            let was_behind = std::mem::replace(&mut this.is_behind, !failed.is_empty());
             this.unstored.extend(failed);
+            if was_behind && !this.is_behind {
+                this.store(ctx, &|_| true);
+            }
         }));
     }
 }

@@ -58,13 +58,13 @@ pub struct SessionEntry {
 #[derive(Default)]
 pub struct SessionDirectory {
     by_driver: DashMap<DriverId, SessionEntry>,
-    opening: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
 }
 
-/// A session that may be about to be here; until dropped.
-pub struct Opening(Arc<AtomicUsize>);
+/// Something that a drain waits for beside the sessions; until dropped.
+pub struct Hold(Arc<AtomicUsize>);
 
-impl Drop for Opening {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -103,17 +103,17 @@ impl SessionDirectory {
         self.by_driver.len()
     }
 
-    /// Counts a session that may be about to be here for as long as what is given lives. Whoever takes it first and looks then
-    /// whether the node drains is either refused or waited for.
-    pub fn opening(&self) -> Opening {
-        self.opening.fetch_add(1, Ordering::SeqCst);
-        Opening(self.opening.clone())
+    /// Counts a session that may be about to be here, or what one that is over has left to do, for as long as what is given
+    /// lives. Whoever takes it first and looks then whether the node drains is either refused or waited for.
+    pub fn hold(&self) -> Hold {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Hold(self.held.clone())
     }
 
-    /// Whether there is none, and none about to be.
+    /// Whether there is none, none about to be, and none has left anything to do.
     pub fn is_empty(&self) -> bool {
         // In this order: a session is here before it is no longer about to be.
-        self.opening.load(Ordering::SeqCst) == 0 && self.by_driver.is_empty()
+        self.held.load(Ordering::SeqCst) == 0 && self.by_driver.is_empty()
     }
 }
 

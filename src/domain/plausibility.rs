@@ -8,7 +8,8 @@ use super::position::Fix;
 
 /// A move of less than this, in metres, is never too fast.
 const ALWAYS_NEAR_M: f64 = 50.0;
-/// So many fixes in a row that agree with each other override the speed rule: the believed one was the wrong one.
+/// So many fixes in a row that agree with each other, each newer than the one before and all newer than the believed one,
+/// override the speed rule: the believed one was the wrong one.
 const OVERRIDE_AFTER: usize = 3;
 
 /// Which fixes are refused for what they say by themselves. The default is that of the settings (`docs/configuration.md`).
@@ -99,11 +100,14 @@ impl JumpFilter {
             }
             return Ok(());
         }
-        let agrees = self.refused.last().is_none_or(|before| self.is_possible(before, &fix));
-        if !agrees {
-            self.refused.clear();
+        // One that was sent again, or is older than what is known, is no witness.
+        let is_news = fix.time > last.time && self.refused.last().is_none_or(|before| fix.time > before.time);
+        if is_news {
+            if !self.refused.last().is_none_or(|before| self.is_possible(before, &fix)) {
+                self.refused.clear();
+            }
+            self.refused.push(fix);
         }
-        self.refused.push(fix);
         if self.refused.len() >= OVERRIDE_AFTER {
             self.believe(fix);
             return Ok(());
@@ -166,6 +170,16 @@ mod tests {
         assert_eq!(filter.judge(fix(13.0001, 8)).unwrap_err().code, "fix_too_fast");
         assert_eq!(filter.judge(fix(13.0002, 9)), Ok(()));
         assert_eq!(filter.believed(), Some(fix(13.0002, 9)));
+    }
+
+    #[test]
+    fn a_jump_that_is_sent_again_or_is_older_than_what_is_believed_overrides_nothing() {
+        let mut filter = JumpFilter::new(200.0, Some(fix(12.0, 100)));
+        for at in [105, 105, 105, 105, 80, 81, 82, 83, 106, 105, 106] {
+            assert!(filter.judge(fix(13.0, at)).is_err(), "{at}");
+        }
+        assert_eq!(filter.believed(), Some(fix(12.0, 100)));
+        assert_eq!(filter.judge(fix(13.0, 107)), Ok(()), "the third that is news");
     }
 
     #[test]

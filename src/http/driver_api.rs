@@ -42,7 +42,8 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(resource("/messages", "POST").route(post().to(messages)));
 }
 
-async fn ticket(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn ticket(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+    admit(&gate, &driver)?;
     let new = SecretToken::random(TokenKind::Ticket);
     let (token_id, hash) = (driver.0.token_id, new.hash());
     let expires_at = transact(&node, move |conn| {
@@ -60,10 +61,15 @@ async fn locations(
     gate: web::Data<Gate>,
     body: AnyJson<MAX_BATCH_BYTES>,
 ) -> Result<HttpResponse, Problem> {
-    gate.admit_frame(driver.0.driver_id).map_err(|seconds| Problem::too_many("rate_limited", seconds))?;
+    admit(&gate, &driver)?;
     let fixes = fixes_of(body.0);
     let node = node.get_ref().clone();
     Ok(Answer::ok(DriverDesk::new(node).locations(&driver.0, &fixes).await?).into_response())
+}
+
+/// What a driver asks for over HTTP counts as a frame.
+fn admit(gate: &Gate, driver: &DriverAuth) -> Result<(), Problem> {
+    gate.admit_frame(driver.0.driver_id).map_err(|seconds| Problem::too_many("rate_limited", seconds))
 }
 
 /// The fixes of a body, whatever its shape: what is none is refused as one, so that JSON always gets its 200.
@@ -78,7 +84,8 @@ fn fixes_of(body: Value) -> Vec<Value> {
     }
 }
 
-async fn state(driver: DriverAuth, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn state(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+    admit(&gate, &driver)?;
     let id = driver.0.driver_id;
     let (snapshot, now) = node
         .database()

@@ -31,7 +31,7 @@ async fn connect(
 ) -> Result<HttpResponse, Error> {
     check_upgrade(&request)?;
     // First: from here on a drain waits for the session, or this sees the drain.
-    let opening = node.sessions().opening();
+    let opening = node.sessions().hold();
     check_draining(&node)?;
     let permit = gate.admit_connection(&request)?;
     let shown = Shown::by(&request, &gate)?;

@@ -15,6 +15,7 @@ statements! {
                clock_timestamp() - make_interval(secs => u.age_ms / 1000.0), u.session_epoch
         FROM unnest($1::uuid[], $2::double precision[], $3::double precision[], $4::timestamptz[], $5::bigint[],
                     $6::bigint[]) AS u (driver_id, lat, lon, fix_time, age_ms, session_epoch)
+        WHERE EXISTS (SELECT FROM drivers d WHERE d.id = u.driver_id)
         ORDER BY u.driver_id
         ON CONFLICT (driver_id) DO UPDATE SET
             (lat, lon, fix_time) = (
@@ -54,7 +55,8 @@ pub struct PositionUpdate {
     pub session_epoch: i64,
 }
 
-/// Stores many at once; an older session never overwrites a newer one, nor an older fix a newer one. One entry a driver.
+/// Stores many at once; an older session never overwrites a newer one, nor an older fix a newer one. One entry a driver. One
+/// who is no longer known is left out: the others must not fail with them.
 pub async fn upsert(conn: &mut PgConnection, updates: &[PositionUpdate]) -> Result<(), StoreError> {
     let mut ids = Vec::with_capacity(updates.len());
     let (mut lats, mut lons, mut times) = (Vec::new(), Vec::new(), Vec::new());

@@ -84,3 +84,22 @@ async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session
     driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
+    let world = World::with().set("FRAMES_PER_SECOND", 2).start().await;
+    for (method, path) in [("GET", "state"), ("POST", "ws-ticket"), ("POST", "locations")] {
+        let (_, token) = world.new_driver().await;
+        let app = world.node().api().keyed(Some(&token));
+        let path = format!("/api/v1/driver/{path}");
+        eventually("too many", SOON, || async {
+            let reply = match method {
+                "GET" => app.get(&path).await,
+                _ => app.post(&path, &json!({})).await,
+            };
+            (reply.status == 429 && reply.body["code"] == "rate_limited").then_some(())
+        })
+        .await;
+    }
+    world.finish().await;
+}

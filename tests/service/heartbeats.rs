@@ -112,3 +112,62 @@ async fn three_fixes_that_agree_override_the_rule_of_jumps_also_by_http_one_a_po
     eventually("the driver is there", SOON, || async { ((lat().await? - far.lat).abs() < 1e-6).then_some(()) }).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_whom_somebody_deleted_keeps_nobody_elses_position_from_postgresql() {
+    // So short that all are written together.
+    let world = World::with().set("POSITION_FLUSH_MS", 100).start().await;
+    let (mut gone, stays) = (world.on_duty(RESTAURANT).await, world.on_duty(RESTAURANT.offset(100.0, 0.0)).await);
+    let tables = "driver_events driver_tokens driver_sessions driver_positions driver_commands";
+    for table in tables.split(' ') {
+        let sql = format!("DELETE FROM {table} WHERE driver_id = '{}'", gone.id);
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&world.pool).await.unwrap();
+    }
+    let sql = format!("DELETE FROM drivers WHERE id = '{}'", gone.id);
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&world.pool).await.unwrap();
+    stored_after_now(&world, &stays.id).await;
+    // What is left of them, for which nobody is to blame but who deleted them.
+    gone.fall_silent();
+    let (geo, member) = (world.redis.key("drivers:geo"), format!("driver:{}", gone.id));
+    world.redis.say::<()>(&["ZREM", &geo, &member]).await;
+    world.redis.say::<()>(&["HDEL", &world.redis.key("drivers:status"), &gone.id]).await;
+    world.finish().await;
+}
+
+/// Waits until PostgreSQL has heard of the driver since it was called.
+async fn stored_after_now(world: &World, driver: &str) {
+    let now: chrono::DateTime<chrono::Utc> =
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&world.pool).await.unwrap();
+    eventually("PostgreSQL hears of the driver", SOON, || async {
+        let heard = "SELECT last_seen_at > $1 FROM driver_positions WHERE driver_id = $2::uuid";
+        let heard: bool = sqlx::query_scalar(heard).bind(now).bind(driver).fetch_one(&world.pool).await.unwrap();
+        heard.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_stall_postgresql_hears_of_everybody_at_once_and_not_in_their_turns() {
+    let plan = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 60_000).set("POSITION_FLUSH_MS", 10_000);
+    let world = plan.start().await;
+    let postgres = world.own_postgres.clone().unwrap();
+    let mut drivers = Vec::new();
+    for n in 0..12 {
+        drivers.push(world.on_duty(RESTAURANT.offset(50.0 * f64::from(n), 0.0)).await);
+    }
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    eventually("a write to PostgreSQL has failed", SOON, || async {
+        world.node().log_lines().iter().any(|line| line.contains("positions were not stored")).then_some(())
+    })
+    .await;
+    block_in_place(|| postgres.thaw());
+    // In their turns, one a second, no six of the twelve would be written together.
+    eventually("all are written together", SOON, || async {
+        let most =
+            "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM driver_positions GROUP BY xmin::text) AS t";
+        (world.count(most).await >= 6).then_some(())
+    })
+    .await;
+    drop(drivers);
+    world.finish().await;
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::support::session::{Closed, SUBPROTOCOL, upgrade};
 use super::support::*;
@@ -235,5 +236,35 @@ async fn a_client_that_left_before_its_session_opened_takes_nobodys_place() {
     let newest = "SELECT session_id FROM driver_sessions WHERE driver_id = $1";
     let newest: uuid::Uuid = sqlx::query_scalar(newest).bind(id).fetch_one(&world.pool).await.unwrap();
     assert_eq!(welcome["sessionId"], newest.to_string());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_just_before_the_close_is_carried_out_and_everybody_hears_of_it() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let answer = world.order(&Order::new("last-words")).await.expect(201);
+    let (delivery, assignment) = driver.any_assignment().await;
+    assert_eq!(answer["deliveryId"], delivery.as_str());
+    driver.fall_silent();
+    for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
+        let frame =
+            json!({"type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": status});
+        driver.session.send(&frame);
+    }
+    driver.session.send(&json!({"type": "status", "status": "OFFLINE"}));
+    driver.session.send_raw(Message::Close(None));
+    eventually("the delivery is done", SOON, || async {
+        let said = world.admin().get(&format!("/api/v1/deliveries/{delivery}")).await.expect(200);
+        (said["status"] == "DELIVERED").then_some(())
+    })
+    .await;
+    eventually("the driver is off duty", SOON, || async {
+        (world.driver(&driver.id).await["onDuty"] == false).then_some(())
+    })
+    .await;
+    // Heard of at once, not only by the reconciler's next look.
+    let statuses = world.redis.statuses().await.expect("Redis");
+    assert!(statuses[&driver.id].starts_with("OFFLINE"), "{statuses:?}");
     world.finish().await;
 }

@@ -3,22 +3,18 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use actix::prelude::*;
 use chrono::Utc;
 use metrics::Counter;
 
 use super::{Ctx, DriverSession};
-use crate::actors::driver_desk::{Carried, Tally, refuse, refused_fix};
+use crate::actors::driver_desk::{Tally, refused_fix};
 use crate::actors::frame_budget::Spend;
 use crate::actors::presence_writer::Slot;
-use crate::dispatch::DispatchError;
 use crate::domain::driver::Attention;
 use crate::domain::position::Fix;
 use crate::protocol::inbound::name_of;
 use crate::protocol::{Frame, FrameBody, FrameError, MAX_FRAME_BYTES, close, outbound, parse_frame};
 
-/// Frames that may wait for PostgreSQL.
-const MAX_QUEUED: usize = 32;
 /// Bad frames in a row after which the socket is closed.
 const MAX_BAD_FRAMES: u32 = 20;
 
@@ -110,58 +106,6 @@ impl DriverSession {
             actors.tracks.offer(self.identity.driver_id, fixes);
         }
     }
-
-    fn enqueue(&mut self, frame: Frame, ctx: &mut Ctx) {
-        if self.queue.len() >= MAX_QUEUED {
-            let message = "too many frames are waiting".to_owned();
-            let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
-            return self.send(ctx, &outbound::error(&error, Utc::now()));
-        }
-        self.queue.push_back(frame);
-        self.work(ctx);
-    }
-
-    /// Carries out the next frame that waits, one at a time.
-    fn work(&mut self, ctx: &mut Ctx) {
-        if self.working {
-            return;
-        }
-        let Some(frame) = self.queue.pop_front() else { return };
-        self.working = true;
-        let (desk, identity, epoch) = (self.desk.clone(), self.identity, self.session_epoch());
-        let (reference, silent) = (frame.reference.clone(), is_silent(&frame));
-        let carrying = async move { desk.carry_out(&identity, Some(epoch), frame).await };
-        ctx.spawn(carrying.into_actor(self).map(move |answer, this, ctx| {
-            this.working = false;
-            this.answered(answer, reference, silent, ctx);
-            this.work(ctx);
-        }));
-    }
-
-    fn answered(
-        &mut self,
-        answer: Result<Carried, DispatchError>,
-        reference: Option<String>,
-        silent: bool,
-        ctx: &mut Ctx,
-    ) {
-        match answer {
-            Ok(_) if silent => {}
-            Ok(carried) => {
-                self.send(ctx, &carried.answer);
-                if let Some(changed) = carried.changed {
-                    self.follow_pace(&changed, ctx);
-                }
-            }
-            Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
-            Err(error) => self.send(ctx, &refuse(reference, &error)),
-        }
-    }
-}
-
-/// An acknowledgement is answered only when it carries a `ref`.
-fn is_silent(frame: &Frame) -> bool {
-    matches!(frame.body, FrameBody::Ack { .. }) && frame.reference.is_none()
 }
 
 fn is_batch(text: &str) -> bool {

@@ -42,8 +42,14 @@ impl Slot {
             (Some(_), Some(_)) => false,
             (_, after) => after.is_none(),
         };
-        let (fix, fix_is_newest) =
-            if keeps_old_fix { (old.fix, old.fix_is_newest) } else { (new.fix, new.fix_is_newest) };
+        let (fix, fix_is_newest) = if old.fix == new.fix {
+            // News to Redis, though the second heartbeat only repeats it.
+            (new.fix, old.fix_is_newest || new.fix_is_newest)
+        } else if keeps_old_fix {
+            (old.fix, old.fix_is_newest)
+        } else {
+            (new.fix, new.fix_is_newest)
+        };
         Self { fix, fix_is_newest, first: old.first || new.first, ack: new.ack.or(old.ack), ..new }
     }
 }
@@ -143,6 +149,8 @@ mod tests {
         assert!(first.clone().merged(new.clone()).first && new.clone().merged(first).first);
         let as_known = Slot { fix_is_newest: false, ..slot(1, 2, Some(2)) };
         assert!(!slot(1, 1, Some(1)).merged(as_known.clone()).fix_is_newest);
+        assert!(slot(1, 1, Some(2)).merged(as_known.clone()).fix_is_newest, "moved, and then still there");
+        assert!(!as_known.clone().merged(as_known.clone()).fix_is_newest);
         assert!(slot(1, 1, Some(3)).merged(as_known).fix_is_newest);
     }
 }

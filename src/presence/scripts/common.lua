@@ -30,9 +30,10 @@ local function settle(geo, expiry, online, member, available)
   return true, come > 0
 end
 
--- A drivers:status field is "STATUS:epoch".
+-- A drivers:status field is "STATUS:epoch". An epoch that no bigint holds is none.
 local function parse_status(text)
   if not text then return nil end
   local status, epoch = string.match(text, '^(%u+):(%-?%d+)$')
-  return status, tonumber(epoch)
+  local number = tonumber(epoch)
+  return status, number and math.abs(number) < 2^63 and number or nil
 end

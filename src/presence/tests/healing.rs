@@ -81,6 +81,17 @@ async fn a_newer_epoch_is_told_and_only_the_very_one_that_was_seen_is_corrected(
 }
 
 #[tokio::test]
+async fn an_epoch_that_cannot_be_is_mended_as_any_other_text() {
+    let redis = TestRedis::start();
+    let presence = redis.presence();
+    let driver = available(&presence, at(1.0, 1.0)).await;
+    redis.query::<()>(&format!("HSET drivers:status {driver} BUSY:99999999999999999999")).await;
+    let seen = presence.heal(&[expected(driver, DriverStatus::Available, 3)]).await.unwrap();
+    assert_eq!(seen, [mended(true, false)]);
+    assert_eq!(redis.query::<String>(&format!("HGET drivers:status {driver}")).await, "AVAILABLE:3");
+}
+
+#[tokio::test]
 async fn members_are_read_in_pages_and_strangers_are_expelled() {
     let redis = TestRedis::start();
     let presence = redis.presence();
