@@ -6,7 +6,7 @@
 //!
 //! What may be posted is leased in one short transaction; the post itself holds no lock. Each shop has so many posts under
 //! way and no more, so that one that does not answer delays no other. A lease is short and renewed while its post lasts
-//! ([`HeldLeases`]): what a node held that died is posted by another within [`LEASE_S`]. A node that only stood still may
+//! (`HeldLeases`): what a node held that died is posted by another within `LEASE_S`. A node that only stood still may
 //! then post the same event too, which a shop bears: the id is the same, and the lower sequence is ignored; and only the
 //! newer lease settles.
 

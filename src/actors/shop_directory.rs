@@ -1,7 +1,7 @@
 //! `ShopDirectory`: every shop as requests and posts need it, in memory: its secrets, its limit, where its events go.
 //!
 //! The shop `vendure` is as the configuration makes it; others stand in PostgreSQL, whose word each node takes over within
-//! [`LOOK_EVERY`]. While PostgreSQL is out, the last word holds.
+//! `LOOK_EVERY`. While PostgreSQL is out, the last word holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
