@@ -16,6 +16,7 @@ statements! {
         WHERE shop = $1 AND enabled";
     ENABLE_ENDPOINT = "UPDATE shop_endpoints SET enabled = true, disabled_at = NULL, reason = NULL WHERE shop = $1";
     CREATE = "INSERT INTO shops (name, orders_per_second) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    REQUIRE = "UPDATE database_identity SET min_program_schema = greatest(min_program_schema, 6)";
     SET_LIMIT = "UPDATE shops SET orders_per_second = $2, updated_at = clock_timestamp() WHERE name = $1";
     SET_URL = "UPDATE shop_endpoints SET url = $2 WHERE shop = $1";
     TOUCH = "UPDATE shops SET updated_at = clock_timestamp() WHERE name = $1";
@@ -65,6 +66,8 @@ pub async fn create(conn: &mut PgConnection, shop: &ShopName, limit: Option<i32>
     let made = query(CREATE).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?.rows_affected() > 0;
     if made {
         query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(&mut *conn).await?;
+        // A program that knows one shop alone would post this one's events to that one.
+        query(REQUIRE).execute(&mut *conn).await?;
         changed(conn).await?;
     }
     Ok(made)
