@@ -42,7 +42,7 @@ impl Slots {
                 // What ends a session is not superseded, and an older state never supersedes a newer one.
                 let keeps = self.news.as_ref().is_some_and(|old| {
                     old.session_epoch == news.session_epoch
-                        && (old.replaced || old.revoked || old.changed.epoch > news.changed.epoch)
+                        && (old.replaced || old.lost || old.revoked || old.changed.epoch > news.changed.epoch)
                 });
                 if !keeps {
                     self.news = Some(news);
@@ -131,6 +131,7 @@ mod tests {
             driver_id,
             session_epoch: 1,
             replaced,
+            lost: false,
             revoked: false,
             changed,
             reason: String::new(),

@@ -1,14 +1,16 @@
 //! `SilenceJudge`: takes drivers off duty who were silent for too long, and their unfetched orders with them.
 //!
-//! Silence is judged from PostgreSQL's `last_seen_at`, never from a missing Redis key, and only by a node that saw
-//! PostgreSQL healthy all the while. Many who fall silent at once are an outage of ours: they are given twice the time.
+//! Silence is judged from PostgreSQL's `last_seen_at`, never from a missing Redis key, and only by a node that was awake and
+//! saw PostgreSQL healthy all the while. A key that is there speaks for the driver: another node hears them, and cannot tell
+//! PostgreSQL. Many who fall silent at once are an outage of ours: they are given twice the time.
 //!
 //! It takes no messages: its own timer begins what it does, one thing at a time, so that nothing piles up while it waits.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 
 use super::Node;
 use crate::config::HeartbeatConfig;
@@ -19,32 +21,71 @@ use crate::store::drivers::{self, SilentDriver};
 
 /// More than so many, and more than a tenth of the fleet, silent at once: an outage of ours.
 const OUTAGE_DRIVERS: usize = 20;
-/// Drivers read in one pass.
-const PAGE: i64 = 1000;
+/// Drivers who are taken off duty in one pass, at the most.
+const PASS: usize = 1000;
 
 /// The actor.
 pub struct SilenceJudge {
     node: Node,
     /// Who fell silent together with many others: an outage of ours, until they were silent for twice as long.
     suspended: HashSet<DriverId>,
+    wakefulness: Wakefulness,
 }
 
 impl SilenceJudge {
     /// Works for `node`.
     pub fn new(node: Node) -> Self {
-        Self { node, suspended: HashSet::new() }
+        let wakefulness = Wakefulness::new(tick_every(&node.config().heartbeat) * 3);
+        Self { node, suspended: HashSet::new(), wakefulness }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let node = self.node.clone();
+        self.wakefulness.note(Utc::now());
+        let awake_for = self.wakefulness.since.elapsed();
         let mut suspended = std::mem::take(&mut self.suspended);
         let judge = async move {
-            if let Err(error) = judge(&node, &mut suspended).await {
+            if let Err(error) = judge(&node, awake_for, &mut suspended).await {
                 tracing::debug!(error = %error, "silence was not judged");
             }
             suspended
         };
-        ctx.wait(judge.into_actor(self).map(|suspended, this, _| this.suspended = suspended));
+        ctx.wait(judge.into_actor(self).map(|suspended, this, _| {
+            this.suspended = suspended;
+            this.wakefulness.last = Utc::now();
+        }));
+    }
+}
+
+/// Between passes.
+fn tick_every(heartbeat: &HeartbeatConfig) -> Duration {
+    (heartbeat.offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10))
+}
+
+/// Since when this process has run without a break. One that was stopped, or whose machine was, has heard nobody meanwhile:
+/// what they said still waits in its sockets.
+#[derive(Debug)]
+struct Wakefulness {
+    since: Instant,
+    last: DateTime<Utc>,
+    /// Longer between two looks was a break.
+    at_most: Duration,
+}
+
+impl Wakefulness {
+    fn new(at_most: Duration) -> Self {
+        Self { since: Instant::now(), last: Utc::now(), at_most }
+    }
+
+    /// By the wall clock, since the other one may stand still with the machine.
+    fn note(&mut self, now: DateTime<Utc>) {
+        if (now - self.last).to_std().is_ok_and(|gap| gap > self.at_most) {
+            tracing::warn!(
+                "this process stood still for a while; silence is not judged until everybody could speak up again"
+            );
+            self.since = Instant::now();
+        }
+        self.last = now;
     }
 }
 
@@ -52,9 +93,7 @@ impl Actor for SilenceJudge {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let offline_after = self.node.config().heartbeat.offline_after;
-        let every = (offline_after / 10).clamp(Duration::from_millis(200), Duration::from_secs(10));
-        ctx.run_interval(every, |this, ctx| this.tick(ctx));
+        ctx.run_interval(tick_every(&self.node.config().heartbeat), |this, ctx| this.tick(ctx));
     }
 }
 
@@ -107,18 +146,16 @@ fn verdict(
     (silent.iter().filter(due).map(|d| d.id).collect(), outage)
 }
 
-async fn judge(node: &Node, suspended: &mut HashSet<DriverId>) -> Result<(), StoreError> {
+async fn judge(node: &Node, awake_for: Duration, suspended: &mut HashSet<DriverId>) -> Result<(), StoreError> {
     let patience = Patience::of(&node.config().heartbeat);
-    if !patience.may_judge(node.database().healthy_for()) {
+    if !patience.may_judge(node.database().healthy_for().min(awake_for)) {
         return Ok(());
     }
     let noticed_s = patience.noticed.as_secs_f64();
-    let (silent, on_duty) = node
-        .database()
-        .transact(move |conn| Box::pin(async move { drivers::silent(conn, noticed_s, PAGE).await }))
-        .await?;
-    let (judged, outage) = verdict(&silent, on_duty, patience, suspended);
-    metrics::gauge!("driver_tracker_silence_outage").set(if outage { 1.0 } else { 0.0 });
+    let (silent, on_duty) =
+        node.database().transact(move |conn| Box::pin(async move { drivers::silent(conn, noticed_s).await })).await?;
+    let (mut judged, outage) = verdict(&silent, on_duty, patience, suspended);
+    metrics::gauge!("driver_tracker_silence_outage").set(if suspended.is_empty() { 0.0 } else { 1.0 });
     if outage {
         tracing::error!(
             drivers.silent = silent.len(),
@@ -126,10 +163,27 @@ async fn judge(node: &Node, suspended: &mut HashSet<DriverId>) -> Result<(), Sto
             "many drivers fell silent at once: they are given twice the time"
         );
     }
-    for driver in judged {
+    judged.truncate(PASS);
+    for driver in unheard(node, judged).await {
         retire(node, driver, noticed_s).await;
     }
     Ok(())
+}
+
+/// Those of whom Redis has heard nothing either; while it does not answer, all.
+async fn unheard(node: &Node, drivers: Vec<DriverId>) -> Vec<DriverId> {
+    if drivers.is_empty() {
+        return drivers;
+    }
+    match node.presence().online(&drivers).await {
+        Ok(online) => {
+            drivers.into_iter().zip(online).filter(|(_, online)| online.is_none()).map(|(id, _)| id).collect()
+        }
+        Err(error) => {
+            tracing::debug!(error = %error, "Redis was not asked who is heard");
+            drivers
+        }
+    }
 }
 
 async fn retire(node: &Node, driver: DriverId, silent_s: f64) {
@@ -145,6 +199,7 @@ async fn retire(node: &Node, driver: DriverId, silent_s: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::TimeDelta;
 
     const PATIENCE: Patience = Patience { noticed: Duration::from_secs(910), judged: Duration::from_secs(918) };
 
@@ -157,6 +212,18 @@ mod tests {
         assert!(!PATIENCE.may_judge(Duration::from_secs(1)));
         assert!(!PATIENCE.may_judge(Duration::from_secs(909)));
         assert!(PATIENCE.may_judge(Duration::from_secs(910)));
+    }
+
+    #[test]
+    fn a_process_that_stood_still_begins_to_count_anew() {
+        let mut wakefulness = Wakefulness::new(Duration::from_secs(30));
+        let (began, now) = (wakefulness.since, wakefulness.last);
+        wakefulness.note(now + TimeDelta::seconds(30));
+        wakefulness.note(now + TimeDelta::seconds(60));
+        wakefulness.note(now);
+        assert_eq!(wakefulness.since, began, "a usual pause, and a clock that was put back");
+        wakefulness.note(now + TimeDelta::seconds(31));
+        assert!(wakefulness.since > began);
     }
 
     #[test]

@@ -55,7 +55,7 @@ statements! {
         WHERE (d.on_duty OR EXISTS (SELECT 1 FROM deliveries x WHERE x.driver_id = d.id AND x.status = 'ASSIGNED'))
           AND greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at) <
               clock_timestamp() - make_interval(secs => $1::double precision)
-        ORDER BY 2 DESC, d.id LIMIT $2";
+        ORDER BY 2 DESC, d.id";
     ON_DUTY = "SELECT count(*) FROM drivers WHERE on_duty";
     ACTIVE_DELIVERIES = "SELECT driver_id, delivery_id FROM assignments
         WHERE driver_id = ANY($1) AND state = 'ACTIVE' ORDER BY driver_id, slot";
@@ -385,9 +385,9 @@ pub struct SilentDriver {
 }
 
 /// Drivers of whom nothing was heard for `seconds` and who are on duty or hold an unfetched order, the longest silent
-/// first; and how many are on duty in all.
-pub async fn silent(conn: &mut PgConnection, seconds: f64, limit: i64) -> Result<(Vec<SilentDriver>, i64), StoreError> {
-    let rows: Vec<(Uuid, i64)> = query_as(SILENT).bind(seconds).bind(limit).fetch_all(&mut *conn).await?;
+/// first; and how many are on duty in all. Every one of them: how many fell silent together says whose fault it is.
+pub async fn silent(conn: &mut PgConnection, seconds: f64) -> Result<(Vec<SilentDriver>, i64), StoreError> {
+    let rows: Vec<(Uuid, i64)> = query_as(SILENT).bind(seconds).fetch_all(&mut *conn).await?;
     let on_duty: i64 = query_scalar(ON_DUTY).fetch_one(conn).await?;
     Ok((rows.into_iter().map(|(id, silent_ms)| SilentDriver { id: DriverId(id), silent_ms }).collect(), on_duty))
 }

@@ -23,7 +23,8 @@ statements! {
         UNION SELECT driver_id FROM driver_tokens WHERE revoked_at > clock_timestamp() - make_interval(secs => $1)
         UNION SELECT driver_id FROM driver_commands
             WHERE acked_at IS NULL AND created_at > clock_timestamp() - make_interval(secs => $1 * 4)";
-    NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch <> u.session_epoch AS replaced,
+    NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch > u.session_epoch AS replaced,
+               s.session_epoch < u.session_epoch AS lost,
                t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty, d.used_slots,
                coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[])
@@ -87,6 +88,8 @@ pub struct SessionNews {
     pub session_epoch: i64,
     /// A newer session of the driver exists.
     pub replaced: bool,
+    /// PostgreSQL has not heard of it: a standby that was promoted may lack the last commits.
+    pub lost: bool,
     /// Its token was revoked or its driver deactivated.
     pub revoked: bool,
     /// The driver's present state.
@@ -100,6 +103,7 @@ struct NewsRow {
     driver_id: Uuid,
     session_epoch: i64,
     replaced: bool,
+    lost: bool,
     revoked: bool,
     epoch: i64,
     status: String,
@@ -124,6 +128,7 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
                 driver_id: id,
                 session_epoch: row.session_epoch,
                 replaced: row.replaced,
+                lost: row.lost,
                 revoked: row.revoked,
                 changed: DriverChanged {
                     id,

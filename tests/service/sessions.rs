@@ -268,3 +268,17 @@ async fn what_was_said_just_before_the_close_is_carried_out_and_everybody_hears_
     assert!(statuses[&driver.id].starts_with("OFFLINE"), "{statuses:?}");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_postgresql_has_lost_is_closed_so_that_the_app_comes_back() {
+    let world = World::start().await;
+    let mut driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.reconnect(world.node()).await;
+    // As after a failover to a standby that lacks the last commit.
+    let sql = "UPDATE driver_sessions SET session_epoch = session_epoch - 1";
+    sqlx::query(sql).execute(&world.pool).await.unwrap();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011), "4001 would be for ever");
+    driver.reconnect(world.node()).await;
+    driver.heartbeat().await;
+    world.finish().await;
+}

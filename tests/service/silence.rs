@@ -134,3 +134,66 @@ async fn a_socket_that_closes_changes_nothing_by_itself() {
     driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_fleet_that_falls_silent_at_once_is_our_outage_too() {
+    let mut world = impatient().start().await;
+    // All heard in one moment, and never again. More than are taken off duty in one pass.
+    let (ids, _) = world.many_drivers(12_000, true).await;
+    for sql in [
+        "INSERT INTO driver_positions (driver_id, last_seen_at, session_epoch)
+            SELECT id, clock_timestamp(), 1 FROM unnest($1::uuid[]) AS t (id)",
+        "UPDATE drivers SET changed_at = clock_timestamp() WHERE id = ANY($1)",
+    ] {
+        sqlx::query(sql).bind(&ids).execute(&world.pool).await.unwrap();
+    }
+    eventually("the outage is seen", SOON, || async {
+        (world.node().metric("driver_tracker_silence_outage").await == 1.0).then_some(())
+    })
+    .await;
+    holds("the fleet stays on duty, and the outage is told of", Duration::from_secs(3), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+            && world.node().metric("driver_tracker_silence_outage").await == 1.0
+    })
+    .await;
+    world.nodes[0].kill9().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_set_offline_whom_redis_still_hears() {
+    let world = impatient().start().await;
+    let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    // As if they all were on a node that reaches Redis alone.
+    for sql in [
+        "CREATE FUNCTION unheard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER unheard BEFORE INSERT OR UPDATE ON driver_positions FOR EACH ROW EXECUTE FUNCTION unheard()",
+    ] {
+        sqlx::query(sql).execute(&world.pool).await.unwrap();
+    }
+    holds("nobody is set offline", OFFLINE_AFTER + Duration::from_secs(3), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+    })
+    .await;
+    sqlx::query("DROP TRIGGER unheard ON driver_positions").execute(&world.pool).await.unwrap();
+    world.until_findable(&fleet).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stood_still_judges_nobody_before_they_could_speak_up() {
+    let world = impatient().start().await;
+    let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    fleet.iter_mut().for_each(Driver::fall_silent);
+    world.node().freeze();
+    let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_secs(2)).await;
+    world.node().thaw();
+    let_time_pass("their words lie in the sockets for a while", Duration::from_millis(1500)).await;
+    fleet.iter_mut().for_each(Driver::keep_beating);
+    holds("nobody is set offline", Duration::from_secs(3), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+    })
+    .await;
+    world.until_findable(&fleet).await;
+    world.finish().await;
+}

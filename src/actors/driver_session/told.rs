@@ -63,6 +63,9 @@ impl DriverSession {
         }
         if news.replaced {
             self.end(ctx, close::REPLACED, "a newer session has taken over");
+        } else if news.lost {
+            // The app comes back by itself, into a session that PostgreSQL knows.
+            self.end(ctx, 1011, "this session is not known any more");
         } else if news.revoked {
             self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");
         } else {
