@@ -1,11 +1,11 @@
 #!/bin/sh
-# The plugin's tests, then a real Vendure with a real driver-tracker: scripts/test-vendure.sh [--unit]
+# The plugin's tests, then a real Vendure with a real driver-tracker.
 #
 # DRIVER_TRACKER_BIN: the program to test with; not set: it is built. KEEP_LOGS=1 leaves the logs of all processes.
 set -eu
 cd "$(dirname "$0")/.."
 
-if [ "${1:-}" != --unit ] && [ -z "${DRIVER_TRACKER_BIN:-}" ]; then
+if [ -z "${DRIVER_TRACKER_BIN:-}" ]; then
     cargo build --locked --bin driver-tracker
     target=$(cargo metadata --locked --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
     DRIVER_TRACKER_BIN=$target/debug/driver-tracker
@@ -21,4 +21,4 @@ if ! cmp -s package-lock.json "$installed"; then
 fi
 npm run --silent lint
 npm test
-[ "${1:-}" = --unit ] || npm run test:shop
+npm run test:shop

@@ -16,6 +16,8 @@ pub enum Group {
     Addresses,
     /// Orders in.
     Webhook,
+    /// Shops that are added by REST.
+    Shops,
     /// Events out.
     Events,
     /// Rates and counts.
@@ -38,6 +40,7 @@ impl Group {
             Self::Redis => "Redis",
             Self::Addresses => "Addresses",
             Self::Webhook => "Orders in",
+            Self::Shops => "Shops",
             Self::Events => "Events out",
             Self::Limits => "Limits",
             Self::Heartbeats => "Heartbeats and positions",
@@ -117,7 +120,7 @@ const fn open(group: Group, name: &'static str, otherwise: &'static str, shown: 
     Setting { name, group, default: None, otherwise, help, shown }
 }
 
-use Group::{Addresses, Assignment, Database, Events, Heartbeats, Limits, Logs, Redis, Shutdown, Webhook};
+use Group::{Addresses, Assignment, Database, Events, Heartbeats, Limits, Logs, Redis, Shops, Shutdown, Webhook};
 use Shown::{Nothing, Plain, Url};
 
 /// Every setting, in the order in which it is shown.
@@ -223,7 +226,7 @@ pub const SETTINGS: &[Setting] = &[
         "Secret of the plain header X-Webhook-Secret, for senders that cannot sign; one of the two is required",
     ),
     open(
-        Webhook,
+        Shops,
         "SHOP_SECRETS_KEY",
         "none",
         Nothing,

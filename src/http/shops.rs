@@ -188,7 +188,6 @@ async fn change(
             if let Some(limit) = wanted.orders_per_second {
                 shops::set_limit(unit.conn, &shop, limit).await?;
             }
-            unit.effects.outbox = true;
             show(unit, &shop).await
         })
     });

@@ -32,13 +32,15 @@ impl Lookups {
     ) -> io::Result<Vec<SocketAddr>> {
         let turns = self.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone();
         let turn = turns.acquire_owned().await.map_err(io::Error::other)?;
-        let name = name.to_owned();
+        let (name, key) = (name.to_owned(), name.to_owned());
         let asking = tokio::task::spawn_blocking(move || {
             let answer = ask(&name);
             drop(turn);
             answer
         });
-        asking.await.map_err(io::Error::other)?
+        let answer = asking.await.map_err(io::Error::other)?;
+        self.by_name.remove_if(&key, |_, turns| Arc::strong_count(turns) == 1);
+        answer
     }
 }
 

@@ -31,8 +31,8 @@ const MAX_EVENT_BYTES = 262_144;
  * plugins: [
  *     DriverTrackerPlugin.init({
  *         serviceUrl: 'https://tracker.example.com',
- *         signingSecrets: process.env.DRIVER_TRACKER_SIGNING_SECRET,
- *         eventSecrets: process.env.DRIVER_TRACKER_EVENT_SECRET,
+ *         signingSecrets: process.env.DRIVER_TRACKER_SIGNING_SECRETS!.split(','),
+ *         eventSecrets: process.env.DRIVER_TRACKER_EVENT_SECRETS!.split(','),
  *     }),
  * ]
  * ```

@@ -7,7 +7,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 
 /** How far a signed request's time may be from ours, in seconds, either way. */
-export const TOLERANCE_S = 300;
+const TOLERANCE_S = 300;
 
 const SECRET_PREFIX = 'whsec_';
 const SIGNATURE_PREFIX = 'v1,';

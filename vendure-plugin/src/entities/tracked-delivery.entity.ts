@@ -24,9 +24,6 @@ export class TrackedDelivery extends VendureEntity {
     @Column({ type: 'int', default: 0 })
     lastSequence: number;
 
-    @Column({ type: 'varchar', length: 128, nullable: true })
-    lastEventId: string | null;
-
     /** The `status` of that event. */
     @Column({ type: 'varchar', length: 32, nullable: true })
     status: string | null;

@@ -63,7 +63,6 @@ export class EventApplier {
                 delivery.status = event.status ?? delivery.status;
             }
             delivery.lastSequence = event.sequence;
-            delivery.lastEventId = event.eventId;
             await this.connection.getRepository(ctx, TrackedDelivery).save(delivery);
             return 'applied';
         });

@@ -80,7 +80,7 @@ export function parseEvent(rawBody: Buffer): DeliveryEvent {
     return event;
 }
 
-/** Whether this event has an effect here; others are only counted. */
+/** Whether this event has an effect here; of others only the sequence is kept. */
 export function isKnown(event: string): event is KnownEvent {
     return (KNOWN_EVENTS as readonly string[]).includes(event);
 }

@@ -27,7 +27,7 @@ export interface Finished {
     error?: string;
 }
 
-/** Every statement on the outbox. */
+/** What is written to the outbox, and what its workers read. */
 @Injectable()
 export class OutboxService {
     constructor(
