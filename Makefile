@@ -17,11 +17,11 @@ export SECONDS_EACH
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench load load-quick soak setup
+.PHONY: help run test test-vendure check bench load load-quick soak setup
 .NOTPARALLEL:
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'make run DRIVERS=0 LISTEN=0.0.0.0:8080 leaves the fleet to a driver of yours.'
 	@echo 'With DATABASE_URL and REDIS_URL set, make run uses those servers and starts none.'
@@ -34,6 +34,10 @@ test: ## Run all tests, against servers of their own
 	@scripts/setup.sh test
 	cargo test --locked --tests -- --test-threads=$(TEST_THREADS)
 	cargo test --locked --doc
+
+test-vendure: ## A real Vendure shop with the plugin, the real service and a driver
+	@scripts/setup.sh vendure
+	@scripts/test-vendure.sh
 
 check: ## Format, lints, docs, dependencies, and who imports whom
 	@scripts/setup.sh check

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh run      Rust, a C compiler; PostgreSQL and Redis unless DATABASE_URL and REDIS_URL name others
 #   scripts/setup.sh test     Rust, a C compiler, PostgreSQL, Redis and PgBouncer
+#   scripts/setup.sh vendure  Rust, a C compiler, PostgreSQL, Redis, Node and npm; no package of npm's
 #   scripts/setup.sh load     Rust, a C compiler, PostgreSQL, Redis and k6, which Go builds into .tools
 #   scripts/setup.sh check    Rust, a C compiler
 #   scripts/setup.sh bench    Rust, a C compiler, PostgreSQL, Redis, Node and npm
@@ -13,6 +14,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 K6_VERSION=1.8.1
+NODE_MAJOR=20
 
 fail() {
     printf '%s\n' "$@" >&2
@@ -32,6 +34,15 @@ require_rust() {
         fail "Rust $wanted or newer is needed, and this is $found. With rustup: rustup update stable" \
             "(a distribution's own Rust is often older; https://rustup.rs has the current one)."
     fi
+}
+
+# Node of at least the version that the plugin for Vendure asks for; without it there is nothing to say here.
+require_node() {
+    command -v node >/dev/null || return 0
+    major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+    [ "$major" -ge "$NODE_MAJOR" ] ||
+        fail "Node $NODE_MAJOR or newer is needed, and this is $(node --version) (what Debian 12 has is too old)." \
+            "https://nodejs.org/en/download has newer ones, also as packages of Debian."
 }
 
 # Whether a PostgreSQL server is installed, where the program also looks for it.
@@ -81,6 +92,11 @@ missing_packages() {
     bench)
         have_postgres || printf ' postgresql'
         command -v redis-benchmark >/dev/null || printf ' redis-server'
+        command -v npm >/dev/null || printf ' nodejs npm'
+        ;;
+    vendure)
+        have_postgres || printf ' postgresql'
+        command -v redis-server >/dev/null || printf ' redis-server'
         command -v npm >/dev/null || printf ' nodejs npm'
         ;;
     load)
@@ -175,15 +191,16 @@ packages)
     [ "$(id -u)" -eq 0 ] || fail "Packages are installed by root: sudo scripts/setup.sh packages $*"
     install_packages "$@"
     ;;
-run | test | load | check | bench)
+run | test | vendure | load | check | bench)
     require_rust
     missing=$(missing_packages "$purpose")
     # Each name is a word of its own.
     # shellcheck disable=SC2086
     [ -z "$missing" ] || provide $missing
     [ "$purpose" != load ] || require_k6
+    [ "$purpose" != vendure ] || require_node
     ;;
 *)
-    fail "usage: scripts/setup.sh [run|test|load|check|bench|packages NAME…]"
+    fail "usage: scripts/setup.sh [run|test|vendure|load|check|bench|packages NAME…]"
     ;;
 esac

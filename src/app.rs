@@ -11,11 +11,12 @@ use tokio::runtime::{Handle, Runtime};
 use crate::actors::assignment_coordinator::Coordinators;
 use crate::actors::command_courier::CourierHandle;
 use crate::actors::node::{Handles, Node, Phase};
-use crate::actors::outbox_relay::{Destination, RelayHandle};
+use crate::actors::outbox_relay::{Poster, RelayHandle};
 use crate::actors::presence_writer::PresenceWriterHandle;
 use crate::actors::reconciler::Reconciler;
 use crate::actors::revive::Revived;
 use crate::actors::session_directory::ToSession;
+use crate::actors::shop_directory::ShopReader;
 use crate::actors::silence_judge::SilenceJudge;
 use crate::actors::track_days::TrackDays;
 use crate::actors::track_writer::TrackWriterHandle;
@@ -31,7 +32,7 @@ use crate::telemetry::Metrics;
 use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
 use crate::vendure::network::check_url_resolving;
 use crate::vendure::retry::RetrySchedule;
-use crate::vendure::signature::{SecretError, SharedSecret, SigningSecret};
+use crate::vendure::signature::SecretError;
 
 /// How long PostgreSQL is waited for at start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -113,12 +114,13 @@ impl Service {
             Database::new(database_url, settings.max_connections, settings.prepared_statements, background.clone())?;
         prepare_database(&config, &database).await?;
         let presence = Presence::new(presence_settings(&config, background))?;
-        let destination = destination(&config)?;
+        let poster = poster(&config)?;
         warn_of_internal_destination(&config);
-        let node = Node::new(config, database, presence, (http_addr, metrics_addr));
+        let node = Node::new(config, database, presence, (http_addr, metrics_addr))?;
+        node.shops().refresh(node.database()).await?;
         let arbiter = Arbiter::new();
-        start_actors(&node, destination, &arbiter);
-        let api = listeners::serve_api(&node, Gate::new(&node)?, http_listener)?;
+        start_actors(&node, poster, &arbiter);
+        let api = listeners::serve_api(&node, Gate::new(&node), http_listener)?;
         let exposition = listeners::serve_metrics(metrics, metrics_listener)?;
         let servers = vec![api.handle(), exposition.handle()];
         let running = vec![tokio::task::spawn_local(api), tokio::task::spawn_local(exposition)];
@@ -222,28 +224,20 @@ fn warn_of_internal_destination(config: &Config) {
     });
 }
 
-/// Where events go, if anywhere.
-fn destination(config: &Config) -> Result<Option<Destination>, StartError> {
-    let Some(url) = &config.events.url else { return Ok(None) };
+/// How events are posted.
+fn poster(config: &Config) -> Result<Poster, StartError> {
     let allowed_networks = config.events.allowed_networks.clone();
     let client = EventsClient::new(EventsClientSettings { allowed_networks, ..EventsClientSettings::default() })?;
-    let secrets: Result<Vec<SigningSecret>, _> = config.events.secrets.iter().map(|s| s.expose().parse()).collect();
-    Ok(Some(Destination {
-        url: url.expose().clone(),
-        secrets: secrets?,
-        shared: config.events.shared.as_ref().map(|s| s.expose().parse::<SharedSecret>()).transpose()?,
-        schedule: RetrySchedule::new(config.events.retry_schedule.clone()),
-        client,
-    }))
+    Ok(Poster { client, schedule: RetrySchedule::new(config.events.retry_schedule.clone()) })
 }
 
-fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter) {
+fn start_actors(node: &Node, poster: Poster, arbiter: &Arbiter) {
     let handle = arbiter.handle();
     node.set_actors(Handles {
         coordinators: Coordinators::new(node.clone(), handle.clone()),
         writer: PresenceWriterHandle::start(node.clone(), &handle),
         tracks: TrackWriterHandle::start(node.clone(), &handle),
-        relay: RelayHandle::start(node.clone(), destination, &handle),
+        relay: RelayHandle::start(node.clone(), poster, &handle),
         courier: CourierHandle::start(node.clone(), &handle),
     });
     let (sweep, reconciler, judge, days) = (node.clone(), node.clone(), node.clone(), node.clone());
@@ -251,6 +245,8 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
     let reconciler = Revived::start("reconciler", &handle, 1, move || Reconciler::new(reconciler.clone()));
     let judge = Revived::start("silence_judge", &handle, 1, move || SilenceJudge::new(judge.clone()));
     let days = Revived::start("track_days", &handle, 1, move || TrackDays::new(days.clone()));
+    let shops = node.clone();
+    let shops = Revived::start("shop_reader", &handle, 1, move || ShopReader::new(shops.clone()));
     let mut stopping = node.stopping();
     let relay_of = node.clone();
     // Nobody sends these a message: somebody must see that they live.
@@ -260,6 +256,7 @@ fn start_actors(node: &Node, destination: Option<Destination>, arbiter: &Arbiter
             reconciler.addr();
             judge.addr();
             days.addr();
+            shops.addr();
             if let Some(actors) = relay_of.actors() {
                 actors.relay.wake();
                 actors.tracks.look();

@@ -1,11 +1,12 @@
-//! The commands that run no service: `migrate`, `api-key` and `doctor`.
+//! The commands that run no service: `migrate`, `api-key`, `events` and `doctor`.
 
 mod diagnosis;
 pub mod doctor;
+pub mod events;
 
 use crate::cli::{ApiKeyCommand, KeyScope};
 use crate::config::MaintenanceConfig;
-use crate::domain::ids::ShopName;
+use crate::domain::ids::{EventId, ShopName};
 use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::schema::MigrationError;
 use crate::store::{Database, StoreError, credentials, schema, shops};
@@ -25,6 +26,9 @@ pub enum CommandError {
     /// The key is not there.
     #[error("there is no valid key with this id")]
     NoSuchKey,
+    /// The event is not there.
+    #[error("there is no event {0}")]
+    NoSuchEvent(EventId),
 }
 
 /// Brings the schema up to date.

@@ -51,6 +51,10 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
             start_logging(&config.log, LogOutput::Stderr)?;
             in_system(commands::api_key(command, config)).map_err(passing)
         }
+        Invocation::Events(command, config) => {
+            start_logging(&config.log, LogOutput::Stderr)?;
+            in_system(commands::events::run(command, config)).map_err(passing)
+        }
         Invocation::Doctor(args, config) => {
             start_logging(&config.log, LogOutput::Stderr).map_err(|(_, sentence)| (NOT_COMPARED, sentence))?;
             in_system(doctor(args, config))

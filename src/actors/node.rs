@@ -15,6 +15,7 @@ use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
 use super::refused_fixes::RefusedFixes;
 use super::session_directory::SessionDirectory;
+use super::shop_directory::ShopDirectory;
 use super::track_writer::TrackWriterHandle;
 use crate::config::Config;
 use crate::dispatch::{DispatchError, Effects, Policy, Unit};
@@ -25,6 +26,7 @@ use crate::presence::{Presence, StatusChange};
 use crate::protocol::outbound::Pace;
 use crate::store::drivers::DriverChanged;
 use crate::store::{Database, StoreError, Work, positions, waiting};
+use crate::vendure::signature::SecretError;
 
 /// Waiting orders that a driver who became available is compared with, before a coordinator is woken.
 const PICKUPS: i64 = 500;
@@ -43,6 +45,7 @@ struct Inner {
     addresses: (SocketAddr, SocketAddr),
     sessions: SessionDirectory,
     finder: Finder,
+    shops: Arc<ShopDirectory>,
     refused_fixes: RefusedFixes,
     waiters: DashMap<DeliveryId, oneshot::Sender<()>>,
     phase: AtomicU8,
@@ -87,8 +90,14 @@ impl From<&DriverChanged> for StatusChange {
 
 impl Node {
     /// A node whose actors are not started yet.
-    pub fn new(config: Config, database: Database, presence: Presence, addresses: (SocketAddr, SocketAddr)) -> Self {
+    pub fn new(
+        config: Config,
+        database: Database,
+        presence: Presence,
+        addresses: (SocketAddr, SocketAddr),
+    ) -> Result<Self, SecretError> {
         let policy = policy(&config);
+        let shops = Arc::new(ShopDirectory::new(&config)?);
         let finder = Finder::new(&config, database.clone(), presence.clone());
         let inner = Inner {
             config,
@@ -98,13 +107,14 @@ impl Node {
             addresses,
             sessions: SessionDirectory::default(),
             finder,
+            shops,
             refused_fixes: RefusedFixes::default(),
             waiters: DashMap::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping: watch::Sender::new(false),
             actors: OnceLock::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives the node its actors; the first call counts.
@@ -130,6 +140,11 @@ impl Node {
     /// What the configuration says about dispatching.
     pub fn policy(&self) -> &Policy {
         &self.inner.policy
+    }
+
+    /// All shops.
+    pub fn shops(&self) -> &Arc<ShopDirectory> {
+        &self.inner.shops
     }
 
     /// The sessions on this node.
@@ -321,7 +336,7 @@ impl Node {
 fn policy(config: &Config) -> Policy {
     let heartbeat = &config.heartbeat;
     Policy {
-        announce: config.events.url.is_some(),
+        announces_configured_shop: config.events.url.is_some(),
         first_delay_s: config.events.retry_schedule.first().copied().unwrap_or_default().as_secs_f64(),
         resolution: config.assignment.region_resolution,
         // What Redis knows at once may take a flush to reach PostgreSQL, where a claim looks again.

@@ -1,14 +1,16 @@
-//! `OutboxRelay`: posts events to the shop, at least once, in order per delivery, retried on the configured schedule.
+//! `OutboxRelay`: posts events to the shops, at least once, in order per delivery, retried on the configured schedule.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Look` | commits that announce something, posts that ended, its own interval | none | the next interval |
 //!
-//! One `Look` waits at most, however many commits there were.
-//!
-//! What may be posted is leased in one short transaction; the post itself holds no lock. A lease outlives the longest post,
-//! so that two relays never post one event at once; a relay that died loses its leases to the others.
+//! What may be posted is leased in one short transaction; the post itself holds no lock. Each shop has so many posts under
+//! way and no more, so that one that does not answer delays no other. A lease is short and renewed while its post lasts
+//! (`HeldLeases`): what a node held that died is posted by another within `LEASE_S`. A node that only stood still may
+//! then post the same event too, which a shop bears: the id is the same, and the lower sequence is ignored; and only the
+//! newer lease settles.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,37 +18,32 @@ use actix::prelude::*;
 use bytes::Bytes;
 use chrono::Utc;
 use tokio::sync::Semaphore;
-use url::Url;
 
 use super::Node;
+use super::held_leases::HeldLeases;
 use super::revive::Revived;
+use super::shop_directory::{Endpoint, Shop};
 use super::wake::{Queued, Wake};
 use crate::domain::event::OutboundState;
 use crate::store::outbox::{self, Leased};
 use crate::store::{StoreError, shops};
 use crate::vendure::client::{EventsClient, OutgoingHeaders, PostOutcome};
 use crate::vendure::retry::RetrySchedule;
-use crate::vendure::signature::{SharedSecret, SigningSecret, sign};
+use crate::vendure::signature::sign;
 
 /// Between looks at what is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Posts under way at once.
-const MAX_POSTS: usize = 32;
-/// How long a lease holds: longer than the longest post.
-const LEASE_S: f64 = 45.0;
+/// Posts to one shop under way at once.
+const POSTS_TO_A_SHOP: usize = 32;
+/// How long a lease holds, in seconds, from when it is taken or renewed.
+pub(super) const LEASE_S: f64 = 10.0;
 
-/// Where events go, and how they are signed.
-pub struct Destination {
-    /// The shop's address.
-    pub url: Url,
-    /// One signature each.
-    pub secrets: Vec<SigningSecret>,
-    /// Sent as it is, where configured.
-    pub shared: Option<SharedSecret>,
-    /// When a failed post is tried again.
-    pub schedule: RetrySchedule,
+/// How events are posted.
+pub struct Poster {
     /// The client that connects to permitted addresses alone.
     pub client: EventsClient,
+    /// When a failed post is tried again.
+    pub schedule: RetrySchedule,
 }
 
 /// There may be something to post.
@@ -57,41 +54,38 @@ struct Look(Queued);
 /// How the relay is woken.
 #[derive(Clone)]
 pub struct RelayHandle {
-    relay: Option<Arc<Revived<OutboxRelay>>>,
+    relay: Arc<Revived<OutboxRelay>>,
     wake: Wake,
 }
 
 impl RelayHandle {
-    /// Starts the relay on `arbiter`; without a destination nothing is ever posted.
-    pub fn start(node: Node, destination: Option<Destination>, arbiter: &ArbiterHandle) -> Self {
+    /// Starts the relay on `arbiter`.
+    pub fn start(node: Node, poster: Poster, arbiter: &ArbiterHandle) -> Self {
         let wake = Wake::default();
-        let relay = destination.map(|destination| {
-            let wake = wake.clone();
-            let destination = Arc::new(destination);
-            let posts = Arc::new(Semaphore::new(MAX_POSTS));
-            Arc::new(Revived::start("outbox_relay", arbiter, 1, move || OutboxRelay {
-                node: node.clone(),
-                destination: destination.clone(),
-                posts: posts.clone(),
-                wake: wake.clone(),
-            }))
+        let (of_relay, poster) = (wake.clone(), Arc::new(poster));
+        let relay = Revived::start("outbox_relay", arbiter, 1, move || OutboxRelay {
+            node: node.clone(),
+            poster: poster.clone(),
+            posts: HashMap::new(),
+            held: Arc::default(),
+            wake: of_relay.clone(),
         });
-        Self { relay, wake }
+        Self { relay: Arc::new(relay), wake }
     }
 
     /// Looks at once for something to post.
     pub fn wake(&self) {
-        if let Some(relay) = &self.relay {
-            self.wake.send(&relay.addr(), Look);
-        }
+        self.wake.send(&self.relay.addr(), Look);
     }
 }
 
 /// The actor.
 pub struct OutboxRelay {
     node: Node,
-    destination: Arc<Destination>,
-    posts: Arc<Semaphore>,
+    poster: Arc<Poster>,
+    /// By shop, what may be posted to it at once.
+    posts: HashMap<String, Arc<Semaphore>>,
+    held: Arc<HeldLeases>,
     wake: Wake,
 }
 
@@ -99,7 +93,27 @@ impl Actor for OutboxRelay {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        HeldLeases::keep(&self.held, self.node.clone());
         ctx.run_interval(LOOK_EVERY, |this, ctx| this.wake.send(&ctx.address(), Look));
+    }
+}
+
+/// A shop that may be posted to now.
+struct Open {
+    shop: Arc<Shop>,
+    posts: Arc<Semaphore>,
+}
+
+impl OutboxRelay {
+    /// The shops that may be posted to, by name.
+    fn open(&mut self) -> HashMap<String, Open> {
+        let shops = self.node.shops().with_endpoints();
+        self.posts.retain(|name, _| shops.iter().any(|(shop, _)| shop == name));
+        let all = shops.into_iter().map(|(name, shop)| {
+            let posts = self.posts.entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(POSTS_TO_A_SHOP)));
+            (name, Open { shop, posts: posts.clone() })
+        });
+        all.filter(|(_, open)| open.posts.available_permits() > 0).collect()
     }
 }
 
@@ -109,53 +123,54 @@ impl Handler<Look> for OutboxRelay {
     fn handle(&mut self, Look(queued): Look, ctx: &mut Self::Context) -> Self::Result {
         // First: for whatever is committed from here on, another look follows.
         drop(queued);
-        let (node, destination, posts) = (self.node.clone(), self.destination.clone(), self.posts.clone());
-        let (relay, wake) = (ctx.address(), self.wake.clone());
+        let (node, poster, open) = (self.node.clone(), self.poster.clone(), self.open());
+        let (relay, wake, held) = (ctx.address(), self.wake.clone(), self.held.clone());
         let look = async move {
-            let free = posts.available_permits();
-            if free == 0 || *node.stopping().borrow() {
+            if open.is_empty() || *node.stopping().borrow() {
                 return;
             }
-            match lease(&node, free).await {
-                Ok(leased) => {
-                    for event in leased {
-                        let Ok(permit) = posts.clone().try_acquire_owned() else { return };
-                        let (node, destination) = (node.clone(), destination.clone());
-                        let (relay, wake) = (relay.clone(), wake.clone());
-                        actix::spawn(async move {
-                            post(&node, &destination, event).await;
-                            drop(permit);
-                            wake.send(&relay, Look);
-                        });
+            let leased = match lease(&node, &open).await {
+                Ok(leased) => leased,
+                Err(error) => return tracing::debug!(error = %error, "the outbox was not read"),
+            };
+            for event in leased {
+                let Some(Open { shop, posts }) = open.get(&event.shop) else { continue };
+                let Ok(permit) = posts.clone().try_acquire_owned() else { continue };
+                let (node, poster, shop) = (node.clone(), poster.clone(), shop.clone());
+                let (relay, wake, lease) = (relay.clone(), wake.clone(), held.hold(event.event_id, event.tries));
+                actix::spawn(async move {
+                    if let Some(endpoint) = &shop.endpoint {
+                        post(&node, &poster, endpoint, event).await;
                     }
-                }
-                Err(error) => tracing::debug!(error = %error, "the outbox was not read"),
+                    drop((lease, permit));
+                    wake.send(&relay, Look);
+                });
             }
         };
         AtomicResponse::new(Box::pin(look.into_actor(self)))
     }
 }
 
-async fn lease(node: &Node, free: usize) -> Result<Vec<Leased>, StoreError> {
+async fn lease(node: &Node, open: &HashMap<String, Open>) -> Result<Vec<Leased>, StoreError> {
     let owner = node.config().node_id.clone();
-    let limit = free.min(MAX_POSTS) as i64;
+    let free = open.iter().map(|(shop, open)| (shop.clone(), open.posts.available_permits() as i64)).collect();
     node.database()
-        .transact(move |conn| Box::pin(async move { outbox::lease(conn, &owner, limit, LEASE_S).await }))
+        .transact(move |conn| Box::pin(async move { outbox::lease(conn, free, &owner, LEASE_S).await }))
         .await
 }
 
-async fn post(node: &Node, destination: &Destination, event: Leased) {
+async fn post(node: &Node, poster: &Poster, endpoint: &Endpoint, event: Leased) {
     let id = event.event_id.to_string();
     let timestamp = Utc::now().timestamp();
-    let signatures = sign(&destination.secrets, &id, timestamp, &event.body);
+    let signatures = sign(&endpoint.secrets, &id, timestamp, &event.body);
     let headers = OutgoingHeaders {
         webhook_id: &id,
         timestamp,
         signatures: &signatures,
-        shared_secret: destination.shared.as_ref(),
+        shared_secret: endpoint.shared.as_ref(),
     };
-    let outcome = destination.client.post(&destination.url, headers, Bytes::from(event.body.clone())).await;
-    let verdict = Verdict::of(&outcome, event.tries, &destination.schedule);
+    let outcome = poster.client.post(&endpoint.url, headers, Bytes::from(event.body.clone())).await;
+    let verdict = Verdict::of(&outcome, event.tries, &poster.schedule);
     metrics::counter!("driver_tracker_events_posted_total", "outcome" => verdict.label).increment(1);
     if verdict.label != "delivered" {
         tracing::warn!(

@@ -124,6 +124,6 @@ fn parse_name(text: &str) -> Result<String, String> {
     fits.then(|| name.to_owned()).ok_or_else(|| format!("must be 1 to {MAX_NAME_CHARS} characters"))
 }
 
-fn parse_shop(text: &str) -> Result<ShopName, String> {
+pub(super) fn parse_shop(text: &str) -> Result<ShopName, String> {
     ShopName::parse(text).ok_or_else(|| "must be lower-case letters, digits and dashes, at most 63".to_owned())
 }

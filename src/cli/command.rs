@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, value_parser};
 
-use super::{api_key, doctor};
+use super::{api_key, doctor, events};
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
 use crate::dev::simulate;
 
@@ -28,6 +28,7 @@ pub fn command() -> Command {
         .subcommand(dev())
         .subcommand(simulate::cli::command())
         .subcommand(api_key::command().args(maintenance_flags().map(|flag| flag.global(true))))
+        .subcommand(events::command().args(maintenance_flags().map(|flag| flag.global(true))))
         .subcommand(doctor::command().args(store_flags()))
         .subcommand(check_config())
 }

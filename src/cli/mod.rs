@@ -6,6 +6,7 @@
 mod api_key;
 mod command;
 mod doctor;
+mod events;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use clap::error::ErrorKind;
 pub use api_key::{ApiKeyCommand, KeyScope};
 pub use command::command;
 pub use doctor::DoctorArgs;
+pub use events::{Chosen, EventsCommand};
 
 use crate::config::{
     CONFIG_FILE_VARIABLE, Config, ConfigErrors, DoctorConfig, MaintenanceConfig, Origin, Report, SETTINGS, Sources,
@@ -37,6 +39,8 @@ pub enum Invocation {
     Simulate(ArgMatches),
     /// Make, list or revoke API keys.
     ApiKey(ApiKeyCommand, MaintenanceConfig),
+    /// List, show or replay events to shops.
+    Events(EventsCommand, MaintenanceConfig),
     /// Say where Redis and PostgreSQL differ.
     Doctor(DoctorArgs, DoctorConfig),
     /// Say what the configuration amounts to.
@@ -110,6 +114,7 @@ where
         "dev" => Invocation::Dev(dev(matches, environment)?),
         "simulate" => Invocation::Simulate(matches.clone()),
         "api-key" => api_key(matches, environment)?,
+        "events" => events(matches, environment)?,
         "doctor" => {
             let config = DoctorConfig::load(&sources(matches, environment))?;
             Invocation::Doctor(DoctorArgs::from_matches(matches), config)
@@ -142,6 +147,12 @@ fn api_key(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>)
     let asked = ApiKeyCommand::from_matches(name, inner)?;
     // The flags of the settings are global below `api-key`, so the innermost matches know them all.
     Ok(Invocation::ApiKey(asked, MaintenanceConfig::load(&sources(inner, environment))?))
+}
+
+fn events(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, CliError> {
+    let (name, inner) = matches.subcommand().ok_or_else(|| usage("events needs one of list, show and replay"))?;
+    let asked = EventsCommand::from_matches(name, inner)?;
+    Ok(Invocation::Events(asked, MaintenanceConfig::load(&sources(inner, environment))?))
 }
 
 fn check_config(sources: &Sources) -> CheckConfig {

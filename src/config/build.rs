@@ -120,6 +120,7 @@ impl<'a> Reader<'a> {
         let node_id = self.optional("NODE_ID", parse::name);
         let webhook = self.webhook();
         let events = self.events();
+        let shop_secrets_keys = self.list("SHOP_SECRETS_KEY", parse::secrets_key);
         let limits = self.limits();
         let heartbeat = self.heartbeat();
         let assignment = self.assignment();
@@ -137,6 +138,7 @@ impl<'a> Reader<'a> {
             node_id: node_id?.unwrap_or_else(made_node_id),
             webhook: webhook?,
             events: events?,
+            shop_secrets_keys: shop_secrets_keys?,
             limits: limits?,
             heartbeat: heartbeat?,
             assignment: assignment?,
@@ -197,9 +199,7 @@ impl<'a> Reader<'a> {
     }
 
     fn events(&mut self) -> Option<EventsConfig> {
-        let url = self.optional("VENDURE_EVENTS_URL", |text| {
-            parse::web_url(text, "https://shop.example.com/delivery-events").map(SecretUrl::new)
-        });
+        let url = self.optional("VENDURE_EVENTS_URL", |text| super::parse_events_url(text).map(SecretUrl::new));
         let secrets = self.list("VENDURE_EVENTS_SECRET", parse::signing_secret);
         let shared = self.optional("VENDURE_EVENTS_SHARED_SECRET", parse::shared_secret);
         let allowed_networks = self.list("EVENTS_ALLOWED_NETWORKS", parse::network);

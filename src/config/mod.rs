@@ -25,6 +25,11 @@ pub use types::{
     LogFormat, MaintenanceConfig, RedisCluster, RedisConfig, ShutdownConfig, WebhookConfig,
 };
 
+/// Reads where a shop's events go; the error is the rest of a sentence.
+pub fn parse_events_url(text: &str) -> Result<url::Url, String> {
+    parse::web_url(text, "https://shop.example.com/delivery-events")
+}
+
 /// Whether a text is a signing secret of Standard Webhooks; the error is the rest of a sentence, without the text.
 pub fn parse_signing_secret(text: &str) -> Result<Secret<String>, String> {
     parse::signing_secret(text)

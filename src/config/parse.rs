@@ -181,6 +181,14 @@ pub(super) fn signing_secret(text: &str) -> Parsed<Secret<String>> {
     }
 }
 
+/// What other secrets are derived from.
+pub(super) fn secrets_key(text: &str) -> Parsed<Secret<String>> {
+    match STANDARD.decode(text) {
+        Ok(key) if (32..=64).contains(&key.len()) => Ok(Secret::new(text.to_owned())),
+        _ => Err("must be the base64 of 32 to 64 bytes (openssl rand -base64 32 makes one)".to_owned()),
+    }
+}
+
 /// A secret that travels in a header as it is.
 pub(super) fn shared_secret(text: &str) -> Parsed<Secret<String>> {
     if text.len() <= 1024 && text.bytes().all(|byte| byte.is_ascii_graphic()) {

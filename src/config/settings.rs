@@ -223,6 +223,13 @@ pub const SETTINGS: &[Setting] = &[
         "Secret of the plain header X-Webhook-Secret, for senders that cannot sign; one of the two is required",
     ),
     open(
+        Webhook,
+        "SHOP_SECRETS_KEY",
+        "none",
+        Nothing,
+        "Base64 of 32 to 64 bytes that the secrets of shops beside vendure are derived from; several by commas while rotating, new secrets come from the first; without it no shop can be added",
+    ),
+    open(
         Events,
         "VENDURE_EVENTS_URL",
         "none",

@@ -34,6 +34,8 @@ pub struct Config {
     pub webhook: WebhookConfig,
     /// Events out.
     pub events: EventsConfig,
+    /// Base64 of what the secrets of other shops are derived from, the newest first; none: there are no other shops.
+    pub shop_secrets_keys: Vec<Secret<String>>,
     /// Rates and counts.
     pub limits: LimitsConfig,
     /// The drivers' signs of life.

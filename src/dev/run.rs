@@ -231,6 +231,7 @@ fn configure(
     preset("VENDURE_WEBHOOK_SHARED_SECRET", &kept.webhook_shared_secret);
     preset("VENDURE_EVENTS_URL", shop_url);
     preset("VENDURE_EVENTS_SECRET", &kept.events_secret);
+    preset("SHOP_SECRETS_KEY", &kept.shop_secrets_key);
     preset("EVENTS_ALLOWED_NETWORKS", "127.0.0.0/8");
     preset("METRICS_ADDR", &metrics);
     preset("HEARTBEAT_INTERVAL_MS", "2000");

@@ -31,6 +31,9 @@ pub fn fill_secrets(kept: &mut Kept) {
     if kept.events_secret.is_empty() {
         kept.events_secret = signing();
     }
+    if kept.shop_secrets_key.is_empty() {
+        kept.shop_secrets_key = BASE64_STANDARD.encode(drawn());
+    }
     if kept.webhook_shared_secret.is_empty() {
         kept.webhook_shared_secret = format!("dev_{}", BASE64_URL_SAFE_NO_PAD.encode(drawn()));
     }

@@ -25,6 +25,8 @@ pub struct Kept {
     pub webhook_shared_secret: String,
     /// Signs events out.
     pub events_secret: String,
+    /// What the secrets of other shops are derived from.
+    pub shop_secrets_key: String,
     /// An API key with the scope `admin`.
     pub admin_key: String,
     /// The driver that is left to the reader.

@@ -29,6 +29,9 @@ pub enum DispatchError {
     /// The driver's state does not allow it.
     #[error(transparent)]
     Driver(#[from] DriverRefusal),
+    /// There is one already.
+    #[error("there is already {0}")]
+    Exists(&'static str),
     /// A field is at fault.
     #[error("invalid fields")]
     Fields(Vec<FieldError>),

@@ -15,7 +15,7 @@ use crate::store::commands::{self, CommandKind};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::{self, Driver};
 use crate::store::outbox::{self, NewEvent};
-use crate::store::{StoreError, audit};
+use crate::store::{StoreError, audit, shops};
 use crate::vendure::event::{EventDriver, OutboundDetails, OutboundEvent};
 
 /// Why something ended, in the words of whoever ended it.
@@ -262,9 +262,16 @@ pub(super) async fn record(
     let sequence = audit::append(unit.conn, delivery.id, kind, unit.now, actor, &data)
         .await?
         .ok_or_else(|| StoreError::Corrupt(format!("the trail of delivery {} was not extended", delivery.id)))?;
-    let (Some(outbound), Some(details), true) = (kind.outbound(), details, unit.policy.announce) else {
-        return Ok(());
+    let (Some(outbound), Some(details)) = (kind.outbound(), details) else { return Ok(()) };
+    let is_configured = delivery.shop == ShopName::vendure().as_str();
+    let announces = if is_configured {
+        unit.policy.announces_configured_shop
+    } else {
+        shops::has_url(unit.conn, &delivery.shop).await?
     };
+    if !announces {
+        return Ok(());
+    }
     let event_id = EventId::new();
     let event = OutboundEvent {
         event_id,

@@ -13,8 +13,8 @@ use crate::store::drivers::DriverChanged;
 /// What the configuration says about dispatching.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Whether there is anywhere to post events to.
-    pub announce: bool,
+    /// Whether there is anywhere to post the events of the configured shop to; of others, PostgreSQL knows.
+    pub announces_configured_shop: bool,
     /// Delay of the first try of an event, in seconds.
     pub first_delay_s: f64,
     /// Size of regions.

@@ -83,6 +83,15 @@ pub enum OutboundType {
 }
 
 impl OutboundType {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Assigned, Self::Unassigned, Self::PickedUp, Self::Delivered, Self::Failed, Self::Cancelled];
+
+    /// By its wire name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// The wire name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,6 +149,17 @@ pub enum OutboundState {
     Delivered,
     /// Given up until an operator replays it.
     Dead,
+}
+
+impl OutboundState {
+    /// The wire and database name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 impl std::str::FromStr for OutboundState {

@@ -1,26 +1,30 @@
 //! Events on their way to shops: list, read, post again.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::auth::Caller;
 use super::body::{JsonBody, path_id};
-use super::fields::Query;
+use super::fields::{Fields, Query};
 use super::idempotency::{self, Answer, Keyed};
-use super::pagination::{Page, list as page_of};
+use super::pagination::{Page, decode, encode, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::actors::Node;
 use crate::dispatch::DispatchError;
-use crate::domain::event::OutboundState;
-use crate::domain::ids::EventId;
-use crate::store::outbox::{self, EventFilter};
+use crate::domain::event::{OutboundState, OutboundType};
+use crate::domain::ids::{EventId, ShopName};
+use crate::store::outbox::{self, EventFilter, ReplayFilter};
+
+/// Events that one request makes pending again.
+const MOST_REPLAYED: i64 = 5_000;
 
 /// Registers the routes.
 pub fn configure(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/outbound-events", "GET").route(get().to(list)))
+        .service(resource("/outbound-events/replay", "POST").route(post().to(replay_some)))
         .service(resource("/outbound-events/{id}", "GET").route(get().to(read)))
         .service(resource("/outbound-events/{id}/replay", "POST").route(post().to(replay)));
 }
@@ -35,6 +39,9 @@ async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Re
         state,
         shop: caller.listed_shop(&mut query)?,
         delivery_id: query.id("deliveryId"),
+        kind: query.parse("type", "unknown", "must be a type of event", OutboundType::parse),
+        from: query.moment("from"),
+        to: query.moment("to"),
         before: page.after,
         limit: page.fetch(),
     };
@@ -81,6 +88,54 @@ async fn replay(
             outbox::replay(unit.conn, id).await?;
             unit.effects.outbox = true;
             Ok(Answer::accepted(show(unit.conn, &caller, id).await?))
+        })
+    });
+    Ok(answer.await?.into_response())
+}
+
+/// Which events, as the body says. Everything dead is asked for by nothing; whoever wants more than that names whose.
+fn replayed(caller: &Caller, body: &JsonBody) -> Result<ReplayFilter, Problem> {
+    let mut fields = Fields::of(&body.object);
+    let state = fields.choice("state", "dead, delivered, pending", |text| text.parse::<OutboundState>().ok());
+    let shop = fields.parse("shop", "a shop's name", ShopName::parse);
+    let filter = ReplayFilter {
+        state: state.unwrap_or(OutboundState::Dead),
+        shop: shop.as_ref().map(|shop| shop.as_str().to_owned()).or_else(|| caller.own_shop().map(str::to_owned)),
+        delivery_id: fields.id("deliveryId"),
+        kind: fields.choice("type", "the types of events", OutboundType::parse),
+        from: fields.moment("from"),
+        to: fields.moment("to"),
+        after: fields.parse("cursor", "a nextCursor of such a replay", decode),
+        limit: MOST_REPLAYED,
+    };
+    if filter.state != OutboundState::Dead && filter.shop.is_none() && filter.delivery_id.is_none() {
+        fields.fault("shop", "required", "is required, or a deliveryId, for events that are not dead");
+    }
+    fields.finish()?;
+    if filter.shop.as_deref().is_some_and(|shop| !caller.sees(shop)) {
+        return Err(Problem::not_found());
+    }
+    Ok(filter)
+}
+
+/// Many at once, the oldest first; a cursor says that there may be more.
+async fn replay_some(
+    caller: Caller,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let filter = replayed(&caller, &body)?;
+    let keyed = Keyed::of(&request, &caller, body.hash)?;
+    let answer = idempotency::perform(&node, keyed, move |unit| {
+        Box::pin(async move {
+            let (count, newest) = outbox::replay_some(unit.conn, &filter).await?;
+            unit.effects.outbox = true;
+            let mut answer = json!({"replayed": count});
+            if let Some(newest) = newest.filter(|_| count as i64 == MOST_REPLAYED) {
+                answer["nextCursor"] = Value::String(encode(&newest));
+            }
+            Ok(Answer::accepted(answer))
         })
     });
     Ok(answer.await?.into_response())

@@ -12,6 +12,8 @@ use crate::domain::ids::ExternalId;
 const MAX_NAME_CHARS: usize = 200;
 /// The most characters of a reason.
 const MAX_REASON_CHARS: usize = 1000;
+/// The most characters of an address.
+const MAX_URL_CHARS: usize = 2048;
 /// The most bytes of metadata, as compact JSON.
 const MAX_METADATA_BYTES: usize = 4096;
 
@@ -104,12 +106,47 @@ impl<'a> Fields<'a> {
 
     /// How many deliveries fit: a whole number from 1 to 100.
     pub fn capacity(&mut self, name: &str) -> Option<i32> {
+        self.whole(name, 1, 100).and_then(|number| i32::try_from(number).ok())
+    }
+
+    /// How many a second: a whole number from 0, which is no limit, to a million.
+    pub fn rate(&mut self, name: &str) -> Option<i32> {
+        self.whole(name, 0, 1_000_000).and_then(|number| i32::try_from(number).ok())
+    }
+
+    /// How long: whole seconds from 0 to `most`.
+    pub fn seconds(&mut self, name: &str, most: i64) -> Option<i64> {
+        self.whole(name, 0, most)
+    }
+
+    fn whole(&mut self, name: &str, least: i64, most: i64) -> Option<i64> {
         let number = self.typed(name, "a whole number", Value::as_i64)?;
-        let fits = i32::try_from(number).ok().filter(|n| (1..=100).contains(n));
-        if fits.is_none() {
-            self.fault(name, "range", "must be from 1 to 100");
+        let fits = (least..=most).contains(&number);
+        if !fits {
+            self.fault(name, "range", format!("must be from {least} to {most}"));
         }
-        fits
+        fits.then_some(number)
+    }
+
+    /// A web address, as `read` takes it; the error is the rest of a sentence.
+    pub fn url(&mut self, name: &str, read: impl FnOnce(&str) -> Result<String, String>) -> Option<String> {
+        let text = self.text_of(name, MAX_URL_CHARS)?;
+        read(&text).map_err(|rest| self.fault(name, "form", rest)).ok()
+    }
+
+    /// Any text, read by `read`; `what` it must be.
+    pub fn parse<T>(&mut self, name: &str, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.typed(name, "a string", Value::as_str)?;
+        let taken = read(text);
+        if taken.is_none() {
+            self.fault(name, "form", format!("must be {what}"));
+        }
+        taken
+    }
+
+    /// An RFC 3339 time.
+    pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        self.parse(name, "an RFC 3339 time", time_of)
     }
 
     /// An id of ours: a UUID.
@@ -162,6 +199,12 @@ impl<'a> Fields<'a> {
         self.errors.extend(errors);
         taken
     }
+}
+
+/// An RFC 3339 time that PostgreSQL can hold.
+fn time_of(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    (1970..=9999).contains(&time.year()).then_some(time)
 }
 
 /// Whether a text somewhere inside holds NUL, which PostgreSQL cannot.
@@ -249,8 +292,7 @@ impl Query {
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parse(name, "form", "must be an RFC 3339 time", |text| {
             // A plus sign that was not escaped arrives as a space.
-            let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok()?.with_timezone(&Utc);
-            (1970..=9999).contains(&time.year()).then_some(time)
+            time_of(&text.replace(' ', "+"))
         })
     }
 

@@ -1,7 +1,6 @@
 //! What every request passes: credentials of shops, limits, origins. One for the process, shared by its workers.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +13,12 @@ use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client_address;
-use super::limits::{Connections, KeyedRate, address_key};
+use super::limits::{Connections, KeyedRate, OrderRates, address_key};
 use super::problem::Problem;
 use crate::actors::Node;
+use crate::actors::shop_directory::ShopDirectory;
 use crate::domain::ids::{DriverId, ShopName};
-use crate::vendure::signature::{
-    InboundCredentials, InboundHeaders, SecretError, SharedSecret, SigningSecret, verify_unknown_shop,
-};
+use crate::vendure::signature::{InboundHeaders, verify_unknown_shop};
 
 /// How long a driver who comes may have to wait for others who came before.
 const TURN_PATIENCE: Duration = Duration::from_secs(8);
@@ -57,8 +55,8 @@ fn count_limited(limit: &'static str) {
 
 /// Shared by every worker of the process.
 pub struct Gate {
-    shops: HashMap<String, InboundCredentials>,
-    orders: KeyedRate<String>,
+    shops: Arc<ShopDirectory>,
+    orders: OrderRates,
     frames: KeyedRate<DriverId>,
     auth_failures: KeyedRate<IpAddr>,
     connections: Connections,
@@ -73,16 +71,12 @@ pub struct Gate {
 
 impl Gate {
     /// From the node's configuration.
-    pub fn new(node: &Node) -> Result<Self, SecretError> {
+    pub fn new(node: &Node) -> Self {
         let config = node.config();
-        let signing: Result<Vec<SigningSecret>, _> =
-            config.webhook.secrets.iter().map(|s| s.expose().parse()).collect();
-        let shared = config.webhook.shared.as_ref().map(|s| s.expose().parse::<SharedSecret>()).transpose()?;
-        let credentials = InboundCredentials { signing: signing?, shared };
         let limits = &config.limits;
-        Ok(Self {
-            shops: HashMap::from([(ShopName::vendure().as_str().to_owned(), credentials)]),
-            orders: KeyedRate::per_second(limits.orders_per_second),
+        Self {
+            shops: node.shops().clone(),
+            orders: OrderRates::new(limits.orders_per_second),
             frames: KeyedRate::per_second(limits.frames_per_second),
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
             connections: Connections::new(limits.connections_per_address),
@@ -91,7 +85,7 @@ impl Gate {
             trusted_proxies: config.trusted_proxies.clone(),
             own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
-        })
+        }
     }
 
     /// The address of the client.
@@ -122,8 +116,8 @@ impl Gate {
         now: DateTime<Utc>,
     ) -> Result<ShopName, Problem> {
         let headers = inbound_headers(request.headers());
-        let judged = match self.shops.get(shop).zip(ShopName::parse(shop)) {
-            Some((credentials, name)) => credentials.verify(&headers, body, now).map(|()| name),
+        let judged = match self.shops.find(shop).zip(ShopName::parse(shop)) {
+            Some((known, name)) => known.credentials.verify(&headers, body, now).map(|()| name),
             None => Err(verify_unknown_shop(&headers, body, now)),
         };
         judged.map_err(|refusal| {
@@ -134,7 +128,8 @@ impl Gate {
 
     /// Counts an order of a shop.
     pub fn admit_order(&self, shop: &ShopName) -> Result<(), Problem> {
-        let counted = self.orders.count(&shop.as_str().to_owned());
+        let own = self.shops.find(shop.as_str()).and_then(|known| known.orders_per_second);
+        let counted = self.orders.count(shop.as_str(), own);
         counted.map_err(|seconds| {
             count_limited("orders");
             Problem::too_many("too_many_orders", seconds)
@@ -196,6 +191,7 @@ fn inbound_headers(headers: &HeaderMap) -> InboundHeaders<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::vendure::signature::InboundCredentials;
     use actix_web::ResponseError;
     use actix_web::test::TestRequest;
 
@@ -204,8 +200,8 @@ pub(super) mod tests {
         let shared = "a-shared-secret-that-is-long-enough".parse().ok();
         let credentials = InboundCredentials { signing: Vec::new(), shared };
         Gate {
-            shops: HashMap::from([("vendure".to_owned(), credentials)]),
-            orders: KeyedRate::per_minute(1),
+            shops: Arc::new(ShopDirectory::of_one("vendure", credentials)),
+            orders: OrderRates::new(1),
             frames: KeyedRate::per_minute(1),
             auth_failures: KeyedRate::per_minute(1),
             connections: Connections::new(1),

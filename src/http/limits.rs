@@ -55,6 +55,33 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 }
 
+/// Orders of each shop: by the limit for all of them, or by its own.
+pub struct OrderRates {
+    common: KeyedRate<String>,
+    /// By shop, for which limit and the count.
+    own: DashMap<String, (u32, Arc<KeyedRate<()>>)>,
+}
+
+impl OrderRates {
+    /// `common` a second for who has no limit of their own.
+    pub fn new(common: u32) -> Self {
+        Self { common: KeyedRate::per_second(common), own: DashMap::new() }
+    }
+
+    /// Counts an order of a shop; over its rate: how long to wait, in whole seconds.
+    pub fn count(&self, shop: &str, own: Option<u32>) -> Result<(), u64> {
+        let Some(limit) = own else { return self.common.count(&shop.to_owned()) };
+        let fresh = || (limit, Arc::new(KeyedRate::per_second(limit)));
+        let mut kept = self.own.entry(shop.to_owned()).or_insert_with(fresh);
+        if kept.0 != limit {
+            *kept = fresh();
+        }
+        let rate = kept.1.clone();
+        drop(kept);
+        rate.count(&())
+    }
+}
+
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).max(1) as u64
 }

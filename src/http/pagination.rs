@@ -63,11 +63,13 @@ pub fn list(items: Vec<Value>, next_cursor: Option<String>) -> Value {
     body
 }
 
-fn encode<K: Serialize>(key: &K) -> String {
+/// A cursor that names `key`.
+pub fn encode<K: Serialize>(key: &K) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default())
 }
 
-fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {
+/// What a cursor names.
+pub fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {
     if text.len() > MAX_CURSOR_BYTES {
         return None;
     }

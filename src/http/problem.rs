@@ -219,6 +219,7 @@ impl From<DispatchError> for Problem {
             DispatchError::SessionReplaced => Self::conflict("session_replaced", words),
             DispatchError::Driver(refusal) => Self::conflict(driver_code(refusal), words),
             DispatchError::Fields(errors) => Self::fields(errors),
+            DispatchError::Exists(_) => Self::conflict("exists", words),
             DispatchError::UnderWay => {
                 let mut problem = Self::conflict("request_under_way", words);
                 problem.retry_after_s = Some(1);

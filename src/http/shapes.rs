@@ -12,6 +12,7 @@ use crate::store::credentials::TokenRow;
 use crate::store::deliveries::Delivery;
 use crate::store::drivers::Driver;
 use crate::store::outbox::{AttemptRow, EventRow};
+use crate::store::shops::{SecretRow, ShopRow};
 
 /// A driver's position, and how old the fix is by our clock.
 pub fn position(fix: &Fix, now: DateTime<Utc>) -> Value {
@@ -88,6 +89,27 @@ fn attempt(row: &AttemptRow) -> Value {
 pub fn token(row: &TokenRow) -> Value {
     let mut value = json!({"tokenId": row.id, "createdAt": moment(row.created_at)});
     put(&mut value, "revokedAt", row.revoked_at.map(moment));
+    value
+}
+
+/// A shop; of its secrets what is not secret.
+pub fn shop(row: &ShopRow, secrets: &[SecretRow]) -> Value {
+    let mut endpoint = json!({"enabled": row.enabled});
+    put(&mut endpoint, "url", row.url.clone());
+    put(&mut endpoint, "disabledAt", row.disabled_at.map(moment));
+    put(&mut endpoint, "reason", row.reason.clone());
+    let own: Vec<Value> = secrets.iter().filter(|secret| secret.shop == row.name).map(secret).collect();
+    let mut value = json!({
+        "name": row.name, "endpoint": endpoint, "secrets": own,
+        "createdAt": moment(row.created_at), "updatedAt": moment(row.updated_at),
+    });
+    put(&mut value, "ordersPerSecond", row.orders_per_second);
+    value
+}
+
+fn secret(row: &SecretRow) -> Value {
+    let mut value = json!({"secretId": row.id, "direction": row.direction, "createdAt": moment(row.created_at)});
+    put(&mut value, "expiresAt", row.expires_at.map(moment));
     value
 }
 

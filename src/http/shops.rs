@@ -1,21 +1,258 @@
-//! Shops, for operators: posting again to one whose endpoint was gone.
+//! Shops, for operators: made, read, changed; their secrets, shown once; posting again to one whose endpoint was gone.
+//!
+//! A secret is derived from its row (see `vendure::shop_keys`): what is kept for an `Idempotency-Key` holds none, and the
+//! answer is completed when it is sent.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::json;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::auth::Staff;
+use super::auth::{Caller, Staff};
 use super::body::JsonBody;
+use super::fields::{Fields, Query};
 use super::idempotency::{self, Answer, Keyed};
+use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
-use super::routes::{post, resource};
+use super::routes::{get, post, resource, transact};
+use super::shapes;
 use crate::actors::Node;
-use crate::dispatch::DispatchError;
+use crate::config;
+use crate::dispatch::{DispatchError, Unit};
 use crate::domain::ids::ShopName;
 use crate::store::shops;
+use crate::vendure::network::check_url;
+use crate::vendure::shop_keys::{Direction, ShopKeys};
+
+/// How long a secret is good beside the one that takes its place, unless told otherwise: a day, in seconds.
+const OVERLAP_S: i64 = 86_400;
+const MOST_OVERLAP_S: i64 = 30 * 86_400;
+/// In a kept answer, the fingerprint of the key that its secrets come from.
+const BY: &str = "by";
 
 /// Registers the routes.
 pub fn configure(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/shops/{shop}/endpoint/enable", "POST").route(post().to(enable_endpoint)));
+    cfg.service(resource("/shops", "GET, POST").route(get().to(list)).route(post().to(create)))
+        .service(resource("/shops/{shop}", "GET, PATCH").route(get().to(read)).route(web::patch().to(change)))
+        .service(resource("/shops/{shop}/secrets", "POST").route(post().to(add_secret)))
+        .service(resource("/shops/{shop}/secrets/{secret_id}", "DELETE").route(web::delete().to(drop_secret)))
+        .service(resource("/shops/{shop}/endpoint/enable", "POST").route(post().to(enable_endpoint)));
+}
+
+fn shop_name(text: &str) -> Result<ShopName, Problem> {
+    ShopName::parse(text).ok_or_else(Problem::not_found)
+}
+
+/// Of the shop `vendure` the configuration decides.
+fn changeable(shop: ShopName) -> Result<ShopName, Problem> {
+    if shop == ShopName::vendure() {
+        let detail = "the secrets, the address and the limit of this shop stand in the configuration of the service";
+        return Err(Problem::conflict("configured_shop", detail));
+    }
+    Ok(shop)
+}
+
+/// The shop as it is, as callers see it.
+async fn show(unit: &mut Unit<'_>, shop: &ShopName) -> Result<Value, DispatchError> {
+    let row = shops::get(unit.conn, shop).await?.ok_or(DispatchError::NotFound)?;
+    Ok(shapes::shop(&row, &shops::secrets(unit.conn, Some(shop.as_str())).await?))
+}
+
+async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    let mut query = Query::of(&request);
+    let page = Page::<(DateTime<Utc>, String)>::read(&mut query);
+    query.finish()?;
+    let (only, after, fetch) = (caller.own_shop().map(str::to_owned), page.after.clone(), page.fetch());
+    let (mut rows, secrets) = transact(&node, move |conn| {
+        Box::pin(async move {
+            let rows = shops::list(&mut *conn, only.as_deref(), after, fetch).await?;
+            Ok((rows, shops::secrets(conn, only.as_deref()).await?))
+        })
+    })
+    .await?;
+    let next = page.cut(&mut rows, |row| (row.created_at, row.name.clone()));
+    Ok(Answer::ok(page_of(rows.iter().map(|row| shapes::shop(row, &secrets)).collect(), next)).into_response())
+}
+
+async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+    let shop = shop_name(&path)?;
+    if !caller.sees(shop.as_str()) {
+        return Err(Problem::not_found());
+    }
+    let shown = node.perform(move |unit| Box::pin(async move { show(unit, &shop).await })).await?;
+    Ok(Answer::ok(shown).into_response())
+}
+
+/// What may be said of a shop.
+struct Wanted {
+    events_url: Option<String>,
+    orders_per_second: Option<i32>,
+}
+
+impl Wanted {
+    fn read(fields: &mut Fields<'_>, node: &Node) -> Self {
+        let allowed = &node.config().events.allowed_networks;
+        let events_url = fields.url("eventsUrl", |text| {
+            let url = config::parse_events_url(text)?;
+            check_url(&url, allowed).map_err(|refusal| format!("cannot be posted to: {refusal}"))?;
+            Ok(url.to_string())
+        });
+        Self { events_url, orders_per_second: fields.rate("ordersPerSecond") }
+    }
+}
+
+async fn create(
+    staff: Staff,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let mut fields = Fields::of(&body.object);
+    let name = fields.required("name", |fields, name| {
+        fields.choice(name, "names of lower-case letters, digits and hyphens, at most 63", ShopName::parse)
+    });
+    let wanted = Wanted::read(&mut fields, &node);
+    fields.finish()?;
+    let name = name.ok_or_else(|| Problem::internal("a shop without a name"))?;
+    let fingerprint = current_key(node.shops().keys())?;
+    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let answer = idempotency::perform(&node, keyed, move |unit| {
+        Box::pin(async move {
+            if !shops::create(unit.conn, &name, wanted.orders_per_second).await? {
+                return Err(DispatchError::Exists("a shop of this name"));
+            }
+            if let Some(url) = &wanted.events_url {
+                shops::set_url(unit.conn, &name, url).await?;
+            }
+            for direction in [Direction::Orders, Direction::Events] {
+                let secret = (Uuid::now_v7(), fingerprint.as_str());
+                shops::add_secret(unit.conn, &name, direction.as_str(), secret, 0.0).await?;
+            }
+            let mut shown = show(unit, &name).await?;
+            shown[BY] = Value::String(fingerprint);
+            Ok(Answer::created(format!("/api/v1/shops/{name}"), shown))
+        })
+    });
+    let mut answer = answer.await?;
+    reveal(node.shops().keys(), &mut answer.body);
+    known_at_once(&node).await;
+    Ok(answer.into_response())
+}
+
+/// The key that new secrets come from.
+fn current_key(keys: &ShopKeys) -> Result<String, Problem> {
+    keys.current().map(str::to_owned).ok_or_else(|| {
+        Problem::conflict("no_secrets_key", "shops need SHOP_SECRETS_KEY in the configuration of the service")
+    })
+}
+
+/// Writes each secret beside its id: in the answer to whoever made it, and nowhere else.
+fn reveal(keys: &ShopKeys, shop: &mut Value) {
+    let by = shop.as_object_mut().and_then(|fields| fields.remove(BY));
+    let by = by.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let name = shop["name"].as_str().unwrap_or_default().to_owned();
+    for secret in shop["secrets"].as_array_mut().into_iter().flatten() {
+        let direction = secret["direction"].as_str().and_then(Direction::parse);
+        let id = secret["secretId"].as_str().and_then(|id| id.parse().ok());
+        if let Some(text) = direction.zip(id).and_then(|(direction, id)| keys.derive(by, &name, direction, id)) {
+            secret["secret"] = Value::String(text.expose());
+        }
+    }
+}
+
+/// This node knows of a change when it is answered; others within a second.
+async fn known_at_once(node: &Node) {
+    if let Err(error) = node.shops().refresh(node.database()).await {
+        tracing::debug!(error = %error, "the shops were not read");
+    }
+}
+
+async fn change(
+    _staff: Staff,
+    path: web::Path<String>,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let shop = changeable(shop_name(&path)?)?;
+    let mut fields = Fields::of(&body.object);
+    let wanted = Wanted::read(&mut fields, &node);
+    fields.finish()?;
+    let changed = node.perform(move |unit| {
+        Box::pin(async move {
+            if !shops::lock(unit.conn, &shop).await? {
+                return Err(DispatchError::NotFound);
+            }
+            if let Some(url) = &wanted.events_url {
+                shops::set_url(unit.conn, &shop, url).await?;
+            }
+            if let Some(limit) = wanted.orders_per_second {
+                shops::set_limit(unit.conn, &shop, limit).await?;
+            }
+            unit.effects.outbox = true;
+            show(unit, &shop).await
+        })
+    });
+    let shown = changed.await?;
+    known_at_once(&node).await;
+    Ok(Answer::ok(shown).into_response())
+}
+
+/// A new secret; the ones before it stay good for as long as it takes to change over.
+async fn add_secret(
+    staff: Staff,
+    path: web::Path<String>,
+    request: HttpRequest,
+    node: web::Data<Node>,
+    body: JsonBody,
+) -> Result<HttpResponse, Problem> {
+    let shop = changeable(shop_name(&path)?)?;
+    let mut fields = Fields::of(&body.object);
+    let direction =
+        fields.required("direction", |fields, name| fields.choice(name, "orders, events", Direction::parse));
+    let overlap_s = fields.seconds("overlapSeconds", MOST_OVERLAP_S).unwrap_or(OVERLAP_S);
+    fields.finish()?;
+    let direction = direction.ok_or_else(|| Problem::internal("a secret without a direction"))?;
+    let fingerprint = current_key(node.shops().keys())?;
+    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let answer = idempotency::perform(&node, keyed, move |unit| {
+        Box::pin(async move {
+            if !shops::lock(unit.conn, &shop).await? {
+                return Err(DispatchError::NotFound);
+            }
+            let id = Uuid::now_v7();
+            let secret = (id, fingerprint.as_str());
+            shops::add_secret(unit.conn, &shop, direction.as_str(), secret, overlap_s as f64).await?;
+            let location = format!("/api/v1/shops/{shop}/secrets/{id}");
+            let secret = json!({"secretId": id, "direction": direction.as_str()});
+            Ok(Answer::created(location, json!({"name": shop, "secrets": [secret], BY: fingerprint})))
+        })
+    });
+    let mut answer = answer.await?;
+    reveal(node.shops().keys(), &mut answer.body);
+    answer.body = answer.body["secrets"][0].take();
+    known_at_once(&node).await;
+    Ok(answer.into_response())
+}
+
+async fn drop_secret(
+    _staff: Staff,
+    path: web::Path<(String, String)>,
+    node: web::Data<Node>,
+) -> Result<HttpResponse, Problem> {
+    let (shop, id) = path.into_inner();
+    let shop = changeable(shop_name(&shop)?)?;
+    let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
+    let dropped = node.perform(move |unit| {
+        Box::pin(async move {
+            match shops::drop_secret(unit.conn, &shop, id).await? {
+                true => Ok(()),
+                false => Err(DispatchError::NotFound),
+            }
+        })
+    });
+    dropped.await?;
+    known_at_once(&node).await;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// Lets the shop's waiting events go out; a repeat changes nothing.
@@ -26,7 +263,7 @@ async fn enable_endpoint(
     node: web::Data<Node>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
-    let shop = ShopName::parse(&path).ok_or_else(Problem::not_found)?;
+    let shop = shop_name(&path)?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let answer = idempotency::perform(&node, keyed, move |unit| {
         Box::pin(async move {

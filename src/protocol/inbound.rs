@@ -12,11 +12,11 @@ use crate::domain::plausibility::{FixRefusal, FixRules, judge_alone};
 use crate::domain::position::{Fix, Position, PositionError};
 
 /// The longest `ref`, in characters.
-const MAX_REF_CHARS: usize = 64;
+pub const MAX_REF_CHARS: usize = 64;
 /// The longest `proofUrl`, in characters.
-const MAX_URL_CHARS: usize = 2048;
+pub const MAX_URL_CHARS: usize = 2048;
 /// The longest reason, in characters.
-const MAX_REASON_CHARS: usize = 1000;
+pub const MAX_REASON_CHARS: usize = 1000;
 
 /// What is wrong with a frame, as the driver is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +244,7 @@ fn parse_status(object: &Object) -> Result<FrameBody, Fault> {
 
 fn parse_offer_answer(object: &Object) -> Result<FrameBody, Fault> {
     text(object, "offerId", 128)?.ok_or_else(|| invalid("offerId", "is required"))?;
+    text(object, "reason", MAX_REASON_CHARS)?;
     match text(object, "answer", 16)?.as_deref() {
         Some("accept" | "decline") => Ok(FrameBody::OfferAnswer),
         _ => Err(invalid("answer", "must be accept or decline")),

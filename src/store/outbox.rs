@@ -8,25 +8,31 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::statement::{query, query_as};
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::event::{OutboundState, OutboundType};
 use crate::domain::ids::{DeliveryId, EventId};
 
 statements! {
     INSERT = "INSERT INTO outbox (event_id, delivery_id, shop, sequence, type, body, next_try_at)
         VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7::double precision))";
-    LEASE = "WITH due AS MATERIALIZED (
-            SELECT o.event_id FROM outbox o
-            JOIN shop_endpoints e ON e.shop = o.shop AND e.enabled
-            WHERE o.state = 'pending' AND o.next_try_at <= clock_timestamp()
-              AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
-              AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
-                              AND p.sequence < o.sequence)
-            ORDER BY o.next_try_at, o.event_id LIMIT $1 FOR NO KEY UPDATE OF o SKIP LOCKED)
-        UPDATE outbox o SET lease_owner = $2, tries = o.tries + 1,
-               lease_until = clock_timestamp() + make_interval(secs => $3::double precision)
+    LEASE = "WITH free AS (SELECT * FROM unnest($1::text[], $2::bigint[]) AS f (shop, posts)),
+        due AS MATERIALIZED (
+            SELECT d.event_id FROM free f
+            JOIN shop_endpoints e ON e.shop = f.shop AND e.enabled
+            CROSS JOIN LATERAL (
+                SELECT o.event_id FROM outbox o
+                WHERE o.shop = f.shop AND o.state = 'pending' AND o.next_try_at <= clock_timestamp()
+                  AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
+                  AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
+                                  AND p.sequence < o.sequence)
+                ORDER BY o.next_try_at, o.event_id LIMIT f.posts FOR NO KEY UPDATE OF o SKIP LOCKED) d)
+        UPDATE outbox o SET lease_owner = $3, tries = o.tries + 1,
+               lease_until = clock_timestamp() + make_interval(secs => $4::double precision)
         FROM due WHERE o.event_id = due.event_id
         RETURNING o.event_id, o.shop, o.body, o.tries";
+    RENEW = "UPDATE outbox o SET lease_until = clock_timestamp() + make_interval(secs => $4::double precision)
+        FROM unnest($1::uuid[], $2::integer[]) AS h (event_id, tries)
+        WHERE o.event_id = h.event_id AND o.tries = h.tries AND o.lease_owner = $3 AND o.lease_until IS NOT NULL";
     SETTLE = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
                next_try_at = clock_timestamp() + make_interval(secs => $5::double precision)
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
@@ -39,12 +45,26 @@ statements! {
     LIST = "SELECT event_id, type, delivery_id, shop, sequence, state, next_try_at, created_at FROM outbox
         WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR shop = $2)
           AND ($3::uuid IS NULL OR delivery_id = $3) AND ($4::uuid IS NULL OR event_id < $4)
-        ORDER BY event_id DESC LIMIT $5";
+          AND ($5::text IS NULL OR type = $5) AND ($6::timestamptz IS NULL OR created_at >= $6)
+          AND ($7::timestamptz IS NULL OR created_at < $7)
+        ORDER BY event_id DESC LIMIT $8";
     GET = "SELECT event_id, type, delivery_id, shop, sequence, state, next_try_at, created_at FROM outbox
         WHERE event_id = $1";
+    BODY = "SELECT body FROM outbox WHERE event_id = $1";
     ATTEMPTS = "SELECT event_id, at, status, error FROM outbox_attempts WHERE event_id = ANY($1) ORDER BY event_id, number";
     REPLAY = "UPDATE outbox SET state = 'pending', tries = 0, next_try_at = clock_timestamp(), lease_owner = NULL,
-               lease_until = NULL WHERE event_id = $1";
+               lease_until = NULL
+        WHERE event_id = $1 AND (lease_until IS NULL OR lease_until < clock_timestamp())";
+    REPLAY_SOME = "WITH chosen AS MATERIALIZED (
+            SELECT event_id FROM outbox
+            WHERE state = $1 AND ($2::text IS NULL OR shop = $2) AND ($3::uuid IS NULL OR delivery_id = $3)
+              AND ($4::text IS NULL OR type = $4) AND ($5::timestamptz IS NULL OR created_at >= $5)
+              AND ($6::timestamptz IS NULL OR created_at < $6) AND ($7::uuid IS NULL OR event_id > $7)
+              AND (lease_until IS NULL OR lease_until < clock_timestamp())
+            ORDER BY event_id LIMIT $8 FOR NO KEY UPDATE)
+        UPDATE outbox o SET state = 'pending', tries = 0, next_try_at = clock_timestamp(), lease_owner = NULL,
+               lease_until = NULL
+        FROM chosen WHERE o.event_id = chosen.event_id RETURNING o.event_id";
 }
 
 /// Puts an event into the outbox, in the transaction of the change that it reports. One entry a field of the row.
@@ -94,9 +114,27 @@ pub struct Leased {
     pub tries: i32,
 }
 
-/// Leases due events for `seconds`.
-pub async fn lease(conn: &mut PgConnection, owner: &str, limit: i64, seconds: f64) -> Result<Vec<Leased>, StoreError> {
-    Ok(query_as(LEASE).bind(limit).bind(owner).bind(seconds).fetch_all(conn).await?)
+/// Leases due events for `seconds`: of each shop as many as may be posted to it now.
+pub async fn lease(
+    conn: &mut PgConnection,
+    free: Vec<(String, i64)>,
+    owner: &str,
+    seconds: f64,
+) -> Result<Vec<Leased>, StoreError> {
+    let (shops, posts): (Vec<String>, Vec<i64>) = free.into_iter().unzip();
+    Ok(query_as(LEASE).bind(shops).bind(posts).bind(owner).bind(seconds).fetch_all(conn).await?)
+}
+
+/// Holds leases, each by its event and try, for `seconds` more; one that is lost already stays lost.
+pub async fn renew(
+    conn: &mut PgConnection,
+    held: Vec<(Uuid, i32)>,
+    owner: &str,
+    seconds: f64,
+) -> Result<(), StoreError> {
+    let (events, tries): (Vec<Uuid>, Vec<i32>) = held.into_iter().unzip();
+    query(RENEW).bind(events).bind(tries).bind(owner).bind(seconds).execute(conn).await?;
+    Ok(())
 }
 
 /// Ends a lease: the event's new state, and for a pending one how many seconds until the next try. `false` when the lease
@@ -108,16 +146,11 @@ pub async fn settle(
     state: OutboundState,
     next_try_s: f64,
 ) -> Result<bool, StoreError> {
-    let name = match state {
-        OutboundState::Pending => "pending",
-        OutboundState::Delivered => "delivered",
-        OutboundState::Dead => "dead",
-    };
     let done = query(SETTLE)
         .bind(leased.event_id)
         .bind(owner)
         .bind(leased.tries)
-        .bind(name)
+        .bind(state.as_str())
         .bind(next_try_s)
         .execute(conn)
         .await?;
@@ -196,6 +229,12 @@ pub struct EventFilter {
     pub shop: Option<String>,
     /// Only of this delivery.
     pub delivery_id: Option<DeliveryId>,
+    /// Only of this type.
+    pub kind: Option<OutboundType>,
+    /// Only written at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only written before this time.
+    pub to: Option<DateTime<Utc>>,
     /// Only older than this one.
     pub before: Option<EventId>,
     /// At most so many.
@@ -209,6 +248,9 @@ pub async fn list(conn: &mut PgConnection, filter: &EventFilter) -> Result<Vec<E
         .bind(&filter.shop)
         .bind(filter.delivery_id.map(|id| id.0))
         .bind(filter.before.map(|id| id.0))
+        .bind(filter.kind.map(OutboundType::as_str))
+        .bind(filter.from)
+        .bind(filter.to)
         .bind(filter.limit)
         .fetch_all(conn)
         .await?)
@@ -219,12 +261,58 @@ pub async fn get(conn: &mut PgConnection, id: EventId) -> Result<Option<EventRow
     Ok(query_as(GET).bind(id.0).fetch_optional(conn).await?)
 }
 
+/// The body of an event, as it is posted.
+pub async fn body(conn: &mut PgConnection, id: EventId) -> Result<Vec<u8>, StoreError> {
+    Ok(query_scalar(BODY).bind(id.0).fetch_one(conn).await?)
+}
+
 /// The tries of some events, in order.
 pub async fn attempts(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<AttemptRow>, StoreError> {
     Ok(query_as(ATTEMPTS).bind(ids).fetch_all(conn).await?)
 }
 
-/// Makes an event pending again, whatever it was; id and sequence stay.
-pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<bool, StoreError> {
-    Ok(query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
+/// Makes an event pending again, whatever it was; id and sequence stay. One that is being posted just now stays as it is.
+pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<(), StoreError> {
+    query(REPLAY).bind(id.0).execute(conn).await?;
+    Ok(())
+}
+
+/// Which events are to be posted again.
+#[derive(Debug, Clone)]
+pub struct ReplayFilter {
+    /// What they are now.
+    pub state: OutboundState,
+    /// Only of this shop.
+    pub shop: Option<String>,
+    /// Only of this delivery.
+    pub delivery_id: Option<DeliveryId>,
+    /// Only of this type.
+    pub kind: Option<OutboundType>,
+    /// Only written at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only written before this time.
+    pub to: Option<DateTime<Utc>>,
+    /// Only newer than this one.
+    pub after: Option<EventId>,
+    /// At most so many, the oldest first.
+    pub limit: i64,
+}
+
+/// Makes events pending again, as [`replay`] does: how many, and the newest of them.
+pub async fn replay_some(
+    conn: &mut PgConnection,
+    filter: &ReplayFilter,
+) -> Result<(usize, Option<EventId>), StoreError> {
+    let replayed: Vec<Uuid> = query_scalar(REPLAY_SOME)
+        .bind(filter.state.as_str())
+        .bind(&filter.shop)
+        .bind(filter.delivery_id.map(|id| id.0))
+        .bind(filter.kind.map(OutboundType::as_str))
+        .bind(filter.from)
+        .bind(filter.to)
+        .bind(filter.after.map(|id| id.0))
+        .bind(filter.limit)
+        .fetch_all(conn)
+        .await?;
+    Ok((replayed.len(), replayed.into_iter().max().map(EventId)))
 }

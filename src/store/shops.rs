@@ -1,9 +1,11 @@
-//! Shops and where their events go.
+//! Shops: what they may, where their events go, and which secrets are good. Of a secret only its row is here.
 
-use sqlx::PgConnection;
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
 
 use super::StoreError;
-use super::statement::{query, query_scalar};
+use super::statement::{query, query_as, query_scalar};
 use crate::domain::ids::ShopName;
 
 statements! {
@@ -13,6 +15,28 @@ statements! {
     DISABLE_ENDPOINT = "UPDATE shop_endpoints SET enabled = false, disabled_at = clock_timestamp(), reason = $2
         WHERE shop = $1 AND enabled";
     ENABLE_ENDPOINT = "UPDATE shop_endpoints SET enabled = true, disabled_at = NULL, reason = NULL WHERE shop = $1";
+    CREATE = "INSERT INTO shops (name, orders_per_second) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    REQUIRE = "UPDATE database_identity SET min_program_schema = greatest(min_program_schema, 6)";
+    SET_LIMIT = "UPDATE shops SET orders_per_second = $2, updated_at = clock_timestamp() WHERE name = $1";
+    SET_URL = "UPDATE shop_endpoints SET url = $2 WHERE shop = $1";
+    TOUCH = "UPDATE shops SET updated_at = clock_timestamp() WHERE name = $1";
+    CHANGED = "UPDATE shops_version SET version = version + 1";
+    VERSION = "SELECT version, (SELECT count(*) FROM shop_secrets WHERE expires_at <= clock_timestamp()) FROM shops_version";
+    LIST = "SELECT s.name, s.orders_per_second, s.created_at, s.updated_at, e.url, e.enabled, e.disabled_at, e.reason
+        FROM shops s JOIN shop_endpoints e ON e.shop = s.name
+        WHERE ($1::text IS NULL OR s.name = $1)
+          AND ($2::timestamptz IS NULL OR (s.created_at, s.name) < ($2, $3::text))
+        ORDER BY s.created_at DESC, s.name DESC LIMIT $4";
+    SECRETS = "SELECT id, shop, direction, fingerprint, created_at, expires_at FROM shop_secrets
+        WHERE ($1::text IS NULL OR shop = $1) AND (expires_at IS NULL OR expires_at > clock_timestamp())
+        ORDER BY shop, direction, id DESC";
+    ADD_SECRET = "INSERT INTO shop_secrets (id, shop, direction, fingerprint) VALUES ($1, $2, $3, $4)";
+    EXPIRE_OTHERS = "UPDATE shop_secrets SET expires_at = least(coalesce(expires_at, 'infinity'),
+               clock_timestamp() + make_interval(secs => $4::double precision))
+        WHERE shop = $1 AND direction = $2 AND id <> $3";
+    DROP_SECRET = "DELETE FROM shop_secrets WHERE shop = $1 AND id = $2";
+    HAS_URL = "SELECT EXISTS (SELECT 1 FROM shop_endpoints WHERE shop = $1 AND url IS NOT NULL)";
+    LOCK = "SELECT name FROM shops WHERE name = $1 FOR NO KEY UPDATE";
 }
 
 /// Makes the shop and its endpoint if they are not there.
@@ -35,4 +59,134 @@ pub async fn disable_endpoint(conn: &mut PgConnection, shop: &str, reason: &str)
 /// Posts to the shop again. `false` when there is no such shop.
 pub async fn enable_endpoint(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
     Ok(query(ENABLE_ENDPOINT).bind(shop.as_str()).execute(conn).await?.rows_affected() > 0)
+}
+
+/// Makes a shop. `false` when there is one of that name.
+pub async fn create(conn: &mut PgConnection, shop: &ShopName, limit: Option<i32>) -> Result<bool, StoreError> {
+    let made = query(CREATE).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?.rows_affected() > 0;
+    if made {
+        query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(&mut *conn).await?;
+        // A program that knows one shop alone would post this one's events to that one.
+        query(REQUIRE).execute(&mut *conn).await?;
+        changed(conn).await?;
+    }
+    Ok(made)
+}
+
+/// Locks a shop, so that what is changed of it is changed by one at a time. `false` when there is none.
+pub async fn lock(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
+    let found: Option<String> = query_scalar(LOCK).bind(shop.as_str()).fetch_optional(conn).await?;
+    Ok(found.is_some())
+}
+
+/// Limits how many orders the shop may post in a second.
+pub async fn set_limit(conn: &mut PgConnection, shop: &ShopName, limit: i32) -> Result<(), StoreError> {
+    query(SET_LIMIT).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?;
+    changed(conn).await
+}
+
+/// Sends the shop's events elsewhere.
+pub async fn set_url(conn: &mut PgConnection, shop: &ShopName, url: &str) -> Result<(), StoreError> {
+    query(SET_URL).bind(shop.as_str()).bind(url).execute(&mut *conn).await?;
+    query(TOUCH).bind(shop.as_str()).execute(&mut *conn).await?;
+    changed(conn).await
+}
+
+/// Whether there is anywhere to post the shop's events to.
+pub async fn has_url(conn: &mut PgConnection, shop: &str) -> Result<bool, StoreError> {
+    Ok(query_scalar(HAS_URL).bind(shop).fetch_one(conn).await?)
+}
+
+/// Every node reads the shops anew.
+async fn changed(conn: &mut PgConnection) -> Result<(), StoreError> {
+    query(CHANGED).execute(conn).await?;
+    Ok(())
+}
+
+/// A number pair that is another one when something about shops has changed, or a secret has expired.
+pub async fn version(conn: &mut PgConnection) -> Result<(i64, i64), StoreError> {
+    Ok(query_as(VERSION).fetch_one(conn).await?)
+}
+
+/// A shop.
+#[derive(Debug, Clone, FromRow)]
+pub struct ShopRow {
+    /// Its name.
+    pub name: String,
+    /// Its own limit of orders a second; 0: none.
+    pub orders_per_second: Option<i32>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Where its events go.
+    pub url: Option<String>,
+    /// Whether they are posted.
+    pub enabled: bool,
+    /// Since when they are not.
+    pub disabled_at: Option<DateTime<Utc>>,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// Shops, newest first; those after the one that was made then and is called so.
+pub async fn list(
+    conn: &mut PgConnection,
+    only: Option<&str>,
+    after: Option<(DateTime<Utc>, String)>,
+    limit: i64,
+) -> Result<Vec<ShopRow>, StoreError> {
+    let (made, name) = after.unzip();
+    Ok(query_as(LIST).bind(only).bind(made).bind(name).bind(limit).fetch_all(conn).await?)
+}
+
+/// Reads a shop.
+pub async fn get(conn: &mut PgConnection, shop: &ShopName) -> Result<Option<ShopRow>, StoreError> {
+    Ok(list(conn, Some(shop.as_str()), None, 1).await?.pop())
+}
+
+/// What a secret is derived from.
+#[derive(Debug, Clone, FromRow)]
+pub struct SecretRow {
+    /// Identity.
+    pub id: Uuid,
+    /// Whose.
+    pub shop: String,
+    /// `orders` or `events`.
+    pub direction: String,
+    /// Of the key that it is derived from.
+    pub fingerprint: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// Until when it is good, if that is known.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// The secrets that are good now, of one shop or of all; by shop and direction, the newest first.
+pub async fn secrets(conn: &mut PgConnection, only: Option<&str>) -> Result<Vec<SecretRow>, StoreError> {
+    Ok(query_as(SECRETS).bind(only).fetch_all(conn).await?)
+}
+
+/// Adds a secret; the shop's others of that direction are good for `overlap_s` seconds more.
+pub async fn add_secret(
+    conn: &mut PgConnection,
+    shop: &ShopName,
+    direction: &str,
+    (id, fingerprint): (Uuid, &str),
+    overlap_s: f64,
+) -> Result<(), StoreError> {
+    query(ADD_SECRET).bind(id).bind(shop.as_str()).bind(direction).bind(fingerprint).execute(&mut *conn).await?;
+    query(EXPIRE_OTHERS).bind(shop.as_str()).bind(direction).bind(id).bind(overlap_s).execute(&mut *conn).await?;
+    query(TOUCH).bind(shop.as_str()).execute(&mut *conn).await?;
+    changed(conn).await
+}
+
+/// Ends a secret at once. `false` when the shop has no such secret.
+pub async fn drop_secret(conn: &mut PgConnection, shop: &ShopName, id: Uuid) -> Result<bool, StoreError> {
+    let dropped = query(DROP_SECRET).bind(shop.as_str()).bind(id).execute(&mut *conn).await?.rows_affected() > 0;
+    if dropped {
+        query(TOUCH).bind(shop.as_str()).execute(&mut *conn).await?;
+        changed(conn).await?;
+    }
+    Ok(dropped)
 }

@@ -19,6 +19,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, InvalidHeaderValue, 
 use reqwest::{Client, ClientBuilder, Response, StatusCode};
 use url::Url;
 
+use super::lookups::Lookups;
 use super::network::{PermittedResolver, check_url};
 use super::signature::SharedSecret;
 
@@ -169,7 +170,7 @@ fn builder(settings: &EventsClientSettings, allowed: Arc<[IpNet]>) -> ClientBuil
         .no_proxy()
         .http1_only()
         .pool_max_idle_per_host(0)
-        .dns_resolver(PermittedResolver { allowed })
+        .dns_resolver(PermittedResolver { allowed, lookups: Lookups::default() })
 }
 
 fn header_map(headers: OutgoingHeaders<'_>) -> Result<HeaderMap, InvalidHeaderValue> {

@@ -162,6 +162,38 @@ async fn an_endless_body_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn endless_headers_are_not_read_to_their_end() {
+    let (address, _received) = server(|mut stream| async move {
+        let header = format!("x-more: {}\r\n", "x".repeat(8_000));
+        let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        while sent.is_ok() {
+            sent = stream.write_all(header.as_bytes()).await;
+        }
+    })
+    .await;
+    let started = Instant::now();
+    let outcome = post(&client_of(&["127.0.0.0/8"], DEFAULT_TIMEOUT), &format!("http://{address}/")).await;
+    assert!(matches!(outcome, PostOutcome::Retry { status: None, .. }), "{outcome:?}");
+    assert!(started.elapsed() < DEFAULT_TIMEOUT, "cut by its size, not by the time: {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_is_cut() {
+    let (address, _received) = server(|mut stream| async move {
+        for byte in b"HTTP/1.1 200 OK\r\nx-slow: ".iter().chain(std::iter::repeat(&b'x')) {
+            if stream.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let outcome = post(&client_of(&["127.0.0.0/8"], Duration::from_millis(300)), &format!("http://{address}/")).await;
+    let error = "no answer within 300 ms".to_owned();
+    assert_eq!(outcome, PostOutcome::Retry { status: None, error, retry_after: None });
+}
+
+#[tokio::test]
 async fn a_body_that_never_comes_does_not_undo_its_status() {
     let (address, _received) = server(|mut stream| async move {
         stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\n").await.unwrap();

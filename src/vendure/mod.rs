@@ -6,8 +6,10 @@
 
 pub mod client;
 pub mod event;
+mod lookups;
 pub mod network;
 pub mod order;
 pub mod reader;
 pub mod retry;
+pub mod shop_keys;
 pub mod signature;

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use super::lookups::Lookups;
 use crate::domain::network::is_permitted;
 
 /// Why nothing may be posted to a URL.
@@ -70,8 +71,14 @@ pub fn check_url(url: &Url, allowed: &[IpNet]) -> Result<(), UrlRefusal> {
 pub async fn resolve_permitted(name: &str, port: u16, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, UrlRefusal> {
     let unresolved = |error: String| UrlRefusal::Unresolved { name: name.to_owned(), error };
     let found = tokio::net::lookup_host((name, port)).await.map_err(|error| unresolved(error.to_string()))?;
-    let found: Vec<SocketAddr> = found.collect();
-    let first = found.first().ok_or_else(|| unresolved("it has no address".to_owned()))?.ip();
+    permitted_of(name, found.collect(), allowed)
+}
+
+/// Of what a name resolved to, what may be connected to.
+fn permitted_of(name: &str, found: Vec<SocketAddr>, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, UrlRefusal> {
+    let Some(first) = found.first().map(SocketAddr::ip) else {
+        return Err(UrlRefusal::Unresolved { name: name.to_owned(), error: "it has no address".to_owned() });
+    };
     let permitted: Vec<_> = found.into_iter().filter(|address| is_permitted(address.ip(), allowed)).collect();
     if permitted.is_empty() {
         return Err(UrlRefusal::ResolvesToForbidden { name: name.to_owned(), address: first });
@@ -92,14 +99,19 @@ pub async fn check_url_resolving(url: &Url, allowed: &[IpNet]) -> Result<(), Url
 #[derive(Debug, Clone)]
 pub(super) struct PermittedResolver {
     pub(super) allowed: std::sync::Arc<[IpNet]>,
+    pub(super) lookups: Lookups,
 }
 
 impl Resolve for PermittedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = self.allowed.clone();
+        let Self { allowed, lookups } = self.clone();
         Box::pin(async move {
+            let name = name.as_str();
+            let found = lookups.find(name).await;
+            let unresolved =
+                |error: std::io::Error| UrlRefusal::Unresolved { name: name.to_owned(), error: error.to_string() };
             // Port 0: the client puts the URL's.
-            let addresses = resolve_permitted(name.as_str(), 0, &allowed).await?;
+            let addresses = permitted_of(name, found.map_err(unresolved)?, &allowed)?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

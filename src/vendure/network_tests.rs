@@ -145,6 +145,20 @@ async fn a_name_is_judged_by_what_it_resolves_to() {
     assert!(matches!(check_url_resolving(&nowhere, &[]).await, Err(UrlRefusal::Unresolved { .. })));
 }
 
+#[test]
+fn a_name_that_answers_both_ways_or_another_way_each_time_leads_nowhere_inside() {
+    let answer = |ips: &[&str]| {
+        let found = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 443)).collect();
+        permitted_of("rebinding.example", found, &[])
+    };
+    let outside: SocketAddr = "93.184.215.14:443".parse().unwrap();
+    assert_eq!(answer(&["10.0.0.1", "93.184.215.14", "::ffff:127.0.0.1"]), Ok(vec![outside]));
+    // It was outside when it was checked, and is inside when it is connected to: the same question is asked then.
+    assert!(answer(&["93.184.215.14"]).is_ok());
+    assert!(matches!(answer(&["169.254.169.254"]), Err(UrlRefusal::ResolvesToForbidden { .. })));
+    assert!(matches!(answer(&[]), Err(UrlRefusal::Unresolved { .. })));
+}
+
 proptest! {
     #[test]
     fn an_ipv4_address_in_disguise_is_judged_as_itself(bits in any::<u32>()) {

@@ -13,12 +13,18 @@ use crate::domain::ids::ShopName;
 use crate::domain::order::{Cancellation, Item, NewOrder, Seller, Stop, StopDetails};
 use crate::domain::position::{Position, check_latitude, check_longitude};
 
-const MAX_LINE_CHARS: usize = 1_000;
-const MAX_NAME_CHARS: usize = 256;
-const MAX_CODE_CHARS: usize = 128;
-const MAX_PHONE_CHARS: usize = 64;
-const MAX_ITEMS: usize = 500;
-const MAX_QUANTITY: i64 = 1_000_000_000;
+/// The most characters of an address, a note or a reason.
+pub const MAX_LINE_CHARS: usize = 1_000;
+/// The most characters of a name.
+pub const MAX_NAME_CHARS: usize = 256;
+/// The most characters of an order's code or an item's.
+pub const MAX_CODE_CHARS: usize = 128;
+/// The most characters of a telephone number.
+pub const MAX_PHONE_CHARS: usize = 64;
+/// The most items of an order.
+pub const MAX_ITEMS: usize = 500;
+/// The most pieces of an item.
+pub const MAX_QUANTITY: i64 = 1_000_000_000;
 const MAX_METADATA_BYTES: usize = 4_096;
 
 /// Why a body is refused.

@@ -69,6 +69,12 @@ impl SigningSecret {
         text.split(',').map(|part| part.trim().parse()).collect()
     }
 
+    /// From its bytes, of which there are 24 to 64.
+    pub fn from_key(key: Vec<u8>) -> Self {
+        debug_assert!(KEY_BYTES.contains(&key.len()));
+        Self { key }
+    }
+
     /// The secret's text, for whoever must hand it on. Never log it.
     pub fn expose(&self) -> String {
         format!("{SECRET_PREFIX}{}", BASE64.encode(&self.key))

@@ -164,3 +164,9 @@ async fn soak_ten_thousand_drivers_move_to_another_node_and_no_order_and_nobodys
     everybody_is_acknowledged(&crowd).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: make soak"]
+async fn soak_a_thousand_deliveries_reach_a_shop_that_fails_from_nodes_that_die() {
+    super::outbox::storm(1000, 20).await;
+}

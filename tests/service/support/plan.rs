@@ -9,6 +9,8 @@ pub const WEBHOOK_SECRET: &str = "whsec_dGVzdHMtc2lnbi13ZWJob29rcy13aXRoLXRoaXMt
 pub const WEBHOOK_SHARED_SECRET: &str = "tests-prove-themselves-with-this-shared-secret";
 /// Signs events.
 pub const EVENTS_SECRET: &str = "whsec_dGVzdHMtdmVyaWZ5LWV2ZW50cy13aXRoLXRoaXMtc2VjcmV0";
+/// What the secrets of other shops are derived from.
+pub const SHOP_SECRETS_KEY: &str = "dGVzdHMtZGVyaXZlLXNlY3JldHMtb2Ytc2hvcHMtYnk=";
 
 /// What a world is made of; made by [`World::with`].
 #[derive(Default)]
@@ -75,6 +77,7 @@ pub(super) fn settings(database_url: &str, redis_url: &str, prefix: &str) -> Env
         ("METRICS_ADDR", "127.0.0.1:0"),
         ("VENDURE_WEBHOOK_SECRET", WEBHOOK_SECRET),
         ("VENDURE_WEBHOOK_SHARED_SECRET", WEBHOOK_SHARED_SECRET),
+        ("SHOP_SECRETS_KEY", SHOP_SECRETS_KEY),
         ("EVENTS_RETRY_SCHEDULE", "0ms,200ms,200ms,200ms,500ms,1s,1s,2s,5s,10s"),
         ("FRAMES_PER_SECOND", "0"),
         ("AUTH_FAILURES_PER_MINUTE", "0"),

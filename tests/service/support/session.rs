@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::SOON;
+use super::schema::Schema;
 
 /// The protocol that is asked for.
 pub const SUBPROTOCOL: &str = "driver-tracker.v1";
@@ -33,6 +34,8 @@ struct Inbox {
     frames: Vec<Value>,
     acked: Option<i64>,
     closed: Option<Closed>,
+    /// What is wrong with a frame that no schema knows.
+    malformed: Option<String>,
 }
 
 /// An open socket.
@@ -159,6 +162,7 @@ impl Session {
             changed.mark_unchanged();
             {
                 let mut inbox = self.inbox.lock().expect("the inbox");
+                assert!(inbox.malformed.is_none(), "{:?}", inbox.malformed);
                 if let Some(found) = probe(&mut inbox) {
                     return found;
                 }
@@ -245,9 +249,13 @@ fn text_of(frame: &Value) -> Message {
     Message::text(frame.to_string())
 }
 
-/// Acks are counted, everything else is kept.
+/// Acks are counted, everything else is kept. What the schema of frames does not know ends the test.
 fn keep(inbox: &Mutex<Inbox>, frame: Value) {
+    let faults = Schema::of("server-frames").unknown_fields(&frame);
     let mut inbox = inbox.lock().expect("the inbox");
+    if !faults.is_empty() {
+        inbox.malformed.get_or_insert(format!("docs/schemas/server-frames.json does not know {frame}: {faults:?}"));
+    }
     if frame["type"] == "ack" {
         inbox.acked = inbox.acked.max(frame["seq"].as_i64());
     } else {

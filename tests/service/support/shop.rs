@@ -10,6 +10,7 @@ use standardwebhooks::Webhook;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::schema::Schema;
 use super::{SOON, eventually};
 
 /// One post, as it came.
@@ -33,6 +34,10 @@ pub enum Reaction {
     RetryAfter(u16, u64),
     /// With a `Location`.
     Redirect(String),
+    /// After a while.
+    After(Duration, u16),
+    /// Takes the post and ends the connection.
+    Drop,
     /// Takes the post and never answers.
     Hang,
 }
@@ -43,6 +48,13 @@ struct Inner {
     verifiers: Vec<Webhook>,
     posts: Mutex<Vec<Posted>>,
     plan: Mutex<Plan>,
+}
+
+impl Reaction {
+    /// Whether the shop takes the event.
+    pub fn accepts(&self) -> bool {
+        matches!(self, Self::Status(200..=299) | Self::After(_, 200..=299))
+    }
 }
 
 /// The shop; its listener goes with the test's runtime.
@@ -91,7 +103,7 @@ impl Shop {
 
     /// The names of the events of a delivery that the shop accepted, in order of arrival.
     pub fn accepted(&self, delivery: &str) -> Vec<String> {
-        let accepted = |p: &Posted| matches!(p.answered, Reaction::Status(200..=299));
+        let accepted = |p: &Posted| p.answered.accepts();
         let name = |p: Posted| p.event["event"].as_str().unwrap_or("?").to_owned();
         self.posts_of(delivery).into_iter().filter(accepted).map(name).collect()
     }
@@ -99,15 +111,18 @@ impl Shop {
     /// Waits for an accepted event of a delivery.
     pub async fn event(&self, delivery: &str, name: &str) -> Posted {
         eventually(&format!("the shop got {name} of {delivery}"), SOON, || async {
-            let fits = |p: &Posted| p.event["event"] == name && matches!(p.answered, Reaction::Status(200..=299));
+            let fits = |p: &Posted| p.event["event"] == name && p.answered.accepts();
             self.posts_of(delivery).into_iter().find(fits)
         })
         .await
     }
 
-    /// Every post was signed with a secret of the shop.
+    /// Every post was signed with a secret of the shop, and is an event by the schema.
     pub fn assert_all_signed(&self) {
+        let schema = Schema::of("delivery-event");
         for post in self.posts() {
+            let faults = schema.unknown_fields(&post.event);
+            assert!(faults.is_empty(), "no event by docs/schemas/delivery-event.json: {}: {faults:?}", post.event);
             assert!(post.signed, "a post without a good signature: {}", post.event);
         }
     }
@@ -125,6 +140,11 @@ async fn serve(stream: TcpStream, shop: Arc<Inner>) {
             Reaction::Status(status) => (status, String::new()),
             Reaction::RetryAfter(status, seconds) => (status, format!("retry-after: {seconds}\r\n")),
             Reaction::Redirect(to) => (302, format!("location: {to}\r\n")),
+            Reaction::After(wait, status) => {
+                tokio::time::sleep(wait).await;
+                (status, String::new())
+            }
+            Reaction::Drop => return,
             Reaction::Hang => {
                 tokio::time::sleep(Duration::from_secs(600)).await;
                 return;

@@ -13,7 +13,7 @@ use sqlx::postgres::PgPoolOptions;
 use super::http::{Api, Reply};
 use super::node::Env;
 use super::orders::{self, Order};
-use super::plan::{EVENTS_SECRET, Plan, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
+use super::plan::{EVENTS_SECRET, Plan, SHOP_SECRETS_KEY, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
 use super::redis::Redis;
 use super::servers::{self, Own};
 use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, together};
@@ -349,6 +349,6 @@ pub async fn let_time_pass(why: &str, how_long: Duration) {
 fn secrets(database_url: &str, admin_key: &str) -> Vec<String> {
     let password = url::Url::parse(database_url).ok().and_then(|url| url.password().map(str::to_owned));
     let bare = |secret: &str| secret.trim_start_matches("whsec_").to_owned();
-    let fixed = [bare(WEBHOOK_SECRET), WEBHOOK_SHARED_SECRET.to_owned(), bare(EVENTS_SECRET), admin_key.to_owned()];
+    let fixed = [WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, EVENTS_SECRET, SHOP_SECRETS_KEY, admin_key].map(bare);
     fixed.into_iter().chain(password).collect()
 }

@@ -1,0 +1,20 @@
+//! `cargo run --example schemas`: writes `docs/schemas/*.json` from the types in `wire.rs`, and examples of events as the service
+//! itself encodes them.
+
+mod events;
+mod wire;
+
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas");
+    for (name, schema) in wire::all() {
+        std::fs::write(folder.join(name), wire::text_of(&schema))?;
+        println!("docs/schemas/{name}");
+    }
+    for (name, text) in events::all() {
+        std::fs::write(folder.join("examples").join(&name), text)?;
+        println!("docs/schemas/examples/{name}");
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! `events`: what is on its way to shops, what was given up, and post it again.
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::CommandError;
+use crate::cli::{Chosen, EventsCommand};
+use crate::config::MaintenanceConfig;
+use crate::domain::event::OutboundState;
+use crate::domain::ids::EventId;
+use crate::store::outbox::{self, EventFilter, EventRow, ReplayFilter};
+use crate::store::{Database, StoreError};
+
+/// Events in one transaction.
+const PAGE: i64 = 1000;
+
+/// Does what is asked, and prints what came of it on standard output.
+pub async fn run(command: EventsCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
+    let database = Database::new(config.database.url.expose().as_str(), 1, false, Handle::current())?;
+    match command {
+        EventsCommand::List(chosen, limit) => list(&database, &chosen, limit).await,
+        EventsCommand::Show(id) => show(&database, id).await,
+        EventsCommand::Replay(ids) => {
+            let count = ids.len();
+            replay(&database, ids).await?;
+            println!("{count}");
+            Ok(())
+        }
+        EventsCommand::ReplayAll(chosen) => {
+            println!("{}", replay_all(&database, &chosen).await?);
+            Ok(())
+        }
+    }
+}
+
+async fn list(database: &Database, chosen: &Chosen, limit: u32) -> Result<(), CommandError> {
+    let (mut left, mut before) = (i64::from(limit), None);
+    while left > 0 {
+        let filter = EventFilter {
+            state: chosen.state.map(|state| state.as_str().to_owned()),
+            shop: chosen.shop.as_ref().map(|shop| shop.as_str().to_owned()),
+            delivery_id: chosen.delivery_id,
+            kind: chosen.kind,
+            from: chosen.from,
+            to: chosen.to,
+            before,
+            limit: left.min(PAGE),
+        };
+        let rows = database.transact(move |conn| Box::pin(async move { outbox::list(conn, &filter).await })).await?;
+        rows.iter().for_each(|row| println!("{}", line(row)));
+        let Some(last) = rows.last() else { break };
+        (left, before) = (left - rows.len() as i64, Some(EventId(last.event_id)));
+    }
+    Ok(())
+}
+
+fn line(row: &EventRow) -> String {
+    let EventRow { event_id, kind, shop, delivery_id, sequence, state, created_at, .. } = row;
+    format!("{event_id}\t{kind}\t{shop}\t{delivery_id}\t{sequence}\t{state}\t{created_at}")
+}
+
+async fn show(database: &Database, id: EventId) -> Result<(), CommandError> {
+    let (row, attempts, body) = database
+        .transact(move |conn| {
+            Box::pin(async move {
+                let row = outbox::get(&mut *conn, id).await?.ok_or(CommandError::NoSuchEvent(id))?;
+                let attempts = outbox::attempts(&mut *conn, &[id.0]).await?;
+                Ok::<_, CommandError>((row, attempts, outbox::body(conn, id).await?))
+            })
+        })
+        .await?;
+    let attempts: Vec<Value> =
+        attempts.iter().map(|one| json!({"at": one.at, "status": one.status, "error": one.error})).collect();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let shown = json!({
+        "id": row.event_id, "type": row.kind, "deliveryId": row.delivery_id, "shop": row.shop, "sequence": row.sequence,
+        "state": row.state, "createdAt": row.created_at, "attempts": attempts, "body": body,
+        "nextAttemptAt": (row.state == OutboundState::Pending.as_str()).then_some(row.next_try_at),
+    });
+    println!("{shown:#}");
+    Ok(())
+}
+
+/// All or none.
+async fn replay(database: &Database, ids: Vec<EventId>) -> Result<(), CommandError> {
+    database
+        .transact(move |conn| {
+            Box::pin(async move {
+                for id in ids {
+                    outbox::get(&mut *conn, id).await?.ok_or(CommandError::NoSuchEvent(id))?;
+                    outbox::replay(&mut *conn, id).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Page by page, so that no transaction takes long; what dies again meanwhile is not taken twice.
+async fn replay_all(database: &Database, chosen: &Chosen) -> Result<usize, StoreError> {
+    let (mut total, mut after) = (0, None);
+    loop {
+        let filter = ReplayFilter {
+            state: chosen.state.unwrap_or(OutboundState::Dead),
+            shop: chosen.shop.as_ref().map(|shop| shop.as_str().to_owned()),
+            delivery_id: chosen.delivery_id,
+            kind: chosen.kind,
+            from: chosen.from,
+            to: chosen.to,
+            after,
+            limit: PAGE,
+        };
+        let replayed = database.transact(move |conn| Box::pin(async move { outbox::replay_some(conn, &filter).await }));
+        let (count, newest) = replayed.await?;
+        total += count;
+        if (count as i64) < PAGE {
+            return Ok(total);
+        }
+        after = newest;
+    }
+}

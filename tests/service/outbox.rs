@@ -1,0 +1,320 @@
+//! The outbox when nodes die, stand still and come back; and what was given up, posted again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::http::{Api, try_send};
+use super::support::*;
+
+/// Of every delivery here, in order.
+const STORY: [&str; 4] =
+    ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_FAILED_V1", "DELIVERY_CANCELLED_V1"];
+const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
+
+/// An order that is called off at once: one event. Gives the delivery's id.
+async fn cancelled(world: &World, name: &str) -> String {
+    let taken = world.order(&Order::new(name)).await.expect(202);
+    world.cancel(name, None).await.expect(200);
+    taken["deliveryId"].as_str().unwrap().to_owned()
+}
+
+/// Asks until a node takes it: nodes die meanwhile, and a repeat is told from a first time by its key.
+async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
+    let key = uuid::Uuid::now_v7().to_string();
+    let deadline = Instant::now() + Duration::from_secs(90);
+    for n in 0.. {
+        let request = ways[(turn + n) % ways.len()].request("POST", path).header("idempotency-key", &key).json(body);
+        match try_send(request).await {
+            Ok(reply) if matches!(reply.status, 200..=202) => return reply.body,
+            // Another node may still be at it, or have lost PostgreSQL's answer.
+            Ok(reply) if reply.status == 503 || reply.body["code"] == "request_under_way" => {}
+            Ok(reply) => panic!("{path}: {} {}", reply.status, reply.text),
+            Err(_) => {}
+        }
+        assert!(Instant::now() < deadline, "nobody takes {path}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    unreachable!("the loop has no end")
+}
+
+/// One delivery through its whole story, by an operator. Gives its id.
+async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
+    let mut order = Order::new(&format!("storm-{turn}")).0;
+    order["shop"] = json!("vendure");
+    let made = insist(ways, turn, "/api/v1/deliveries", &order).await;
+    let id = made["deliveryId"].as_str().expect("an id").to_owned();
+    let failed = json!({"status": "FAILED", "reason": "test", "failure": {"code": "DELIVERY_FAILED"}});
+    for (action, body) in [
+        ("assign", json!({"driverId": driver, "reason": "test"})),
+        ("status", json!({"status": "PICKED_UP", "reason": "test"})),
+        ("status", failed),
+        ("retry", json!({"reason": "test"})),
+        ("cancel", json!({"reason": "test"})),
+    ] {
+        insist(ways, turn, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
+    }
+    id
+}
+
+/// What arrived of each delivery: every accepted event at its first arrival, as a receiver by the rules takes it.
+fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
+    let mut taken: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+    for post in shop.posts().into_iter().filter(|post| post.answered.accepts()) {
+        let of = taken.entry(post.event["deliveryId"].as_str().expect("an id").to_owned()).or_default();
+        let one =
+            (post.event["sequence"].as_i64().expect("a number"), post.event["event"].as_str().unwrap().to_owned());
+        if !of.contains(&one) {
+            of.push(one);
+        }
+    }
+    taken
+}
+
+/// `deliveries` with four events each, of which the shop fails three in ten, while nodes are killed `kills` times.
+pub async fn storm(deliveries: usize, kills: usize) {
+    // A driver for each at once, whom nobody finds: operators alone give the orders.
+    const AT_ONCE: usize = 24;
+    // A try may be lost with a node as well.
+    let schedule = ["0ms", "100ms", "200ms"].into_iter().chain([["300ms"; 30]].concat()).collect::<Vec<_>>().join(",");
+    let mut world = World::with()
+        .nodes(3)
+        .set("ASSIGNMENT_WAIT_MS", 0)
+        .set("EVENTS_RETRY_SCHEDULE", schedule)
+        .set("RUST_LOG", "warn,driver_tracker::app=info")
+        .start()
+        .await;
+    world.shop().react(|_| match rand::random_range(0..10) {
+        0 => Reaction::Status(500),
+        1 => Reaction::RetryAfter(503, 0),
+        2 => Reaction::Drop,
+        _ => Reaction::Status(200),
+    });
+    let (drivers, _) = world.many_drivers(AT_ONCE, false).await;
+    let ports: Vec<String> = world.nodes.iter().map(|node| node.address.clone()).collect();
+    // Each node comes back where it was.
+    let ways: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
+    let began = Instant::now();
+    let worlds = drivers.iter().enumerate().map(|(lane, driver)| {
+        let (ways, driver) = (ways.clone(), *driver);
+        async move {
+            let mut ids = Vec::new();
+            for turn in (lane..deliveries).step_by(AT_ONCE) {
+                ids.push(live_through(&ways, turn, driver).await);
+            }
+            ids
+        }
+    });
+    let (ids, ()) = tokio::join!(together(worlds), async {
+        for n in 0..kills {
+            let victim = n % world.nodes.len();
+            // Spread over the whole of it.
+            let due = (n + 1) * deliveries * STORY.len() / (kills + 1);
+            eventually("the story goes on", Duration::from_secs(90), || async {
+                (world.count("SELECT count(*) FROM outbox").await as usize >= due).then_some(())
+            })
+            .await;
+            world.nodes[victim].kill9().await;
+            world.nodes[victim] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[victim])])).await;
+        }
+    });
+    let ids: Vec<String> = ids.into_iter().flatten().collect();
+    let lived = began.elapsed();
+    assert_eq!(ids.len(), deliveries);
+    eventually("every event is delivered", Duration::from_secs(120), || async {
+        (world.count("SELECT count(*) FROM outbox WHERE state <> 'delivered'").await == 0).then_some(())
+    })
+    .await;
+    println!(
+        "{deliveries} deliveries: {lived:?}, all delivered after {:?}, {} posts",
+        began.elapsed(),
+        world.shop().posts().len()
+    );
+    assert_eq!(world.count("SELECT count(*) FROM outbox").await as usize, deliveries * STORY.len());
+    let taken = taken(world.shop());
+    for id in &ids {
+        let events = &taken[id];
+        let names: Vec<&str> = events.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, STORY, "complete and in order: {id}");
+        assert!(events.is_sorted(), "{events:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_is_lost_or_out_of_order_when_shop_and_nodes_fail() {
+    storm(100, 5).await;
+}
+
+/// How many events a node holds a lease of.
+async fn leased_by(world: &World, node: &str) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM outbox WHERE lease_owner = $1 AND lease_until > clock_timestamp()")
+        .bind(node)
+        .fetch_one(&world.pool)
+        .await
+        .expect("a count")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stood_still_undoes_nothing_of_what_another_did_meanwhile() {
+    let mut world = World::with().nodes(0).set("ASSIGNMENT_WAIT_MS", 0).start().await;
+    let paused = world.start_node_with(&[("NODE_ID", "paused")]).await;
+    world.nodes.push(paused);
+    world.shop().react(|_| Reaction::Hang);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(cancelled(&world, &format!("paused-{n}")).await);
+    }
+    eventually("the node holds them all", SOON, || async { (leased_by(&world, "paused").await == 5).then_some(()) })
+        .await;
+    world.nodes[0].freeze();
+    let other = world.start_node_with(&[("NODE_ID", "other")]).await;
+    world.shop().answer(200);
+    // Its leases run out, and another node posts what it held.
+    eventually("the other node delivers them", Duration::from_secs(40), || async {
+        (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 5).then_some(())
+    })
+    .await;
+    // Back again, it finds that its own posts came to nothing, and that this is no longer its business.
+    world.nodes[0].thaw();
+    world.nodes[0].wait_for_health("ok").await;
+    let noted = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
+    holds("what was delivered stays so", Duration::from_secs(6), || async { world.count(noted).await == 0 }).await;
+    for id in &ids {
+        assert_eq!(world.shop().accepted(id), [CANCELLED], "posted once more, and once alone");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM outbox_attempts").await, 5, "the lost tries are nobody's");
+    world.nodes.push(other);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_that_takes_longer_than_a_lease_is_not_posted_by_another_node() {
+    let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
+    world.shop().react(|_| Reaction::After(Duration::from_secs(13), 200));
+    let id = cancelled(&world, "slow").await;
+    eventually("it is delivered", Duration::from_secs(30), || async {
+        (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.shop().posts_of(&id).len(), 1, "its lease was renewed while it lasted");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_leaves_alone_what_is_being_posted_just_now() {
+    let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
+    world.shop().react(|_| Reaction::After(Duration::from_secs(4), 200));
+    let id = cancelled(&world, "under-way").await;
+    eventually("it is on its way", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
+    let event = world.shop().posts_of(&id)[0].event["eventId"].as_str().unwrap().to_owned();
+    let shown = world.admin().post(&format!("/api/v1/outbound-events/{event}/replay"), &json!({})).await.expect(202);
+    assert_eq!(shown["state"], "pending");
+    eventually("it is delivered", SOON, || async {
+        (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(world.shop().posts_of(&id).len(), 1);
+    world.finish().await;
+}
+
+/// Three dead letters of the configured shop and one of another.
+async fn with_dead_letters() -> (World, OtherShop, Vec<String>, String) {
+    let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
+    let other = OtherShop::make(&world, "bakery", json!({})).await;
+    world.shop().answer(422);
+    other.receiver.answer(400);
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(cancelled(&world, &format!("dead-{n}")).await);
+    }
+    let theirs = other.cancelled_order(world.node(), "dead").await;
+    until_dead(&world, 4).await;
+    world.shop().answer(200);
+    other.receiver.answer(200);
+    (world, other, ids, theirs)
+}
+
+async fn until_dead(world: &World, count: i64) {
+    eventually(&format!("{count} events are dead"), SOON, || async {
+        (world.count("SELECT count(*) FROM outbox WHERE state = 'dead'").await == count).then_some(())
+    })
+    .await;
+}
+
+async fn until_accepted(shop: &Shop, delivery: &str) {
+    eventually("the event arrives", SOON, || async { (shop.accepted(delivery) == [CANCELLED]).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_replayed_by_a_filter_or_all_of_them() {
+    let (world, other, ids, theirs) = with_dead_letters().await;
+    let admin = world.admin();
+    let replay = async |body: Value| admin.post("/api/v1/outbound-events/replay", &body).await;
+    assert_eq!(replay(json!({"deliveryId": ids[0]})).await.expect(202), json!({"replayed": 1}));
+    until_accepted(world.shop(), &ids[0]).await;
+    until_dead(&world, 3).await;
+    assert_eq!(replay(json!({"type": "DELIVERY_ASSIGNED_V1"})).await.expect(202)["replayed"], 0);
+    let (now, long_ago) = (chrono::Utc::now().to_rfc3339(), "2020-01-01T00:00:00Z");
+    assert_eq!(replay(json!({"to": long_ago})).await.expect(202)["replayed"], 0);
+    assert_eq!(replay(json!({"from": now})).await.expect(202)["replayed"], 0);
+    assert_eq!(replay(json!({"shop": "bakery", "from": long_ago, "to": now})).await.expect(202)["replayed"], 1);
+    until_accepted(&other.receiver, &theirs).await;
+    assert!(world.shop().accepted(&ids[1]).is_empty(), "another shop's stay as they are");
+    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 2);
+    until_accepted(world.shop(), &ids[1]).await;
+    until_accepted(world.shop(), &ids[2]).await;
+    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "nothing is dead any more");
+
+    // What was delivered is posted again only where somebody says whose.
+    let unbounded = replay(json!({"state": "delivered"})).await;
+    assert_eq!(unbounded.fields_at_fault(), ["shop"]);
+    assert_eq!(replay(json!({"state": "delivered", "shop": "bakery"})).await.expect(202)["replayed"], 1);
+    eventually("it comes once more", SOON, || async { (other.receiver.accepted(&theirs).len() == 2).then_some(()) })
+        .await;
+    let wrong =
+        replay(json!({"state": "x", "shop": "X Y", "deliveryId": "x", "type": "x", "from": "x", "cursor": "x"}));
+    assert_eq!(wrong.await.fields_at_fault(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_lists_shows_and_replays_events() {
+    let (world, other, ids, theirs) = with_dead_letters().await;
+    let env = world.env_with(&[]);
+    let events = async |arguments: &[&str]| {
+        let done = node::run(&[&["events"], arguments].concat(), &env).await;
+        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, listed, _) = events(&["list", "--state", "dead"]).await;
+    assert_eq!((code, listed.lines().count()), (Some(0), 4), "{listed}");
+    let (_, listed, _) = events(&["list", "--shop", "bakery"]).await;
+    let fields: Vec<&str> = listed.trim().split('\t').collect();
+    assert_eq!((fields[1], fields[2], fields[3], fields[5]), (CANCELLED, "bakery", theirs.as_str(), "dead"));
+    let (_, two, _) = events(&["list", "--limit", "2"]).await;
+    assert_eq!(two.lines().count(), 2);
+
+    let (_, shown, _) = events(&["show", fields[0]]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["attempts"][0]["status"], &shown["body"]["eventId"]), (&json!(400), &json!(fields[0])));
+
+    let (_, replayed, _) = events(&["replay", fields[0]]).await;
+    assert_eq!(replayed.trim(), "1");
+    until_accepted(&other.receiver, &theirs).await;
+    let (_, replayed, _) = events(&["replay", "--all", "--delivery", &ids[1]]).await;
+    assert_eq!(replayed.trim(), "1");
+    until_accepted(world.shop(), &ids[1]).await;
+    let (_, replayed, _) = events(&["replay", "--all"]).await;
+    assert_eq!(replayed.trim(), "2");
+    until_accepted(world.shop(), &ids[2]).await;
+
+    let missing = uuid::Uuid::now_v7().to_string();
+    let (code, _, told) = events(&["replay", &missing]).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains(&missing));
+    for wrong in [&["replay"][..], &["replay", "--all", "--state", "delivered"], &["replay", &missing, "--all"]] {
+        assert_eq!(events(wrong).await.0, Some(2), "{wrong:?}");
+    }
+    world.finish().await;
+}

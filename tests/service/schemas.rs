@@ -1,0 +1,213 @@
+//! The schemas in `docs/schemas` against the code: made from the types, judging examples and odd bodies as the service does.
+
+#[path = "../../examples/schemas/events.rs"]
+mod events;
+#[path = "../../examples/schemas/wire.rs"]
+mod wire;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use driver_tracker::domain::plausibility::FixRules;
+use driver_tracker::protocol::inbound::{FrameBody, parse_value};
+use driver_tracker::vendure::order::{parse_cancellation, parse_order};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::support::schema::{Schema, folder};
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_files_are_those_of_the_types() {
+    for (name, schema) in wire::all() {
+        assert!(read(&folder().join(name)) == wire::text_of(&schema), "{name}: run cargo run --example schemas");
+    }
+    for (name, text) in events::all() {
+        assert!(read(&folder().join("examples").join(&name)) == text, "{name}: run cargo run --example schemas");
+    }
+}
+
+/// The examples in a folder: the schema's name, the file, the body.
+fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
+    let listed = fs::read_dir(folder().join(at)).expect("the examples").map(|entry| entry.expect("an entry").path());
+    let files = listed.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    let read = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+        let body = serde_json::from_str(&read(&path)).unwrap();
+        (name, path, body)
+    };
+    files.map(read).collect()
+}
+
+/// What the service itself says of a body; `None` for what it never reads.
+fn service_takes(schema: &str, body: &Value) -> Option<bool> {
+    match schema {
+        "seller-order-ready" => Some(parse_order(body.to_string().as_bytes()).is_ok()),
+        "seller-order-cancelled" => Some(parse_cancellation(body.to_string().as_bytes()).is_ok()),
+        "driver-frames" => Some(frame_is_taken(body)),
+        _ => None,
+    }
+}
+
+/// A frame is taken whole; whether a fix is believed is another question.
+fn frame_is_taken(body: &Value) -> bool {
+    match parse_value(body, Utc::now(), &FixRules::default()).map(|frame| frame.body) {
+        Ok(FrameBody::Batch { fixes }) => {
+            fixes.iter().all(|fix| fix.as_ref().err().is_none_or(|refusal| refusal.code != "invalid_frame"))
+        }
+        parsed => parsed.is_ok(),
+    }
+}
+
+#[test]
+fn schema_and_service_agree_on_every_example() {
+    for (at, is_good) in [("examples", true), ("examples/invalid", false)] {
+        let all = examples(at);
+        assert!(all.len() > 20, "{} examples in {at}", all.len());
+        for (name, path, body) in all {
+            let told = Schema::of(&name).faults(&body);
+            assert_eq!(told.is_empty(), is_good, "{}: {told:?}", path.display());
+            if let Some(taken) = service_takes(&name, &body) {
+                assert_eq!(taken, is_good, "{} is judged otherwise by the service", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_has_an_example_and_an_invalid_one() {
+    for (at, schemas) in [
+        (
+            "examples",
+            &["seller-order-ready", "seller-order-cancelled", "delivery-event", "driver-frames", "server-frames"][..],
+        ),
+        ("examples/invalid", &["seller-order-ready", "seller-order-cancelled", "driver-frames", "server-frames"]),
+    ] {
+        let all = examples(at);
+        for schema in schemas {
+            assert!(all.iter().any(|(name, ..)| name == schema), "{at} has none of {schema}");
+        }
+    }
+}
+
+/// The whole examples, from which odd ones are made.
+fn whole(schema: &str) -> Vec<Value> {
+    examples("examples").into_iter().filter(|(name, ..)| name == schema).map(|(_, _, body)| body).collect()
+}
+
+/// Every place in a value: a path of names and numbers.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, inner)| places(inner, &format!("{at}/{name}"), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, inner)| places(inner, &format!("{at}/{n}"), found))
+        }
+        _ => {}
+    }
+}
+
+/// What a careless sender may put anywhere.
+fn odd() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        Just(json!("")),
+        Just(json!("x")),
+        Just(json!("é".repeat(65))),
+        Just(json!("y".repeat(129))),
+        Just(json!("z".repeat(257))),
+        Just(json!("z".repeat(1001))),
+        Just(json!("a\u{0}b")),
+        Just(json!("2026-01-27T10:00:00Z")),
+        Just(json!("https://x.example/1")),
+        Just(json!("AVAILABLE")),
+        Just(json!("FAILED")),
+        Just(json!({})),
+        Just(json!([])),
+        Just(json!([{}])),
+        Just(json!(true)),
+        Just(json!(0)),
+        Just(json!(-1)),
+        Just(json!(86)),
+        Just(json!(181)),
+        Just(json!(1.5)),
+        Just(json!(1_000_000_001)),
+        Just(json!({"code": "PICKUP_FAILED"})),
+    ]
+}
+
+/// An example with one field gone or another value in one place.
+fn mutated(schema: &'static str) -> impl Strategy<Value = Value> {
+    let bodies = whole(schema);
+    (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(odd())).prop_map(move |(which, place, odd)| {
+        let mut body = bodies[which].clone();
+        let mut all = Vec::new();
+        places(&body, "", &mut all);
+        let at = place.get(&all);
+        match (odd, at.rsplit_once('/')) {
+            (Some(odd), _) => *body.pointer_mut(at).expect("a place") = odd,
+            (None, Some((parent, name))) => {
+                if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
+                    fields.remove(name);
+                }
+            }
+            (None, None) => {}
+        }
+        body
+    })
+}
+
+fn agrees(schema: &str, body: &Value) -> Result<(), TestCaseError> {
+    let told = Schema::of(schema).faults(body);
+    prop_assert_eq!(Some(told.is_empty()), service_takes(schema, body), "{} {:?}", body, told);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_order_is_judged_by_the_schema_as_by_the_service(body in mutated("seller-order-ready")) {
+        // How deep metadata may be, and that it holds no NUL, no schema can say.
+        prop_assume!(!body["metadata"].to_string().contains("\\u0000"));
+        agrees("seller-order-ready", &body)?;
+    }
+
+    #[test]
+    fn a_frame_is_judged_by_the_schema_as_by_the_service(body in mutated("driver-frames")) {
+        agrees("driver-frames", &body)?;
+    }
+}
+
+#[test]
+fn the_schema_of_events_knows_every_field_and_demands_those_that_are_always_there() {
+    let schema = Schema::of("delivery-event");
+    for (name, text) in events::all() {
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let unknown = schema.unknown_fields(&event);
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        for field in event.as_object().unwrap().keys() {
+            let mut without = event.clone();
+            without.as_object_mut().unwrap().remove(field);
+            const OPTIONAL: [&str; 11] = [
+                "orderCode",
+                "externalId",
+                "metadata",
+                "trackingUrl",
+                "driverId",
+                "assignmentId",
+                "driver",
+                "pickupProofUrl",
+                "deliveryProofUrl",
+                "deliveryLat",
+                "deliveryLon",
+            ];
+            let told = schema.faults(&without);
+            assert_eq!(told.is_empty(), OPTIONAL.contains(&field.as_str()), "{name} without {field}: {told:?}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Several shops on one service: each with keys, orders, events and a limit of its own.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+
+use super::support::other_shop::secret_of;
+use super::support::plan::{SHOP_SECRETS_KEY, WEBHOOK_SECRET};
+use super::support::*;
+
+/// No driver comes: orders wait.
+async fn world() -> World {
+    World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await
+}
+
+async fn two_shops(world: &World) -> (OtherShop, OtherShop) {
+    (OtherShop::make(world, "bakery", json!({})).await, OtherShop::make(world, "florist", json!({})).await)
+}
+
+async fn until_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
+    eventually(&format!("{} accepted {names:?} of {delivery}", shop.name), SOON, || async {
+        (shop.receiver.accepted(delivery) == names).then_some(())
+    })
+    .await;
+}
+
+const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_shop_has_orders_and_events_of_its_own_and_no_secret_opens_anothers_door() {
+    let world = world().await;
+    let (bakery, florist) = two_shops(&world).await;
+    let node = world.node();
+    let mine = bakery.order(node, &Order::new("same")).await.expect(202);
+    let theirs = florist.order(node, &Order::new("same")).await.expect(202);
+    let configured = world.order(&Order::new("same")).await.expect(202);
+    let ids: Vec<&Value> = [&mine, &theirs, &configured].into_iter().map(|order| &order["deliveryId"]).collect();
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "three shops, three deliveries");
+    assert_eq!((&mine["shop"], &theirs["shop"]), (&json!("bakery"), &json!("florist")));
+    let again = bakery.order(node, &Order::new("same")).await.expect(200);
+    assert_eq!(again["deliveryId"], mine["deliveryId"]);
+
+    // Another's secret, the secret of the other direction, the configured shop's: none opens the door.
+    for wrong in [&florist.orders_secret, &bakery.events_secret, &WEBHOOK_SECRET.to_owned()] {
+        bakery.order_signed(node, &Order::new("stolen"), wrong).await.refused(401, "unauthorized");
+    }
+    let stranger = OtherShop { name: "nobody".to_owned(), ..florist };
+    stranger.order(node, &Order::new("stolen")).await.refused(401, "unauthorized");
+    let florist = OtherShop { name: "florist".to_owned(), ..stranger };
+    let posing = OtherShop { orders_secret: florist.orders_secret.clone(), ..bakery };
+    posing.cancel(node, "same").await.refused(401, "unauthorized");
+    let bakery = posing;
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 3);
+
+    florist.cancel(node, "same").await.expect(200);
+    assert_eq!(world.delivery(mine["deliveryId"].as_str().unwrap()).await["status"], "PENDING");
+    let cancelled = theirs["deliveryId"].as_str().unwrap();
+    until_events(&florist, cancelled, &[CANCELLED]).await;
+    let event = &florist.receiver.posts()[0].event;
+    assert_eq!((&event["shop"], &event["sellerOrderId"]), (&json!("florist"), &json!("same")));
+    assert!(bakery.receiver.posts().is_empty() && world.shop().posts().is_empty(), "events go to their own shop alone");
+    florist.receiver.assert_all_signed();
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
+    let world = world().await;
+    let (bakery, florist) = two_shops(&world).await;
+    let own = bakery.cancelled_order(world.node(), "own").await;
+    let foreign = florist.cancelled_order(world.node(), "foreign").await;
+    let open = florist.order(world.node(), &Order::new("open")).await.expect(202)["deliveryId"].clone();
+    let open = open.as_str().unwrap();
+    until_events(&florist, &foreign, &[CANCELLED]).await;
+    let foreign_event = florist.receiver.posts()[0].event["eventId"].as_str().unwrap().to_owned();
+    let api = bakery.api(&world).await;
+
+    for path in ["/api/v1/deliveries", "/api/v1/outbound-events", "/api/v1/shops"] {
+        let items = api.get(path).await.expect(200)["items"].clone();
+        let items = items.as_array().unwrap();
+        assert_eq!(items.len(), 1, "{path}: {items:?}");
+        assert!(items[0]["shop"] == "bakery" || items[0]["name"] == "bakery", "{path}: {items:?}");
+    }
+    api.get(&format!("/api/v1/deliveries/{own}")).await.expect(200);
+    for path in [
+        format!("/api/v1/deliveries/{open}"),
+        format!("/api/v1/deliveries/{open}/events"),
+        format!("/api/v1/outbound-events/{foreign_event}"),
+        "/api/v1/deliveries?shop=florist".to_owned(),
+        "/api/v1/outbound-events?shop=florist".to_owned(),
+        "/api/v1/shops/florist".to_owned(),
+    ] {
+        api.get(&path).await.problem(404);
+    }
+    let mut order = Order::new("posed").0;
+    order["shop"] = json!("florist");
+    for (path, body) in [
+        (format!("/api/v1/deliveries/{open}/cancel"), json!({"reason": "x"})),
+        (format!("/api/v1/outbound-events/{foreign_event}/replay"), json!({})),
+        ("/api/v1/outbound-events/replay".to_owned(), json!({"shop": "florist"})),
+        ("/api/v1/deliveries".to_owned(), order),
+    ] {
+        api.post(&path, &body).await.problem(404);
+    }
+    let path = format!("/api/v1/outbound-events/replay?deliveryId={foreign}");
+    let replayed = api.post(&path, &json!({"state": "delivered", "deliveryId": foreign})).await.expect(202);
+    assert_eq!(replayed["replayed"], 0, "what another shop owns is not there");
+    for (path, body) in [
+        ("/api/v1/shops", json!({"name": "third"})),
+        ("/api/v1/shops/bakery/secrets", json!({"direction": "orders"})),
+        ("/api/v1/shops/bakery/endpoint/enable", json!({})),
+    ] {
+        api.post(path, &body).await.problem(403);
+    }
+    api.patch("/api/v1/shops/bakery", &json!({"ordersPerSecond": 0})).await.problem(403);
+    assert_eq!(world.delivery(open).await["status"], "PENDING");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap() {
+    let world = world().await;
+    let shop = OtherShop::make(&world, "bakery", json!({})).await;
+    let (node, admin) = (world.node(), world.admin());
+    let shown = admin.get("/api/v1/shops/bakery").await.expect(200);
+    assert!(!shown.to_string().contains("whsec_"), "shown once: {shown}");
+    let new_secret = async |body: Value| {
+        let made = admin.post("/api/v1/shops/bakery/secrets", &body).await.expect(201);
+        let secret = made["secret"].as_str().unwrap().to_owned();
+        world.keep_secret(secret.trim_start_matches("whsec_"));
+        (made["secretId"].as_str().unwrap().to_owned(), secret)
+    };
+    let (_, second) = new_secret(json!({"direction": "orders", "overlapSeconds": 3600})).await;
+    assert_ne!(second, shop.orders_secret);
+    shop.order(node, &Order::new("by-the-old")).await.expect(202);
+    shop.order_signed(node, &Order::new("by-the-new"), &second).await.expect(202);
+
+    // A short overlap, for both that came before: good at first, refused when it is over.
+    let (_, third) = new_secret(json!({"direction": "orders", "overlapSeconds": 2})).await;
+    shop.order_signed(node, &Order::new("still-good"), &second).await.expect(202);
+    for old in [&shop.orders_secret, &second] {
+        eventually("the overlap is over", SOON, || async {
+            (shop.order_signed(node, &Order::new("over"), old).await.status == 401).then_some(())
+        })
+        .await;
+    }
+    shop.order_signed(node, &Order::new("by-the-third"), &third).await.expect(202);
+
+    // One that leaked is ended at once.
+    let (leaked_id, leaked) = new_secret(json!({"direction": "orders"})).await;
+    shop.order_signed(node, &Order::new("leaked"), &leaked).await.expect(202);
+    assert_eq!(admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.status, 204);
+    shop.order_signed(node, &Order::new("leaked-too"), &leaked).await.refused(401, "unauthorized");
+    admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.problem(404);
+    admin.delete("/api/v1/shops/bakery/secrets/nonsense").await.problem(404);
+
+    // Events are signed with every secret that is good.
+    let (_, events) = new_secret(json!({"direction": "events", "overlapSeconds": 3600})).await;
+    let taken = shop.order_signed(node, &Order::new("signed"), &third).await.expect(202);
+    let id = taken["deliveryId"].as_str().unwrap();
+    admin.post(&format!("/api/v1/deliveries/{id}/cancel"), &json!({"reason": "x"})).await.expect(200);
+    let post = shop.receiver.event(id, CANCELLED).await;
+    for secret in [&shop.events_secret, &events] {
+        Webhook::new(secret).unwrap().verify(&post.raw, &post.headers).unwrap();
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_for_a_repeat_and_what_is_in_the_database_holds_no_secret() {
+    let world = world().await;
+    let request = || {
+        let request = world.admin().request("POST", "/api/v1/shops").header("idempotency-key", "once");
+        request.json(&json!({"name": "bakery"}))
+    };
+    let made = http::send(request()).await.expect(201);
+    assert_eq!(http::send(request()).await.expect(201), made, "a repeat is answered as the first");
+    let secret = secret_of(&made, "orders");
+    world.keep_secret(secret.trim_start_matches("whsec_"));
+    let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert!(tables.iter().any(|table| table == "shop_secrets"));
+    for table in tables {
+        let statement = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%' || $1 || '%'");
+        for kept in [secret.trim_start_matches("whsec_").to_owned(), hex_of(&secret)] {
+            let found: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(statement.clone()))
+                .bind(kept)
+                .fetch_one(&world.pool)
+                .await
+                .unwrap();
+            assert_eq!(found, 0, "{table} holds the secret");
+        }
+    }
+    world.finish().await;
+}
+
+/// The secret's text in hexadecimal, as `bytea` columns show it.
+fn hex_of(secret: &str) -> String {
+    secret.trim_start_matches("whsec_").bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_shops_limit_leaves_the_others_alone() {
+    let world = world().await;
+    let busy = OtherShop::make(&world, "busy", json!({"ordersPerSecond": 2})).await;
+    let calm = OtherShop::make(&world, "calm", json!({})).await;
+    let node = world.node();
+    let orders: Vec<Order> = (0..12).map(|n| Order::new(&format!("n-{n}"))).collect();
+    let answers = together(orders.iter().map(|order| busy.order(node, order))).await;
+    let (taken, limited): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    assert!(!taken.is_empty() && limited.len() >= 2, "{} taken, {} limited", taken.len(), limited.len());
+    for answer in limited {
+        assert!(answer.retry_after_s() >= 1);
+        answer.refused(429, "too_many_orders");
+    }
+    for answer in together(orders.iter().map(|order| calm.order(node, order))).await {
+        answer.expect(202);
+    }
+    world.order(&Order::new("configured")).await.expect(202);
+
+    let changed = world.admin().patch("/api/v1/shops/busy", &json!({"ordersPerSecond": 0})).await.expect(200);
+    assert_eq!(changed["ordersPerSecond"], 0);
+    let more: Vec<Order> = (0..12).map(|n| Order::new(&format!("more-{n}"))).collect();
+    for answer in together(more.iter().map(|order| busy.order(node, order))).await {
+        answer.expect(202);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_shops_delay_no_other() {
+    let world = world().await;
+    let (hanging, failing) = two_shops(&world).await;
+    let alive = OtherShop::make(&world, "alive", json!({})).await;
+    hanging.receiver.react(|_| Reaction::Hang);
+    failing.receiver.answer(500);
+    let node = world.node();
+    // More events than may be under way at once to one shop, and than a relay of one queue would get past.
+    for n in 0..40 {
+        let id = format!("n-{n}");
+        tokio::join!(hanging.cancelled_order(node, &id), failing.cancelled_order(node, &id));
+    }
+    eventually("the shop that hangs has all the posts that it may have", SOON, || async {
+        (hanging.receiver.posts().len() >= 32).then_some(())
+    })
+    .await;
+    let delivery = alive.cancelled_order(node, "fine").await;
+    eventually("the living shop has its event", Duration::from_secs(8), || async {
+        (alive.receiver.accepted(&delivery) == [CANCELLED]).then_some(())
+    })
+    .await;
+    assert_eq!(hanging.receiver.posts().len(), 32, "no more than so many at once, and none was given up meanwhile");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_knows_a_new_shop_within_seconds() {
+    let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
+    let shop = OtherShop::make(&world, "bakery", json!({})).await;
+    // The node that made it knows it at once, the other soon.
+    shop.order(&world.nodes[0], &Order::new("here")).await.expect(202);
+    let taken = eventually("the other node knows the shop", SOON, || async {
+        let answer = shop.order(&world.nodes[1], &Order::new("there")).await;
+        (answer.status == 202).then_some(answer.body)
+    })
+    .await;
+    shop.cancel(&world.nodes[1], "there").await.expect(200);
+    until_events(&shop, taken["deliveryId"].as_str().unwrap(), &[CANCELLED]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_that_secrets_come_from_can_be_rotated() {
+    const NEW: &str = "YW5vdGhlci1rZXktdGhhdC1zZWNyZXRzLWNvbWUtZnJvbS4=";
+    let mut world = world().await;
+    let shop = OtherShop::make(&world, "bakery", json!({})).await;
+    let both = world.start_node_with(&[("SHOP_SECRETS_KEY", &format!("{NEW},{SHOP_SECRETS_KEY}"))]).await;
+    shop.order(&both, &Order::new("old-key")).await.expect(202);
+    let made = world.admin_at(&both).post("/api/v1/shops/bakery/secrets", &json!({"direction": "orders"})).await;
+    let fresh = made.expect(201)["secret"].as_str().unwrap().to_owned();
+    world.keep_secret(fresh.trim_start_matches("whsec_"));
+    shop.order_signed(&both, &Order::new("new-key"), &fresh).await.expect(202);
+
+    let late = world.start_node_with(&[("SHOP_SECRETS_KEY", NEW)]).await;
+    shop.order_signed(&late, &Order::new("only-new"), &fresh).await.expect(202);
+    shop.order(&late, &Order::new("gone")).await.refused(401, "unauthorized");
+    assert!(late.log_lines().iter().any(|line| line.contains("SHOP_SECRETS_KEY") && line.contains("bakery")));
+    let none = world.start_node_with(&[("SHOP_SECRETS_KEY", "")]).await;
+    let refused = world.admin_at(&none).post("/api/v1/shops", &json!({"name": "florist"})).await;
+    refused.refused(409, "no_secrets_key");
+    world.nodes.extend([both, late, none]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shops_are_listed_read_and_refused_as_the_page_says() {
+    let world = world().await;
+    let admin = world.admin();
+    let made = admin.post("/api/v1/shops", &json!({"name": "bakery", "ordersPerSecond": 7})).await;
+    assert_eq!(made.header("location").as_deref(), Some("/api/v1/shops/bakery"));
+    let made = made.expect(201);
+    for direction in ["orders", "events"] {
+        world.keep_secret(secret_of(&made, direction).trim_start_matches("whsec_"));
+    }
+    let required = world.count("SELECT min_program_schema::bigint FROM database_identity").await;
+    assert_eq!(required, 6, "a program that knows one shop alone does not start any more");
+    assert_eq!((&made["ordersPerSecond"], &made["endpoint"]), (&json!(7), &json!({"enabled": true})));
+    admin.post("/api/v1/shops", &json!({"name": "bakery"})).await.refused(409, "exists");
+    admin.post("/api/v1/shops", &json!({"name": "vendure"})).await.refused(409, "exists");
+    let wrong = json!({"name": "Not A Name", "eventsUrl": "nonsense", "ordersPerSecond": -1});
+    let bad = admin.post("/api/v1/shops", &wrong).await;
+    assert_eq!(bad.fields_at_fault(), ["eventsUrl", "name", "ordersPerSecond"]);
+    for url in ["http://169.254.169.254/", "http://0x0a000001/", "http://[::ffff:10.0.0.1]/", "http://3232235521/"] {
+        let inside = admin.patch("/api/v1/shops/bakery", &json!({"eventsUrl": url})).await;
+        assert_eq!(inside.fields_at_fault(), ["eventsUrl"], "{url}: {}", inside.text);
+    }
+
+    let first = admin.get("/api/v1/shops?limit=1").await.expect(200);
+    assert_eq!(first["items"][0]["name"], "bakery", "newest first: {first}");
+    let rest = admin.get(&format!("/api/v1/shops?cursor={}", first["nextCursor"].as_str().unwrap())).await.expect(200);
+    assert_eq!(rest["items"][0]["name"], "vendure");
+    assert!(rest.get("nextCursor").is_none());
+    admin.get("/api/v1/shops/nobody").await.problem(404);
+    admin.get("/api/v1/shops/Not%20A%20Name").await.problem(404);
+    admin.patch("/api/v1/shops/nobody", &json!({"ordersPerSecond": 1})).await.problem(404);
+    admin.post("/api/v1/shops/nobody/secrets", &json!({"direction": "orders"})).await.problem(404);
+    let unknown = admin.post("/api/v1/shops/bakery/secrets", &json!({"direction": "sideways"})).await;
+    assert_eq!(unknown.fields_at_fault(), ["direction"]);
+
+    // Of the configured shop the configuration decides.
+    admin.patch("/api/v1/shops/vendure", &json!({"ordersPerSecond": 1})).await.refused(409, "configured_shop");
+    let secret = admin.post("/api/v1/shops/vendure/secrets", &json!({"direction": "orders"})).await;
+    secret.refused(409, "configured_shop");
+    world.finish().await;
+}

@@ -1,0 +1,62 @@
+import { DeepPartial, EntityId, ID, VendureEntity } from '@vendure/core';
+import { Column, Entity, Index, Unique } from 'typeorm';
+
+/** What is told to driver-tracker: the order is ready to be delivered, or it was called off. */
+export type OutboxKind = 'ready' | 'cancelled';
+
+/**
+ * - `pending`: to be posted when it is due.
+ * - `sent`: driver-tracker has it.
+ * - `skipped`: nothing to post, `lastError` says why (an aggregate order, one that was cancelled first).
+ * - `failed`: parked for an operator, `lastError` says why.
+ */
+export type OutboxState = 'pending' | 'sent' | 'skipped' | 'failed';
+
+/**
+ * One post to driver-tracker, written in the transaction of the order's own transition, so that neither is ever there
+ * without the other. It holds no body: that is made of the order when it is posted.
+ */
+@Entity('driver_tracker_outbox')
+@Unique('driver_tracker_outbox_order_kind', ['orderId', 'kind'])
+@Index('driver_tracker_outbox_due', ['state', 'dueAt'])
+export class OutboxEntry extends VendureEntity {
+    constructor(input?: DeepPartial<OutboxEntry>) {
+        super(input);
+    }
+
+    @EntityId()
+    orderId: ID;
+
+    @Column({ type: 'varchar', length: 16 })
+    kind: OutboxKind;
+
+    @Column({ type: 'varchar', length: 16, default: 'pending' })
+    state: OutboxState;
+
+    /** When it may be taken next. While it is being posted this is the end of the lease. */
+    @Column({ type: Date })
+    dueAt: Date;
+
+    /** Who holds it; only they may write down what came of the post. */
+    @Column({ type: 'varchar', length: 36, nullable: true })
+    leaseToken: string | null;
+
+    @Column({ type: 'int', default: 0 })
+    attempts: number;
+
+    /** Since when it is tried; an operator's retry begins anew. */
+    @Column({ type: Date })
+    firstDueAt: Date;
+
+    /** The last answer's status, if there was an answer. */
+    @Column({ type: 'int', nullable: true })
+    lastStatus: number | null;
+
+    /** What went wrong last, in words, with the fields at fault. Holds no secret. */
+    @Column({ type: 'text', nullable: true })
+    lastError: string | null;
+
+    /** driver-tracker's id of the delivery, once it has told. */
+    @Column({ type: 'varchar', length: 64, nullable: true })
+    deliveryId: string | null;
+}

@@ -1,0 +1,10 @@
+export { EVENTS_PATH, FULFILLMENT_HANDLER_CODE } from './constants';
+export type { AddressPositionFields, OrderDeliveryFields, SellerPickupFields } from './custom-fields';
+export { OutboxEntry } from './entities/outbox-entry.entity';
+export type { OutboxKind, OutboxState } from './entities/outbox-entry.entity';
+export { TrackedDelivery } from './entities/tracked-delivery.entity';
+export { driverTrackerFulfillmentHandler } from './fulfillment-handler';
+export { DriverTrackerOptionsError } from './options';
+export type { DeliverableOrder, DriverTrackerOptions, ReadyTransition, Stop } from './options';
+export { resolveDropoffFromAddress, resolvePickupFromSeller } from './outbox/default-stops';
+export { DriverTrackerPlugin } from './plugin';

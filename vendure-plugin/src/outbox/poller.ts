@@ -1,0 +1,83 @@
+import { Inject, Injectable, OnApplicationBootstrap, OnApplicationShutdown } from '@nestjs/common';
+import { Logger, ProcessContext } from '@vendure/core';
+
+import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
+import type { OutboxEntry } from '../entities/outbox-entry.entity';
+import type { ResolvedOptions } from '../options';
+import { Courier } from './courier';
+import { Loop } from './loop';
+import { OutboxService } from './outbox.service';
+import { Reconciliation } from './reconciliation';
+
+/** How many posts are on their way at once, in one process. */
+const CONCURRENCY = 8;
+
+/**
+ * Looks at the outbox again and again, and works off what is due; beside it, reconciles now and then. Several processes may
+ * do so at once. A process that is killed loses nothing: what it held is due again when its lease ends, and driver-tracker
+ * bears a repeat.
+ */
+@Injectable()
+export class OutboxPoller implements OnApplicationBootstrap, OnApplicationShutdown {
+    private readonly underWay = new Set<Promise<void>>();
+    private readonly loops = [new Loop(() => this.post()), new Loop(() => this.reconcile())];
+
+    constructor(
+        private readonly processContext: ProcessContext,
+        private readonly outbox: OutboxService,
+        private readonly courier: Courier,
+        private readonly reconciliation: Reconciliation,
+        @Inject(DRIVER_TRACKER_OPTIONS) private readonly options: ResolvedOptions,
+    ) {}
+
+    onApplicationBootstrap(): void {
+        const { runIn } = this.options;
+        const runsHere = runIn === 'both' || (runIn === 'server') === this.processContext.isServer;
+        if (runsHere) {
+            this.loops.forEach(loop => loop.start());
+        }
+    }
+
+    /** Takes nothing new, and waits for what is on its way. */
+    async onApplicationShutdown(): Promise<void> {
+        await Promise.all(this.loops.map(loop => loop.stop()));
+        await Promise.all(this.underWay);
+    }
+
+    /** Fills the places that are free. A slow post keeps one of them, and no other order waits for it. */
+    private async post(): Promise<number> {
+        if (this.underWay.size >= CONCURRENCY) {
+            await Promise.race(this.underWay);
+        }
+        const free = CONCURRENCY - this.underWay.size;
+        try {
+            const entries = await this.outbox.claim(free);
+            for (const entry of entries) {
+                const work: Promise<void> = this.deliver(entry).finally(() => this.underWay.delete(work));
+                this.underWay.add(work);
+            }
+            return entries.length === free ? 0 : this.options.pollIntervalMs;
+        } catch (error) {
+            Logger.error(`The outbox could not be read: ${(error as Error).message}`, LOGGER_CONTEXT);
+            return this.options.pollIntervalMs;
+        }
+    }
+
+    /** What fails here is due again when its lease ends. */
+    private async deliver(entry: OutboxEntry): Promise<void> {
+        try {
+            await this.courier.deliver(entry);
+        } catch (error) {
+            Logger.error(`Outbox entry ${entry.id} could not be worked off: ${(error as Error).message}`, LOGGER_CONTEXT);
+        }
+    }
+
+    private async reconcile(): Promise<number> {
+        try {
+            await this.reconciliation.run();
+        } catch (error) {
+            Logger.error(`Orders could not be reconciled: ${(error as Error).message}`, LOGGER_CONTEXT);
+        }
+        return this.options.reconcileEveryMs;
+    }
+}

@@ -1,0 +1,85 @@
+/** One process of the shop: Vendure's server, or its worker. Told what to be by `SHOP_PROCESS`, as JSON. */
+import 'reflect-metadata';
+
+import { bootstrap, bootstrapWorker, DefaultLogger, dummyPaymentHandler, LogLevel, VendureConfig } from '@vendure/core';
+// As a shop does: the built package, by its name.
+import { DeliverableOrder, DriverTrackerPlugin, EVENTS_PATH } from 'vendure-plugin-driver-tracker';
+
+import { TwoSellerStrategy } from './marketplace';
+import { noteIncoming, noteOutgoing } from './wire';
+
+export interface ShopProcessSettings {
+    role: 'server' | 'worker';
+    port: number;
+    database: { host: string; port: number; username: string; password: string; database: string };
+    serviceUrl: string;
+    signingSecrets: string[];
+    eventSecrets: string[];
+    /** Where every body that is sent and taken is noted. */
+    wireFile: string;
+    superadmin: { identifier: string; password: string };
+}
+
+/** Orders of this customer carry more metadata than driver-tracker takes. */
+export const VERBOSE_CUSTOMER = 'Verbose';
+/** For orders of this customer the shop's hook never ends. */
+export const SILENT_CUSTOMER = 'Silent';
+
+function metadata({ order }: DeliverableOrder): Record<string, unknown> | Promise<never> {
+    switch (order.customer?.lastName) {
+        case VERBOSE_CUSTOMER:
+            return { text: 'x'.repeat(5_000) };
+        case SILENT_CUSTOMER:
+            return new Promise(() => {});
+        default:
+            return { code: order.code };
+    }
+}
+
+function configure(settings: ShopProcessSettings): VendureConfig {
+    return {
+        apiOptions: {
+            port: settings.port,
+            hostname: '127.0.0.1',
+            adminApiPath: 'admin-api',
+            shopApiPath: 'shop-api',
+            middleware: [noteIncoming(settings.wireFile, `/${EVENTS_PATH}`)],
+        },
+        authOptions: { tokenMethod: 'bearer', superadminCredentials: settings.superadmin },
+        dbConnectionOptions: { type: 'postgres', synchronize: true, ...settings.database },
+        logger: new DefaultLogger({ level: LogLevel.Info, timestamp: true }),
+        orderOptions: { orderSellerStrategy: new TwoSellerStrategy() },
+        paymentOptions: { paymentMethodHandlers: [dummyPaymentHandler] },
+        plugins: [
+            DriverTrackerPlugin.init({
+                serviceUrl: settings.serviceUrl,
+                signingSecrets: settings.signingSecrets,
+                eventSecrets: settings.eventSecrets,
+                metadata,
+                pollIntervalMs: 100,
+                timeoutMs: 4_000,
+                leaseMs: 5_000,
+                retryBaseMs: 100,
+                retryMaxMs: 500,
+            }),
+        ],
+    };
+}
+
+async function main(): Promise<void> {
+    const settings = JSON.parse(process.env.SHOP_PROCESS ?? '') as ShopProcessSettings;
+    noteOutgoing(settings.wireFile);
+    const config = configure(settings);
+    if (settings.role === 'server') {
+        await bootstrap(config);
+    } else {
+        await bootstrapWorker(config);
+    }
+}
+
+if (require.main === module) {
+    main().catch(error => {
+        console.error(error);
+        process.exit(1);
+    });
+}
