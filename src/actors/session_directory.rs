@@ -122,6 +122,7 @@ impl SessionEntry {
     pub fn live(&self) -> LiveSession {
         LiveSession {
             driver_id: self.identity.driver_id,
+            session_id: self.session_id,
             session_epoch: self.session_epoch,
             token_id: self.identity.token_id,
             epoch: self.known_epoch.load(Ordering::Relaxed),

@@ -16,6 +16,7 @@ use super::Node;
 use crate::config::HeartbeatConfig;
 use crate::dispatch::duty;
 use crate::domain::ids::DriverId;
+use crate::presence::OnlineValue;
 use crate::store::StoreError;
 use crate::store::drivers::{self, SilentDriver};
 
@@ -154,6 +155,7 @@ async fn judge(node: &Node, awake_for: Duration, suspended: &mut HashSet<DriverI
     let noticed_s = patience.noticed.as_secs_f64();
     let (silent, on_duty) =
         node.database().transact(move |conn| Box::pin(async move { drivers::silent(conn, noticed_s).await })).await?;
+    let silent = unheard(node, silent, patience.noticed).await;
     let (mut judged, outage) = verdict(&silent, on_duty, patience, suspended);
     metrics::gauge!("driver_tracker_silence_outage").set(if suspended.is_empty() { 0.0 } else { 1.0 });
     if outage {
@@ -164,26 +166,29 @@ async fn judge(node: &Node, awake_for: Duration, suspended: &mut HashSet<DriverI
         );
     }
     judged.truncate(PASS);
-    for driver in unheard(node, judged).await {
+    for driver in judged {
         retire(node, driver, noticed_s).await;
     }
     Ok(())
 }
 
-/// Those of whom Redis has heard nothing either; while it does not answer, all.
-async fn unheard(node: &Node, drivers: Vec<DriverId>) -> Vec<DriverId> {
-    if drivers.is_empty() {
-        return drivers;
+/// Those of whom Redis has heard nothing lately either; while it does not answer, all. A key that somebody made to stay
+/// speaks for its driver no longer than any other.
+async fn unheard(node: &Node, silent: Vec<SilentDriver>, lately: Duration) -> Vec<SilentDriver> {
+    if silent.is_empty() {
+        return silent;
     }
-    match node.presence().online(&drivers).await {
-        Ok(online) => {
-            drivers.into_iter().zip(online).filter(|(_, online)| online.is_none()).map(|(id, _)| id).collect()
-        }
+    let ids: Vec<DriverId> = silent.iter().map(|driver| driver.id).collect();
+    let online = match node.presence().online(&ids).await {
+        Ok(online) => online,
         Err(error) => {
             tracing::debug!(error = %error, "Redis was not asked who is heard");
-            drivers
+            return silent;
         }
-    }
+    };
+    let oldest = Utc::now() - lately;
+    let is_silent = |online: Option<OnlineValue>| online.is_none_or(|value| value.received_at <= oldest);
+    silent.into_iter().zip(online).filter(|(_, online)| is_silent(*online)).map(|(driver, _)| driver).collect()
 }
 
 async fn retire(node: &Node, driver: DriverId, silent_s: f64) {

@@ -1,5 +1,7 @@
 //! A driver's session as PostgreSQL sees it: opened, and its whole state for the `welcome`.
 
+use std::cmp::Ordering;
+
 use sqlx::PgConnection;
 
 use super::{DispatchError, Unit};
@@ -8,7 +10,7 @@ use crate::domain::position::Fix;
 use crate::store::credentials::DriverIdentity;
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::{self, Driver};
-use crate::store::{positions, sessions};
+use crate::store::{StoreError, positions, sessions};
 
 /// Makes this session the driver's newest; sessions elsewhere learn that they are over. Gives the session epoch.
 pub async fn open(
@@ -41,7 +43,12 @@ pub async fn snapshot(conn: &mut PgConnection, driver: DriverId) -> Result<Drive
     Ok(DriverSnapshot { driver: found, deliveries, last_fix })
 }
 
-/// Stops work that was born in a session which is no longer the driver's newest.
+/// Stops work that was born in a session which is no longer the driver's newest, or which PostgreSQL has lost in a failover:
+/// that one is not over for good, the app is to come back.
 pub async fn require_current(unit: &mut Unit<'_>, driver: DriverId, session_epoch: i64) -> Result<(), DispatchError> {
-    if sessions::hold(unit.conn, driver, session_epoch).await? { Ok(()) } else { Err(DispatchError::SessionReplaced) }
+    match sessions::hold(unit.conn, driver).await?.cmp(&session_epoch) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(DispatchError::SessionReplaced),
+        Ordering::Less => Err(StoreError::Unavailable("the session is not known any more".to_owned()).into()),
+    }
 }

@@ -23,16 +23,20 @@ statements! {
         UNION SELECT driver_id FROM driver_tokens WHERE revoked_at > clock_timestamp() - make_interval(secs => $1)
         UNION SELECT driver_id FROM driver_commands
             WHERE acked_at IS NULL AND created_at > clock_timestamp() - make_interval(secs => $1 * 4)";
-    NEWS = "SELECT u.driver_id, u.session_epoch, s.session_epoch > u.session_epoch AS replaced,
-               s.session_epoch < u.session_epoch AS lost,
+    // An epoch that was lost in a failover is given again, to another session.
+    NEWS = "SELECT u.driver_id, u.session_epoch,
+               coalesce(s.session_epoch > u.session_epoch OR
+                        s.session_epoch = u.session_epoch AND s.session_id <> u.session_id, false) AS replaced,
+               coalesce(s.session_epoch, 0) < u.session_epoch AS lost,
                t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty, d.used_slots,
                coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
-        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[])
-             AS u (driver_id, session_epoch, token_id, epoch)
-        JOIN driver_sessions s ON s.driver_id = u.driver_id
+        FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::uuid[])
+             AS u (driver_id, session_epoch, token_id, epoch, session_id)
+        LEFT JOIN driver_sessions s ON s.driver_id = u.driver_id
         JOIN drivers d ON d.id = u.driver_id
         JOIN driver_tokens t ON t.id = u.token_id
-        WHERE s.session_epoch <> u.session_epoch OR t.revoked_at IS NOT NULL OR NOT d.active OR d.epoch > u.epoch";
+        WHERE (s.session_epoch, s.session_id) IS DISTINCT FROM (u.session_epoch, u.session_id)
+           OR t.revoked_at IS NOT NULL OR NOT d.active OR d.epoch > u.epoch";
 }
 
 /// Makes this session the driver's newest and gives its epoch.
@@ -46,10 +50,10 @@ pub async fn open(
     Ok(query_scalar(OPEN).bind(driver.0).bind(session.0).bind(token.0).bind(node_id).fetch_one(conn).await?)
 }
 
-/// Whether `epoch` is still the driver's newest session; holds it so until the transaction ends.
-pub async fn hold(conn: &mut PgConnection, driver: DriverId, epoch: i64) -> Result<bool, StoreError> {
+/// The epoch of the driver's newest session, 0 when there never was one; holds it so until the transaction ends.
+pub async fn hold(conn: &mut PgConnection, driver: DriverId) -> Result<i64, StoreError> {
     let current: Option<i64> = query_scalar(HOLD).bind(driver.0).fetch_optional(conn).await?;
-    Ok(current == Some(epoch))
+    Ok(current.unwrap_or(0))
 }
 
 /// The epoch of the driver's newest session; 0 when there never was one.
@@ -64,6 +68,8 @@ pub struct LiveSession {
     /// Whose.
     pub driver_id: DriverId,
     /// Which.
+    pub session_id: SessionId,
+    /// Its number among the driver's sessions.
     pub session_epoch: i64,
     /// By which token it came in.
     pub token_id: TokenId,
@@ -118,8 +124,9 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
     let session_epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
     let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
     let epochs: Vec<i64> = sessions.iter().map(|s| s.epoch).collect();
+    let ids: Vec<Uuid> = sessions.iter().map(|s| s.session_id.0).collect();
     let rows: Vec<NewsRow> =
-        query_as(NEWS).bind(drivers).bind(session_epochs).bind(tokens).bind(epochs).fetch_all(conn).await?;
+        query_as(NEWS).bind(drivers).bind(session_epochs).bind(tokens).bind(epochs).bind(ids).fetch_all(conn).await?;
     rows.into_iter()
         .map(|row| {
             let status = row.status.parse().map_err(StoreError::corrupt)?;

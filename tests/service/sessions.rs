@@ -277,8 +277,19 @@ async fn a_session_that_postgresql_has_lost_is_closed_so_that_the_app_comes_back
     // As after a failover to a standby that lacks the last commit.
     let sql = "UPDATE driver_sessions SET session_epoch = session_epoch - 1";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
+    // What it says meanwhile does not end it for ever either.
+    let answer = driver.wish("AVAILABLE").await;
+    assert_eq!((&answer["code"], &answer["retryable"]), (&json!("unavailable"), &json!(true)), "{answer}");
     assert_eq!(driver.session.closed(SOON).await, Closed::With(1011), "4001 would be for ever");
     driver.reconnect(world.node()).await;
     driver.heartbeat().await;
+    // The driver's very first session may be lost, too.
+    sqlx::query("DELETE FROM driver_sessions").execute(&world.pool).await.unwrap();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011));
+    driver.reconnect(world.node()).await;
+    // Or its number was given to another session meanwhile, on another node.
+    let sql = "UPDATE driver_sessions SET session_id = gen_random_uuid(), opened_at = clock_timestamp()";
+    sqlx::query(sql).execute(&world.pool).await.unwrap();
+    assert_eq!(driver.session.closed(SOON).await, Closed::With(4001));
     world.finish().await;
 }

@@ -135,24 +135,35 @@ async fn a_socket_that_closes_changes_nothing_by_itself() {
     world.finish().await;
 }
 
+/// Drivers on duty of whom PostgreSQL heard at the time of an SQL expression, and never again.
+async fn heard(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid> {
+    let (ids, _) = world.many_drivers(count, true).await;
+    let sql = format!(
+        "WITH at AS (SELECT {at} AS at), changed AS (
+            UPDATE drivers SET changed_at = at FROM at WHERE id = ANY($1) RETURNING id)
+        INSERT INTO driver_positions (driver_id, last_seen_at, session_epoch) SELECT id, at, 1 FROM changed, at"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&ids).execute(&world.pool).await.unwrap();
+    ids
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_fleet_that_falls_silent_at_once_is_our_outage_too() {
     let mut world = impatient().start().await;
     // All heard in one moment, and never again. More than are taken off duty in one pass.
-    let (ids, _) = world.many_drivers(12_000, true).await;
-    for sql in [
-        "INSERT INTO driver_positions (driver_id, last_seen_at, session_epoch)
-            SELECT id, clock_timestamp(), 1 FROM unnest($1::uuid[]) AS t (id)",
-        "UPDATE drivers SET changed_at = clock_timestamp() WHERE id = ANY($1)",
-    ] {
-        sqlx::query(sql).bind(&ids).execute(&world.pool).await.unwrap();
-    }
+    heard(&world, 12_000, "now()").await;
     eventually("the outage is seen", SOON, || async {
         (world.node().metric("driver_tracker_silence_outage").await == 1.0).then_some(())
     })
     .await;
-    holds("the fleet stays on duty, and the outage is told of", Duration::from_secs(3), || async {
-        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
+    // One who fell silent a moment after all of them is judged as always, long before anybody of theirs is.
+    let late = heard(&world, 1, "(SELECT max(last_seen_at) FROM driver_positions) + interval '500 ms'").await[0];
+    eventually("the late one is off duty", SOON, || async {
+        (world.driver_status(&late.to_string()).await == "OFFLINE").then_some(())
+    })
+    .await;
+    holds("the fleet stays on duty, and the outage is told of", Duration::from_secs(1), || async {
+        world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 1
             && world.node().metric("driver_tracker_silence_outage").await == 1.0
     })
     .await;
@@ -177,6 +188,32 @@ async fn nobody_is_set_offline_whom_redis_still_hears() {
     .await;
     sqlx::query("DROP TRIGGER unheard ON driver_positions").execute(&world.pool).await.unwrap();
     world.until_findable(&fleet).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_redis_hears_hide_nobody_who_is_silent_and_a_key_that_nobody_renews_speaks_for_nobody() {
+    let mut world = impatient().start().await;
+    // More than are taken off duty in one pass, and silent for longer, as PostgreSQL knows.
+    let alive = heard(&world, 1_100, "clock_timestamp() - interval '60 s'").await;
+    let silent = heard(&world, 2, "clock_timestamp() - interval '30 s'").await;
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let mut keys = ::redis::cmd("MSET");
+    for (drivers, received_ms) in [(&alive[..], now_ms + 60_000), (&silent[1..], now_ms - 60_000)] {
+        for driver in drivers {
+            keys.arg(world.redis.key(&format!("driver:online:{driver}"))).arg(format!(",,,{received_ms},1"));
+        }
+    }
+    let _: () = world.redis.ask(&keys).await.unwrap();
+    eventually("the silent are off duty", SOON, || async {
+        (world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 2).then_some(())
+    })
+    .await;
+    for driver in &silent {
+        assert_eq!(world.driver_status(&driver.to_string()).await, "OFFLINE");
+    }
+    assert_eq!(world.node().metric("driver_tracker_silence_outage").await, 0.0, "nobody is given more time");
+    world.nodes[0].kill9().await;
     world.finish().await;
 }
 
