@@ -21,6 +21,12 @@ CREATE TABLE shop_secrets (
 );
 CREATE INDEX shop_secrets_of_shop ON shop_secrets (shop, direction, id);
 
+-- Events behind one that waits for its next try wait as long.
+UPDATE outbox l SET next_try_at = o.next_try_at
+FROM (SELECT DISTINCT ON (delivery_id) delivery_id, sequence, next_try_at FROM outbox WHERE state = 'pending'
+      ORDER BY delivery_id, sequence) o
+WHERE l.delivery_id = o.delivery_id AND l.state = 'pending' AND l.sequence > o.sequence AND l.next_try_at < o.next_try_at;
+
 -- What nodes compare to see that something about shops has changed.
 CREATE TABLE shops_version (
     singleton  boolean PRIMARY KEY DEFAULT true CONSTRAINT shops_version_single CHECK (singleton),

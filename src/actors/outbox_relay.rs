@@ -178,7 +178,7 @@ async fn post(node: &Node, poster: &Poster, endpoint: &Endpoint, event: Leased) 
             status = verdict.status, error = verdict.error.as_deref(), "an event was not taken by the shop"
         );
     }
-    let done = settle(node, event, verdict).await;
+    let done = settle(node, endpoint, event, verdict).await;
     if let Err(error) = done {
         tracing::warn!(event.id = %id, error = %error, "a post was not recorded; its lease runs out and it is posted again");
     }
@@ -238,17 +238,20 @@ impl Verdict {
     }
 }
 
-async fn settle(node: &Node, event: Leased, verdict: Verdict) -> Result<(), StoreError> {
-    let owner = node.config().node_id.clone();
+async fn settle(node: &Node, endpoint: &Endpoint, event: Leased, verdict: Verdict) -> Result<(), StoreError> {
+    let (owner, first_delay_s) = (node.config().node_id.clone(), node.policy().first_delay_s);
+    let posted_to = endpoint.stored_url.clone();
     node.database()
         .transact(move |conn| {
             Box::pin(async move {
                 let error = verdict.error.as_deref();
-                if !outbox::settle(conn, &event, &owner, verdict.state, verdict.next_try_s).await? {
+                let next_try_s = if verdict.state == OutboundState::Pending { verdict.next_try_s } else { first_delay_s };
+                if !outbox::settle(conn, &event, &owner, verdict.state, next_try_s).await? {
                     return Ok(());
                 }
                 outbox::record_attempt(conn, event.event_id, verdict.status, error).await?;
-                if verdict.disable && shops::disable_endpoint(conn, &event.shop, "answered 410").await? {
+                let shop = &event.shop;
+                if verdict.disable && shops::disable_endpoint(conn, shop, posted_to.as_deref(), "answered 410").await? {
                     tracing::error!(shop = %event.shop, "the shop's endpoint is gone (410); its events wait until it is enabled");
                 }
                 Ok(())

@@ -42,6 +42,8 @@ pub struct Shop {
 pub struct Endpoint {
     /// The shop's address.
     pub url: Url,
+    /// As PostgreSQL has it; `None` for the configured shop.
+    pub stored_url: Option<String>,
     /// One signature each.
     pub secrets: Vec<SigningSecret>,
     /// Sent as it is, where configured.
@@ -129,7 +131,12 @@ impl ShopDirectory {
         let shop = |row: ShopRow| {
             let secrets = all(&row.name, Direction::Events);
             let url = row.url.as_deref().and_then(|url| Url::parse(url).ok());
-            let endpoint = url.filter(|_| !secrets.is_empty()).map(|url| Endpoint { url, secrets, shared: None });
+            let endpoint = url.filter(|_| !secrets.is_empty()).map(|url| Endpoint {
+                url,
+                stored_url: row.url.clone(),
+                secrets,
+                shared: None,
+            });
             let credentials = InboundCredentials { signing: all(&row.name, Direction::Orders), shared: None };
             let orders_per_second = row.orders_per_second.and_then(|limit| u32::try_from(limit).ok());
             (row.name, Arc::new(Shop { credentials, orders_per_second, endpoint }))
@@ -169,7 +176,8 @@ fn configured(config: &Config) -> Result<Shop, SecretError> {
     let credentials = InboundCredentials { signing: signing?, shared };
     let secrets: Signing = events.secrets.iter().map(|secret| secret.expose().parse()).collect();
     let (secrets, shared) = (secrets?, events.shared.as_ref().map(|secret| secret.expose().parse()).transpose()?);
-    let endpoint = events.url.as_ref().map(|url| Endpoint { url: url.expose().clone(), secrets, shared });
+    let endpoint =
+        events.url.as_ref().map(|url| Endpoint { url: url.expose().clone(), stored_url: None, secrets, shared });
     Ok(Shop { credentials, orders_per_second: None, endpoint })
 }
 

@@ -1,5 +1,7 @@
 //! `events`: what is on its way to shops, what was given up, and post it again.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -21,9 +23,7 @@ pub async fn run(command: EventsCommand, config: MaintenanceConfig) -> Result<()
         EventsCommand::List(chosen, limit) => list(&database, &chosen, limit).await,
         EventsCommand::Show(id) => show(&database, id).await,
         EventsCommand::Replay(ids) => {
-            let count = ids.len();
-            replay(&database, ids).await?;
-            println!("{count}");
+            println!("{}", replay(&database, ids).await?);
             Ok(())
         }
         EventsCommand::ReplayAll(chosen) => {
@@ -81,16 +81,17 @@ async fn show(database: &Database, id: EventId) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// All or none.
-async fn replay(database: &Database, ids: Vec<EventId>) -> Result<(), CommandError> {
+/// How many; one that is being posted just now is none. An id that is unknown leaves all as they are.
+async fn replay(database: &Database, ids: Vec<EventId>) -> Result<usize, CommandError> {
     database
         .transact(move |conn| {
             Box::pin(async move {
-                for id in ids {
+                let mut count = 0;
+                for id in ids.into_iter().collect::<BTreeSet<_>>() {
                     outbox::get(&mut *conn, id).await?.ok_or(CommandError::NoSuchEvent(id))?;
-                    outbox::replay(&mut *conn, id).await?;
+                    count += usize::from(outbox::replay(&mut *conn, id).await?);
                 }
-                Ok(())
+                Ok(count)
             })
         })
         .await

@@ -1,5 +1,6 @@
 //! Reading the fields of a request: from a JSON object, or from a query. Whatever is wrong is gathered, so that the
-//! answer names every field at once. `null` means absent, everywhere.
+//! answer names every field at once. `null` means absent, but where
+//! [`Fields::is_null`] is asked.
 
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::{Map, Value};
@@ -42,6 +43,11 @@ impl<'a> Fields<'a> {
     /// Whether nothing was at fault; else the 422.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
+    }
+
+    /// Whether the field is there and null, where that takes a value away.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(Value::is_null)
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {

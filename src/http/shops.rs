@@ -83,21 +83,26 @@ async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) ->
     Ok(Answer::ok(shown).into_response())
 }
 
-/// What may be said of a shop.
+/// What may be said of a shop: each `None` when nothing was said, and within it when it is to be taken away.
 struct Wanted {
-    events_url: Option<String>,
-    orders_per_second: Option<i32>,
+    events_url: Option<Option<String>>,
+    orders_per_second: Option<Option<i32>>,
 }
 
 impl Wanted {
     fn read(fields: &mut Fields<'_>, node: &Node) -> Self {
+        let (no_url, no_limit) = (fields.is_null("eventsUrl"), fields.is_null("ordersPerSecond"));
         let allowed = &node.config().events.allowed_networks;
         let events_url = fields.url("eventsUrl", |text| {
             let url = config::parse_events_url(text)?;
             check_url(&url, allowed).map_err(|refusal| format!("cannot be posted to: {refusal}"))?;
             Ok(url.to_string())
         });
-        Self { events_url, orders_per_second: fields.rate("ordersPerSecond") }
+        let limit = fields.rate("ordersPerSecond");
+        Self {
+            events_url: if no_url { Some(None) } else { events_url.map(Some) },
+            orders_per_second: if no_limit { Some(None) } else { limit.map(Some) },
+        }
     }
 }
 
@@ -118,11 +123,11 @@ async fn create(
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let answer = idempotency::perform(&node, keyed, move |unit| {
         Box::pin(async move {
-            if !shops::create(unit.conn, &name, wanted.orders_per_second).await? {
+            if !shops::create(unit.conn, &name, wanted.orders_per_second.flatten()).await? {
                 return Err(DispatchError::Exists("a shop of this name"));
             }
-            if let Some(url) = &wanted.events_url {
-                shops::set_url(unit.conn, &name, url).await?;
+            if let Some(Some(url)) = &wanted.events_url {
+                shops::set_url(unit.conn, &name, Some(url)).await?;
             }
             for direction in [Direction::Orders, Direction::Events] {
                 let secret = (Uuid::now_v7(), fingerprint.as_str());
@@ -183,7 +188,7 @@ async fn change(
                 return Err(DispatchError::NotFound);
             }
             if let Some(url) = &wanted.events_url {
-                shops::set_url(unit.conn, &shop, url).await?;
+                shops::set_url(unit.conn, &shop, url.as_deref()).await?;
             }
             if let Some(limit) = wanted.orders_per_second {
                 shops::set_limit(unit.conn, &shop, limit).await?;

@@ -1,7 +1,8 @@
 //! Events on their way to shops, at least once and in order per delivery.
 //!
 //! Only a delivery's lowest pending event may be leased, so two relays cannot reorder; an id is never used as a cursor. A
-//! lease names its owner and its try: whoever lost it cannot settle it.
+//! lease names its owner and its try: whoever lost it cannot settle it. Events behind one that waits for its next try wait as
+//! long, so that what is looked up as due is about what may be posted, however much waits for a shop that does not answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -21,8 +22,8 @@ statements! {
             JOIN shop_endpoints e ON e.shop = f.shop AND e.enabled
             CROSS JOIN LATERAL (
                 SELECT o.event_id FROM outbox o
-                WHERE o.shop = f.shop AND o.state = 'pending' AND o.next_try_at <= clock_timestamp()
-                  AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
+                WHERE o.shop = f.shop AND o.state = 'pending' AND o.next_try_at <= statement_timestamp()
+                  AND (o.lease_until IS NULL OR o.lease_until < statement_timestamp())
                   AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
                                   AND p.sequence < o.sequence)
                 ORDER BY o.next_try_at, o.event_id LIMIT f.posts FOR NO KEY UPDATE OF o SKIP LOCKED) d)
@@ -36,6 +37,14 @@ statements! {
     SETTLE = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
                next_try_at = clock_timestamp() + make_interval(secs => $5::double precision)
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
+    // Those that wait for it come up with it: a long wait of the first one leaves none of them due, to be looked at in vain.
+    PUT_OFF_LATER = "UPDATE outbox l SET next_try_at = o.next_try_at FROM outbox o
+        WHERE o.event_id = $1 AND l.delivery_id = o.delivery_id AND l.state = 'pending' AND l.sequence > o.sequence
+          AND l.next_try_at < o.next_try_at";
+    RELEASE_LATER = "UPDATE outbox l SET next_try_at = clock_timestamp() + make_interval(secs => $2::double precision)
+        FROM outbox o WHERE o.event_id = $1 AND l.delivery_id = o.delivery_id AND l.state = 'pending'
+          AND l.sequence > o.sequence
+          AND l.next_try_at > clock_timestamp() + make_interval(secs => $2::double precision)";
     RECORD_ATTEMPT = "INSERT INTO outbox_attempts (event_id, number, status, error)
         SELECT $1, coalesce(max(number), 0) + 1, $2, $3 FROM outbox_attempts WHERE event_id = $1";
     STATS = "SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'),
@@ -137,8 +146,8 @@ pub async fn renew(
     Ok(())
 }
 
-/// Ends a lease: the event's new state, and for a pending one how many seconds until the next try. `false` when the lease
-/// was no longer this owner's.
+/// Ends a lease: the event's new state, and how many seconds until the next try: its own while it is pending, else that of
+/// the event behind it. `false` when the lease was no longer this owner's.
 pub async fn settle(
     conn: &mut PgConnection,
     leased: &Leased,
@@ -152,9 +161,16 @@ pub async fn settle(
         .bind(leased.tries)
         .bind(state.as_str())
         .bind(next_try_s)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
-    Ok(done.rows_affected() > 0)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    match state {
+        OutboundState::Pending => query(PUT_OFF_LATER).bind(leased.event_id).execute(conn).await?,
+        _ => query(RELEASE_LATER).bind(leased.event_id).bind(next_try_s).execute(conn).await?,
+    };
+    Ok(true)
 }
 
 /// Notes what came of a try.
@@ -271,10 +287,10 @@ pub async fn attempts(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Attem
     Ok(query_as(ATTEMPTS).bind(ids).fetch_all(conn).await?)
 }
 
-/// Makes an event pending again, whatever it was; id and sequence stay. One that is being posted just now stays as it is.
-pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<(), StoreError> {
-    query(REPLAY).bind(id.0).execute(conn).await?;
-    Ok(())
+/// Makes an event pending again, whatever it was; id and sequence stay. `false`: it is being posted just now, and stays as it
+/// is.
+pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<bool, StoreError> {
+    Ok(query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }
 
 /// Which events are to be posted again.

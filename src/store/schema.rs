@@ -1,10 +1,16 @@
 //! Migrations, embedded in the program, and whether a database fits it.
 
-use sqlx::PgConnection;
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::StoreError;
 use super::statement::query_scalar;
+
+/// Held by whoever migrates: any number that nobody else uses.
+const MIGRATION_LOCK: i64 = 0x6472_6976_6572_7472;
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -12,6 +18,10 @@ statements! {
     APPLIED = "SELECT max(version) FROM _sqlx_migrations WHERE success";
     MIN_PROGRAM = "SELECT min_program_schema FROM database_identity";
     TABLE_EXISTS = "SELECT to_regclass('public._sqlx_migrations') IS NOT NULL";
+    TRY_LOCK = "SELECT pg_try_advisory_lock($1)";
+    // What an interrupted CREATE INDEX CONCURRENTLY or REINDEX leaves: written to, and never used.
+    INVALID_INDEXES = "SELECT quote_ident(c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace ORDER BY 1";
     IDENTITY = "SELECT i.id::text || '.' || s.system_identifier::text || '.' || c.timeline_id::text || '.' || d.oid::text
         FROM database_identity i, pg_control_system() s, pg_control_checkpoint() c, pg_database d
         WHERE d.datname = current_database()";
@@ -52,15 +62,38 @@ pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
     Ok(if min_program > newest_known() { SchemaState::TooNew } else { SchemaState::Fits })
 }
 
-/// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler.
+/// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler, and makes indexes
+/// anew that an interrupted run has left unusable.
 pub async fn migrate(url: &str) -> Result<(), MigrationError> {
     use sqlx::Connection;
     let mut conn = PgConnection::connect(url).await.map_err(MigrateError::Execute)?;
+    // Asked for again and again: one that waits in PostgreSQL holds a snapshot, for which an index that is built waits in turn.
+    while !query_scalar::<bool>(TRY_LOCK)
+        .bind(MIGRATION_LOCK)
+        .fetch_one(&mut conn)
+        .await
+        .map_err(MigrateError::Execute)?
+    {
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
     let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
     // A database that a newer version has already grown is fine for this one.
     migrator.set_ignore_missing(true);
+    migrator.set_locking(false);
     migrator.run(&mut conn).await?;
+    mend_indexes(&mut conn).await.map_err(MigrateError::Execute)?;
     Ok(conn.close().await.map_err(MigrateError::Execute)?)
+}
+
+async fn mend_indexes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let names: Vec<String> = query_scalar(INVALID_INDEXES).fetch_all(&mut *conn).await?;
+    for name in names {
+        tracing::warn!(index = %name, "an index that was not finished is made anew");
+        let is_leftover = name.contains("_ccnew") || name.contains("_ccold");
+        let verb = if is_leftover { "DROP" } else { "REINDEX" };
+        sqlx::raw_sql(AssertSqlSafe(format!("{verb} INDEX CONCURRENTLY {name}"))).execute(&mut *conn).await?;
+    }
+    Ok(())
 }
 
 /// What tells this database, at this point of its life, from every other: it changes at a restore or a promotion.

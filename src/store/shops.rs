@@ -13,7 +13,7 @@ statements! {
     ENSURE_ENDPOINT = "INSERT INTO shop_endpoints (shop) VALUES ($1) ON CONFLICT DO NOTHING";
     EXISTS = "SELECT EXISTS (SELECT 1 FROM shops WHERE name = $1)";
     DISABLE_ENDPOINT = "UPDATE shop_endpoints SET enabled = false, disabled_at = clock_timestamp(), reason = $2
-        WHERE shop = $1 AND enabled";
+        WHERE shop = $1 AND enabled AND url IS NOT DISTINCT FROM $3";
     ENABLE_ENDPOINT = "UPDATE shop_endpoints SET enabled = true, disabled_at = NULL, reason = NULL WHERE shop = $1";
     CREATE = "INSERT INTO shops (name, orders_per_second) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     REQUIRE = "UPDATE database_identity SET min_program_schema = greatest(min_program_schema, 6)";
@@ -51,9 +51,15 @@ pub async fn exists(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, St
     Ok(query_scalar(EXISTS).bind(shop.as_str()).fetch_one(conn).await?)
 }
 
-/// Stops posting to the shop; its events stay pending. `false` when it was stopped before.
-pub async fn disable_endpoint(conn: &mut PgConnection, shop: &str, reason: &str) -> Result<bool, StoreError> {
-    Ok(query(DISABLE_ENDPOINT).bind(shop).bind(reason).execute(conn).await?.rows_affected() > 0)
+/// Stops posting to the shop at this address (`None`: the configured one); its events stay pending. `false` when it was
+/// stopped before, or has another address by now.
+pub async fn disable_endpoint(
+    conn: &mut PgConnection,
+    shop: &str,
+    url: Option<&str>,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    Ok(query(DISABLE_ENDPOINT).bind(shop).bind(reason).bind(url).execute(conn).await?.rows_affected() > 0)
 }
 
 /// Posts to the shop again. `false` when there is no such shop.
@@ -79,14 +85,14 @@ pub async fn lock(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, Stor
     Ok(found.is_some())
 }
 
-/// Limits how many orders the shop may post in a second.
-pub async fn set_limit(conn: &mut PgConnection, shop: &ShopName, limit: i32) -> Result<(), StoreError> {
+/// Limits how many orders the shop may post in a second; `None`: as all shops.
+pub async fn set_limit(conn: &mut PgConnection, shop: &ShopName, limit: Option<i32>) -> Result<(), StoreError> {
     query(SET_LIMIT).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?;
     changed(conn).await
 }
 
-/// Sends the shop's events elsewhere.
-pub async fn set_url(conn: &mut PgConnection, shop: &ShopName, url: &str) -> Result<(), StoreError> {
+/// Sends the shop's events elsewhere; `None`: nowhere.
+pub async fn set_url(conn: &mut PgConnection, shop: &ShopName, url: Option<&str>) -> Result<(), StoreError> {
     query(SET_URL).bind(shop.as_str()).bind(url).execute(&mut *conn).await?;
     query(TOUCH).bind(shop.as_str()).execute(&mut *conn).await?;
     changed(conn).await

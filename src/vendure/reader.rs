@@ -17,6 +17,8 @@ use crate::domain::ids::{ExternalId, TextIdError};
 
 /// How deep a JSON value that we keep may nest: far below what parsers refuse, its own included.
 const MAX_DEPTH: usize = 64;
+/// Up to here a 64-bit float holds every whole number.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The body is not JSON; the words say where, never what stood there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +64,12 @@ impl Field<'_> {
 
     fn is_integer(&self) -> bool {
         self.is_number() && self.raw.bytes().all(|b| b == b'-' || b.is_ascii_digit())
+    }
+
+    /// A whole number that is written as another one (`2.0`, `1e2`), which JSON Schema calls an integer too.
+    fn whole_float(&self) -> Option<i64> {
+        let number: f64 = if self.is_number() { self.raw.parse().ok()? } else { return None };
+        (number.fract() == 0.0 && number.abs() <= MAX_EXACT).then_some(number as i64)
     }
 }
 
@@ -160,6 +168,7 @@ impl Reader {
         let text = match field.is_integer() {
             true if field.raw == "-0" => "0".to_owned(),
             true => field.raw.to_owned(),
+            false if field.whole_float().is_some() => field.whole_float().unwrap_or_default().to_string(),
             false => self.string(&field, "must be a string or an integer")?,
         };
         match ExternalId::parse(&text) {
@@ -209,11 +218,12 @@ impl Reader {
     /// An optional integer within `min..=max`.
     pub fn integer(&mut self, object: &Object<'_>, key: &str, min: i64, max: i64) -> Option<i64> {
         let field = object.get(key)?;
-        if !field.is_integer() {
+        let whole = field.whole_float();
+        if !field.is_integer() && whole.is_none() {
             self.fault(&field.path, "type", "must be an integer");
             return None;
         }
-        let integer = field.raw.parse::<i64>().ok().filter(|integer| (min..=max).contains(integer));
+        let integer = field.raw.parse::<i64>().ok().or(whole).filter(|integer| (min..=max).contains(integer));
         if integer.is_none() {
             self.fault(&field.path, "range", format!("must be between {min} and {max}"));
         }

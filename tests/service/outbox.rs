@@ -318,3 +318,27 @@ async fn the_program_lists_shows_and_replays_events() {
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_behind_one_that_waits_are_not_due_and_follow_it_at_once() {
+    let world = World::with().set("EVENTS_RETRY_SCHEDULE", "0ms,1h").start().await;
+    world.shop().answer(500);
+    let (drivers, _) = world.many_drivers(1, false).await;
+    let id = live_through(&[world.admin()], 0, drivers[0]).await;
+    const LATE: &str =
+        "SELECT count(*) FROM outbox WHERE state = 'pending' AND next_try_at > clock_timestamp() + interval '30 min'";
+    eventually("the first was refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
+    // However the commits and the first try met, one more try puts all off.
+    world.shop().answer(500);
+    let first = world.admin().get(&format!("/api/v1/outbound-events?deliveryId={id}")).await.expect(200);
+    let first = first["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    let replay = async || {
+        world.admin().post(&format!("/api/v1/outbound-events/{first}/replay"), &json!({})).await.expect(202);
+    };
+    replay().await;
+    eventually("all wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) }).await;
+    world.shop().answer(200);
+    replay().await;
+    eventually("all came, in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) }).await;
+    world.finish().await;
+}

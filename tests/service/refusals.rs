@@ -84,6 +84,26 @@ async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew() {
+    let url = servers::empty_database().await;
+    let changes = [("DATABASE_URL", Some(url.as_str()))];
+    let environment = env(&changes);
+    for done in together((0..2).map(|_| node::run(&["migrate"], &environment))).await {
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let mut conn = servers::connect(&url).await;
+    // As a build leaves it that was interrupted.
+    let broken = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_due_of_shop'::regclass";
+    servers::execute(&mut conn, broken.to_owned()).await;
+    assert_eq!(node::run(&["migrate"], &environment).await.status.code(), Some(0));
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    let invalid: i64 = sqlx::query_scalar(invalid).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(invalid, 0);
+    drop(conn);
+    servers::drop_database(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_program() {
     let world = World::start().await;
     let mut conn = servers::connect(&world.database_url).await;

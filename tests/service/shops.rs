@@ -222,6 +222,9 @@ async fn one_shops_limit_leaves_the_others_alone() {
 
     let changed = world.admin().patch("/api/v1/shops/busy", &json!({"ordersPerSecond": 0})).await.expect(200);
     assert_eq!(changed["ordersPerSecond"], 0);
+    let taken_back = json!({"ordersPerSecond": null, "eventsUrl": null});
+    let changed = world.admin().patch("/api/v1/shops/calm", &taken_back).await.expect(200);
+    assert!(changed.get("ordersPerSecond").is_none() && changed["endpoint"].get("url").is_none(), "{changed}");
     let more: Vec<Order> = (0..12).map(|n| Order::new(&format!("more-{n}"))).collect();
     for answer in together(more.iter().map(|order| busy.order(node, order))).await {
         answer.expect(202);
@@ -334,5 +337,24 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
     admin.patch("/api/v1/shops/vendure", &json!({"ordersPerSecond": 1})).await.refused(409, "configured_shop");
     let secret = admin.post("/api/v1/shops/vendure/secrets", &json!({"direction": "orders"})).await;
     secret.refused(409, "configured_shop");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_late_answer_of_an_old_address_disables_no_new_one() {
+    let world = world().await;
+    let (shop, elsewhere) = two_shops(&world).await;
+    shop.receiver.react(|_| Reaction::After(Duration::from_secs(2), 410));
+    let first = shop.cancelled_order(world.node(), "first").await;
+    eventually("it is being posted", SOON, || async { (!shop.receiver.posts().is_empty()).then_some(()) }).await;
+    let moved = json!({"eventsUrl": elsewhere.receiver.url});
+    world.admin().patch("/api/v1/shops/bakery", &moved).await.expect(200);
+    eventually("the answer is in, and the event comes to the new address", SOON, || async {
+        (!elsewhere.receiver.posts().is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(world.count("SELECT count(*) FROM shop_endpoints WHERE NOT enabled").await, 0);
+    assert!(shop.receiver.accepted(&first).is_empty());
+    world.admin().patch("/api/v1/shops/bakery", &json!({"eventsUrl": null})).await.expect(200);
     world.finish().await;
 }
