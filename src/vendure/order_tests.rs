@@ -58,7 +58,7 @@ fn names_every_fault_at_once() {
         ]
     );
     let body = br#"{"sellerOrderId": "", "channelId": 1.5, "pickup": {"lat": "12.9", "lon": 181, "notes": 1}, "drop": [],
-        "items": [{"quantity": 1}, {"quantity": -1, "name": {}}, {"quantity": 1.0}, 3], "readyAt": "noon", "seller": "x"}"#;
+        "items": [{"quantity": 1}, {"quantity": -1, "name": {}}, {"quantity": 1.5}, 3], "readyAt": "noon", "seller": "x"}"#;
     assert_eq!(
         faults(body),
         [
@@ -107,6 +107,14 @@ fn numbers_beyond_a_double_are_out_of_range() {
     assert_eq!(faults(body.as_bytes()), ["pickup.lat range", "drop.lon range"]);
     let body = FULL.replace("2.5", "1e400");
     assert_eq!(faults(body.as_bytes()), ["metadata form"]);
+    for (given, kept) in [("2.0", 2), ("1e2", 100)] {
+        let body = FULL.replace("\"quantity\": 2", &format!("\"quantity\": {given}"));
+        assert_eq!(
+            parse_order(body.as_bytes()).unwrap().items.unwrap()[0].quantity,
+            Some(kept),
+            "a whole number all the same"
+        );
+    }
     let body = FULL.replace("\"quantity\": 2", "\"quantity\": 99999999999999999999");
     assert_eq!(faults(body.as_bytes()), ["items[0].quantity range"]);
 }

@@ -168,7 +168,6 @@ impl Reader {
         let text = match field.is_integer() {
             true if field.raw == "-0" => "0".to_owned(),
             true => field.raw.to_owned(),
-            false if field.whole_float().is_some() => field.whole_float().unwrap_or_default().to_string(),
             false => self.string(&field, "must be a string or an integer")?,
         };
         match ExternalId::parse(&text) {
