@@ -63,13 +63,14 @@ export class AdminApiResolver {
 
     @Query()
     @Allow(Permission.SuperAdmin)
-    driverTrackerPosts(@Ctx() ctx: RequestContext, @Args() args: PostsArgs): Promise<OutboxEntry[]> {
-        return this.connection.getRepository(ctx, OutboxEntry).find({
+    async driverTrackerPosts(@Ctx() ctx: RequestContext, @Args() args: PostsArgs): Promise<object[]> {
+        const entries = await this.connection.getRepository(ctx, OutboxEntry).find({
             where: { state: args.state ?? undefined, orderId: args.orderId ?? undefined },
             order: { id: 'DESC' },
             take: Math.min(Math.max(args.take ?? MAX_TAKE, 1), MAX_TAKE),
             skip: Math.max(args.skip ?? 0, 0),
         });
+        return entries.map(entry => ({ ...entry, createdAt: new Date(entry.addedAt), dueAt: new Date(entry.dueAt) }));
     }
 
     @Mutation()

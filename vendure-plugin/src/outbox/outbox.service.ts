@@ -40,8 +40,8 @@ export class OutboxService {
         if (await this.has(ctx, orderId, kind)) {
             return false;
         }
-        const now = new Date();
-        const entry = { orderId, kind, state: 'pending' as const, dueAt: now, firstDueAt: now };
+        const now = Date.now();
+        const entry = { orderId, kind, state: 'pending' as const, dueAt: now, firstDueAt: now, addedAt: now };
         // Two transactions at once: the second waits for the first, and then adds nothing.
         await this.connection
             .getRepository(ctx, OutboxEntry)
@@ -67,7 +67,7 @@ export class OutboxService {
         const leaseToken = randomUUID();
         return this.connection.rawConnection.transaction(async manager => {
             const repository = manager.getRepository(OutboxEntry);
-            const now = new Date();
+            const now = Date.now();
             const query = repository
                 .createQueryBuilder('entry')
                 .where('entry.state = :pending', { pending: 'pending' })
@@ -89,7 +89,7 @@ export class OutboxService {
             }
             const entries = await query.getMany();
             if (entries.length > 0) {
-                const dueAt = new Date(now.getTime() + this.options.leaseMs);
+                const dueAt = now + this.options.leaseMs;
                 const ids = entries.map(entry => entry.id);
                 await repository.update({ id: In(ids) }, { dueAt, leaseToken, attempts: () => 'attempts + 1' });
             }
@@ -120,16 +120,16 @@ export class OutboxService {
 
     /**
      * Puts ready entries back that were sent before `quietSince`, of which no event ever came, of orders that were not called
-     * off. Entries of before `since` are let be. Gives how many.
+     * off. Entries of before `since` are let be. Both in ms since 1970. Gives how many.
      */
-    async resendUnheard(since: Date, quietSince: Date): Promise<number> {
+    async resendUnheard(since: number, quietSince: number): Promise<number> {
         const repository = this.connection.rawConnection.getRepository(OutboxEntry);
         const query = repository
             .createQueryBuilder('entry')
             .where("entry.state = 'sent'")
             .andWhere("entry.kind = 'ready'")
             .andWhere('entry.dueAt BETWEEN :since AND :quietSince', { since, quietSince })
-            .andWhere('entry.createdAt >= :since');
+            .andWhere('entry.addedAt >= :since');
         const heard = query.subQuery().select('1').from(TrackedDelivery, 'delivery').where('delivery.orderId = entry.orderId').getQuery();
         const calledOff = query
             .subQuery()
@@ -172,15 +172,15 @@ export class OutboxService {
     private retryLater(entry: OutboxEntry, finish: Extract<Verdict, { outcome: 'retry' }>): Partial<OutboxEntry> {
         const now = Date.now();
         const tried = { leaseToken: null, lastStatus: finish.status ?? null, lastError: finish.error };
-        if (now - entry.firstDueAt.getTime() > this.options.giveUpAfterMs) {
+        if (now - entry.firstDueAt > this.options.giveUpAfterMs) {
             return { ...tried, state: 'failed', lastError: `given up after ${entry.attempts} tries; the last: ${finish.error}` };
         }
         const backoff = { baseMs: this.options.retryBaseMs, maxMs: this.options.retryMaxMs };
-        return { ...tried, dueAt: new Date(now + retryDelayMs(backoff, entry.attempts, finish.retryAfterMs)) };
+        return { ...tried, dueAt: now + retryDelayMs(backoff, entry.attempts, finish.retryAfterMs) };
     }
 }
 
 function dueAnew(): Partial<OutboxEntry> {
-    const now = new Date();
+    const now = Date.now();
     return { state: 'pending', dueAt: now, firstDueAt: now, attempts: 0, leaseToken: null };
 }

@@ -34,7 +34,7 @@ export class Reconciliation {
     /** Looks once through the orders of the window. */
     async run(): Promise<ReconciliationReport> {
         const since = new Date(Date.now() - this.options.reconcileWindowMs);
-        const report = { looked: 0, announced: 0, resent: await this.resend(since) };
+        const report = { looked: 0, announced: 0, resent: await this.resend(since.getTime()) };
         let after: ID | undefined;
         for (;;) {
             const ids = await this.page(since, after);
@@ -54,8 +54,8 @@ export class Reconciliation {
     }
 
     /** What driver-tracker knows it answers with `duplicate`, and what it has lost it takes. */
-    private async resend(since: Date): Promise<number> {
-        const quietSince = new Date(Date.now() - this.options.resendAfterMs);
+    private async resend(since: number): Promise<number> {
+        const quietSince = Date.now() - this.options.resendAfterMs;
         const resent = await this.outbox.resendUnheard(since, quietSince);
         if (resent > 0) {
             Logger.info(`${resent} orders were sent long ago and no event came of them; they are sent again`, LOGGER_CONTEXT);

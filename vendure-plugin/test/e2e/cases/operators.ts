@@ -62,8 +62,8 @@ test('an order of which no event ever came is sent again', async () => {
     await world.outboxIs(calledOff, 'cancelled', 'sent');
     assert.equal((await world.shop.reconcile()).resent, 0);
 
-    const sql = `UPDATE driver_tracker_outbox SET "dueAt" = now() - interval '2 hours', "createdAt" = now() - interval '2 hours'`;
-    await world.database.query(sql);
+    const sql = `UPDATE driver_tracker_outbox SET "dueAt" = $1, "addedAt" = $1`;
+    await world.database.query(sql, [Date.now() - 2 * 3_600_000]);
     assert.equal((await world.shop.reconcile()).resent, 1);
     await eventually('it was sent again', async () => (await world.outbox(id))[0]?.lastStatus === 200);
     await world.driver.setDuty(true);

@@ -229,6 +229,8 @@ export class Shop {
         return Process.start(`vendure-${role}`, this.logDir, process.execPath, [main], {
             SHOP_PROCESS: JSON.stringify(settings),
             VENDURE_DISABLE_TELEMETRY: 'true',
+            // Far apart, so that no moment is compared in the wrong zone unseen.
+            TZ: role === 'server' ? 'Asia/Kolkata' : 'America/Los_Angeles',
         });
     }
 }
