@@ -1,6 +1,7 @@
 /** One process of the shop: Vendure's server, or its worker. Told what to be by `SHOP_PROCESS`, as JSON. */
 import 'reflect-metadata';
 
+import { json } from 'express';
 import { bootstrap, bootstrapWorker, DefaultLogger, dummyPaymentHandler, LogLevel, VendureConfig } from '@vendure/core';
 // As a shop does: the built package, by its name.
 import { DeliverableOrder, DriverTrackerPlugin, EVENTS_PATH } from 'vendure-plugin-driver-tracker';
@@ -43,7 +44,11 @@ function configure(settings: ShopProcessSettings): VendureConfig {
             hostname: '127.0.0.1',
             adminApiPath: 'admin-api',
             shopApiPath: 'shop-api',
-            middleware: [noteIncoming(settings.wireFile, `/${EVENTS_PATH}`)],
+            middleware: [
+                // As shops do that take larger bodies.
+                { route: '/', handler: json({ limit: '2mb' }), beforeListen: true },
+                noteIncoming(settings.wireFile, `/${EVENTS_PATH}`),
+            ],
         },
         authOptions: { tokenMethod: 'bearer', superadminCredentials: settings.superadmin },
         dbConnectionOptions: { type: 'postgres', synchronize: true, ...settings.database },
