@@ -41,6 +41,8 @@ export const adminApiSchema = gql`
     extend type Mutation {
         "Tries a failed post again, at once. False when there is no such post, or it has not failed."
         retryDriverTrackerPost(id: ID!): Boolean!
+        "Tries every failed post again, at once. Gives how many."
+        retryDriverTrackerPosts: Int!
         "Announces orders that should have a delivery and have none. It runs by itself, too."
         reconcileDriverTracker: DriverTrackerReconciliation!
     }
@@ -78,6 +80,13 @@ export class AdminApiResolver {
     @Allow(Permission.SuperAdmin)
     retryDriverTrackerPost(@Ctx() ctx: RequestContext, @Args() { id }: { id: ID }): Promise<boolean> {
         return this.outbox.retry(ctx, id);
+    }
+
+    @Mutation()
+    @Transaction()
+    @Allow(Permission.SuperAdmin)
+    retryDriverTrackerPosts(@Ctx() ctx: RequestContext): Promise<number> {
+        return this.outbox.retryAll(ctx);
     }
 
     @Mutation()

@@ -16,6 +16,7 @@ import { EventApplier } from './event-applier';
  * | 200 | committed, also what came before, came late, or is not known | is done |
  * | 401 | no good signature: a secret or a clock is wrong | tries again |
  * | 400, 422 | never an event, or an order that is not here | keeps it as a dead letter |
+ * | 413, 415 | a body that is too large, or compressed (see `rawBody`) | tries again, or keeps it |
  * | 503 | Vendure cannot apply it just now, or another parser has eaten the body | tries again |
  */
 @Controller(EVENTS_PATH)

@@ -118,6 +118,12 @@ export class OutboxService {
         return result.affected === 1;
     }
 
+    /** Puts every parked entry back, due at once. Gives how many. */
+    async retryAll(ctx: RequestContext): Promise<number> {
+        const result = await this.connection.getRepository(ctx, OutboxEntry).update({ state: 'failed' }, dueAnew());
+        return result.affected ?? 0;
+    }
+
     /**
      * Puts ready entries back that were sent before `quietSince`, of which no event ever came, of orders that were not called
      * off. Entries of before `since` are let be. Both in ms since 1970. Gives how many.

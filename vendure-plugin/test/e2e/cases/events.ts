@@ -1,6 +1,7 @@
 /** Events that come twice, late, never, or at a bad moment. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 
 import { eventually } from '../support/eventually';
 import { sendEvent } from '../support/events';
@@ -82,4 +83,11 @@ test('what Vendure refuses is told in the order, and tried again until it is men
     const order = await world.orderIs(id, 'Delivered');
     assert.equal(order.customFields.driverTrackerProblem, null);
     assert.equal(order.fulfillments.length, 1);
+});
+
+test('a body that is too large or compressed is refused as such', async () => {
+    const post = async (body: Buffer, headers: Record<string, string>) =>
+        (await fetch(`${world.shop.url}/driver-tracker/events`, { method: 'POST', body, headers })).status;
+    assert.equal(await post(Buffer.alloc(300_000, 'x'), {}), 413);
+    assert.equal(await post(gzipSync('{}'), { 'content-encoding': 'gzip' }), 415);
 });

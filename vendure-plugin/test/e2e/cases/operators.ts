@@ -69,3 +69,14 @@ test('an order of which no event ever came is sent again', async () => {
     await world.driver.setDuty(true);
     await world.orderIs(id, 'Delivered');
 });
+
+test('all that is parked is retried at once', async () => {
+    const [one, other] = [await world.shop.buyOfA({ at: null }), await world.shop.buyOfA({ at: null })];
+    const parked = [await world.outboxIs(one, 'ready', 'failed'), await world.outboxIs(other, 'ready', 'failed')];
+    await world.database.query('UPDATE driver_tracker_outbox SET "lastError" = $1 WHERE state = $2', ['before', 'failed']);
+    const { retryDriverTrackerPosts: count } = await world.shop.admin.query(`mutation { retryDriverTrackerPosts }`);
+    assert.ok(count >= parked.length);
+    for (const id of [one, other]) {
+        await eventually('it was tried', async () => /no coordinates/.test((await world.outbox(id))[0]?.lastError ?? ''));
+    }
+});
