@@ -12,6 +12,12 @@ export type OutboxKind = 'ready' | 'cancelled';
  */
 export type OutboxState = 'pending' | 'sent' | 'skipped' | 'failed';
 
+/** A transition that `readyWhen` is to be asked about. */
+export interface AskedTransition {
+    fromState?: string;
+    toState: string;
+}
+
 /**
  * A moment by this process's clock, in ms since 1970. Not a timestamp: those of Vendure's databases have no zone, and
  * server and worker may be set to different ones.
@@ -35,6 +41,10 @@ export class OutboxEntry extends VendureEntity {
 
     @Column({ type: 'varchar', length: 16 })
     kind: OutboxKind;
+
+    /** `readyWhen` has to say yes to one of these before it is posted. `null`: it is to be posted. */
+    @Column({ type: 'simple-json', nullable: true })
+    asked: AskedTransition[] | null;
 
     @Column({ type: 'varchar', length: 16, default: 'pending' })
     state: OutboxState;
