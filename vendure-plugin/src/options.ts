@@ -59,6 +59,11 @@ export interface DriverTrackerOptions {
      * longer than `timeoutMs` it is asked again later, as a post is. Aggregate orders are never sent, whatever this says.
      */
     readyWhen?: (transition: ReadyTransition) => Awaitable<boolean>;
+    /**
+     * Also sends orders whose shipping method has another fulfillment handler than the plugin's. Default: false, so that what
+     * is fetched in the store or sent by parcel is left alone. Orders without shipping are never sent.
+     */
+    anyShippingMethod?: boolean;
     /** Where the order is fetched. Default: the custom fields of the seller. `undefined`: not known, an operator must see to it. */
     resolvePickup?: (order: DeliverableOrder) => Awaitable<Stop | undefined>;
     /** Where the order is brought. Default: the custom fields of the shipping address. */
@@ -95,6 +100,7 @@ export interface ResolvedOptions {
     signingSecrets: SigningSecret[];
     eventSecrets: SigningSecret[];
     readyWhen: NonNullable<DriverTrackerOptions['readyWhen']>;
+    anyShippingMethod: boolean;
     resolvePickup: NonNullable<DriverTrackerOptions['resolvePickup']>;
     resolveDropoff: NonNullable<DriverTrackerOptions['resolveDropoff']>;
     metadata: NonNullable<DriverTrackerOptions['metadata']>;
@@ -138,6 +144,7 @@ export function resolveOptions(given: DriverTrackerOptions): ResolvedOptions {
         signingSecrets: secrets('signingSecrets', given.signingSecrets),
         eventSecrets: secrets('eventSecrets', given.eventSecrets),
         readyWhen: hook(given, 'readyWhen') ?? readyByDefault,
+        anyShippingMethod: flag('anyShippingMethod', given.anyShippingMethod ?? false),
         resolvePickup: hook(given, 'resolvePickup') ?? resolvePickupFromSeller,
         resolveDropoff: hook(given, 'resolveDropoff') ?? resolveDropoffFromAddress,
         metadata: hook(given, 'metadata') ?? (() => undefined),
@@ -198,6 +205,13 @@ function hook<K extends 'readyWhen' | 'resolvePickup' | 'resolveDropoff' | 'meta
     const value = given[option];
     if (value !== undefined && typeof value !== 'function') {
         throw new DriverTrackerOptionsError(option, 'must be a function');
+    }
+    return value;
+}
+
+function flag(option: string, value: unknown): boolean {
+    if (typeof value !== 'boolean') {
+        throw new DriverTrackerOptionsError(option, 'must be true or false');
     }
     return value;
 }

@@ -13,6 +13,7 @@ import { driverTrackerFulfillmentHandler } from './fulfillment-handler';
 import { DriverTrackerOptions, DriverTrackerOptionsError, ResolvedOptions, resolveOptions } from './options';
 import { Courier } from './outbox/courier';
 import { DeliveryFields } from './outbox/delivery-fields';
+import { Need } from './outbox/need';
 import { OrderListener } from './outbox/order-listener';
 import { OrderReader } from './outbox/order-reader';
 import { OutboxService } from './outbox/outbox.service';
@@ -45,6 +46,7 @@ import { ServiceClient } from './outbox/service-client';
         DeliveryFields,
         EventApplier,
         Fulfillments,
+        Need,
         OrderListener,
         OrderReader,
         OutboxPoller,

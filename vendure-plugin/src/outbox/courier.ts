@@ -8,6 +8,7 @@ import type { AskedTransition, OutboxEntry } from '../entities/outbox-entry.enti
 import type { ReadyTransition, ResolvedOptions } from '../options';
 import { before } from './deadline';
 import { DeliveryFields } from './delivery-fields';
+import { Need } from './need';
 import { cancelledBody, readyBody, ReadyBody, UndeliverableOrderError } from './order-body';
 import { OrderInChannel, OrderReader } from './order-reader';
 import { Finish, Finished, OutboxService } from './outbox.service';
@@ -23,6 +24,7 @@ export class Courier {
         private readonly connection: TransactionalConnection,
         private readonly orders: OrderReader,
         private readonly sellerOrders: SellerOrders,
+        private readonly need: Need,
         private readonly client: ServiceClient,
         private readonly outbox: OutboxService,
         private readonly fields: DeliveryFields,
@@ -89,12 +91,18 @@ export class Courier {
         if (found.order.state === 'Cancelled') {
             return { outcome: 'skipped', note: 'the order was cancelled before it was sent' };
         }
+        const needless = await this.need.notByDriver(found.order);
+        if (needless) {
+            return { outcome: 'skipped', note: needless };
+        }
         if (entry.asked) {
             return this.ask(entry.asked, found.order, deadline);
         }
         try {
             const body = await before(deadline, 'resolvePickup, resolveDropoff or metadata', () => this.body(found));
-            return await this.client.post('ready', body, deadline);
+            // The hooks may have taken long, and the order may have waited.
+            const over = await this.need.over(found.order.id);
+            return over ? { outcome: 'skipped', note: over } : await this.client.post('ready', body, deadline);
         } catch (error) {
             if (error instanceof UndeliverableOrderError) {
                 return { outcome: 'parked', error: error.message };
