@@ -5,6 +5,7 @@ import { OrderDeliveryFields } from '../custom-fields';
 import { TrackedDelivery } from '../entities/tracked-delivery.entity';
 import { DeliveryFields } from '../outbox/delivery-fields';
 import { OrderInChannel, OrderReader } from '../outbox/order-reader';
+import { OutboxService } from '../outbox/outbox.service';
 import { DeliveryEvent, isKnown, KnownEvent, NoEventError } from './event';
 import { FulfillmentLabel, FulfillmentRefusedError, Fulfillments } from './fulfillments';
 
@@ -30,6 +31,7 @@ export class EventApplier {
         private readonly orders: OrderReader,
         private readonly fulfillments: Fulfillments,
         private readonly fields: DeliveryFields,
+        private readonly outbox: OutboxService,
     ) {}
 
     /** Resolves after the commit. Throws `NoEventError` for an order that is not here; everything else may be tried again. */
@@ -78,6 +80,9 @@ export class EventApplier {
     }
 
     private effect(name: KnownEvent, scene: Scene): Promise<void> {
+        if (scene.order.state === 'Cancelled' && name !== 'DELIVERY_CANCELLED_V1') {
+            return this.ofCancelledOrder(name, scene);
+        }
         switch (name) {
             case 'DELIVERY_ASSIGNED_V1':
                 return this.assigned(scene);
@@ -94,13 +99,24 @@ export class EventApplier {
         }
     }
 
+    /** Nobody should be on their way: it is called off once more. Fulfillments, stock and the problem that is told stay. */
+    private async ofCancelledOrder(name: KnownEvent, scene: Scene): Promise<void> {
+        const { ctx, order, event } = scene;
+        if (name === 'DELIVERY_DELIVERED_V1') {
+            await this.fields.note(ctx, order.id, 'it was delivered, although the order is cancelled');
+        } else if (name !== 'DELIVERY_FAILED_V1') {
+            await this.outbox.callOff(ctx, order.id);
+        }
+        await this.show(scene, { driverTrackerDriver: driverLine(event) });
+    }
+
     private async assigned(scene: Scene): Promise<void> {
         const { ctx, order, delivery, event } = scene;
         await this.show(scene, { driverTrackerDriver: driverLine(event), driverTrackerProblem: null });
         const fulfillment = await this.fulfillments.ensure(ctx, order, delivery, label(event));
         if (fulfillment) {
             await this.fulfillments.relabel(ctx, fulfillment, label(event));
-        } else if (order.state !== 'Cancelled') {
+        } else {
             await this.fields.note(ctx, order.id, 'a driver has the order, and nothing of it is left to be fulfilled');
         }
     }

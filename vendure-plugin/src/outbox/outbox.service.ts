@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 
 import { Inject, Injectable } from '@nestjs/common';
 import { ID, RequestContext, TransactionalConnection } from '@vendure/core';
-import { In, IsNull } from 'typeorm';
+import { In, IsNull, Not } from 'typeorm';
 
 import { DRIVER_TRACKER_OPTIONS } from '../constants';
 import { AskedTransition, OutboxEntry, OutboxKind, OutboxState } from '../entities/outbox-entry.entity';
@@ -20,7 +20,6 @@ const MAX_RESENT = 1_000;
 /** What came of an entry that was claimed. */
 export type Finish =
     | Verdict
-    | { outcome: 'skipped'; note: string }
     | { outcome: 'parked'; error: string }
     /** `readyWhen` said yes: it is posted next. */
     | { outcome: 'ready' }
@@ -83,6 +82,14 @@ export class OutboxService {
             await repository.update({ id: present.id }, { ...dueAnew(), asked: [...present.asked, transition] });
         }
         return present.asked !== null;
+    }
+
+    /** Has a cancelled order called off, once more if it was before, in the transaction of `ctx`. */
+    async callOff(ctx: RequestContext, orderId: ID): Promise<void> {
+        if (!(await this.add(ctx, orderId, 'cancelled'))) {
+            const over = { orderId, kind: 'cancelled' as const, state: Not('pending' as const) };
+            await this.connection.getRepository(ctx, OutboxEntry).update(over, dueAnew());
+        }
     }
 
     /** Whether the order has an entry of this kind, as the transaction of `ctx` sees it. */
@@ -202,7 +209,7 @@ export class OutboxService {
                     deliveryId: finish.deliveryId ?? null,
                 };
             case 'skipped':
-                return { state: 'skipped', leaseToken: null, lastError: finish.note };
+                return { state: 'skipped', leaseToken: null, lastStatus: finish.status ?? null, lastError: finish.note };
             case 'ready':
                 return { ...dueAnew(), asked: null, lastStatus: null, lastError: null };
             case 'parked':
