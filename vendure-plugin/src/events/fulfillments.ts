@@ -9,8 +9,10 @@ import {
     ID,
     isGraphQlErrorResult,
     Order,
+    OrderLine,
     OrderService,
     RequestContext,
+    StockLevel,
     TransactionalConnection,
 } from '@vendure/core';
 
@@ -64,6 +66,20 @@ export class Fulfillments {
         const created = await this.create(ctx, order, label);
         delivery.fulfillmentId = created?.id ?? null;
         return created;
+    }
+
+    /**
+     * Locks the stock of what the order holds, which Vendure's cancelOrder changes before anything else: after it the order
+     * is either cancelled and committed, or is not being cancelled.
+     */
+    async lockStock(ctx: RequestContext, orderId: ID): Promise<void> {
+        const lines = await this.connection.getRepository(ctx, OrderLine).findBy({ order: { id: orderId } });
+        const variants = lines.map(line => line.productVariantId);
+        if (variants.length > 0) {
+            const levels = this.connection.getRepository(ctx, StockLevel).createQueryBuilder('level').select('level.id');
+            levels.where('level.productVariantId IN (:...variants)', { variants }).orderBy('level.id', 'ASC');
+            await levels.setLock('pessimistic_write').getMany();
+        }
     }
 
     /** Shows who brings it. */
