@@ -15,6 +15,7 @@ import {
     StockLevel,
     TransactionalConnection,
 } from '@vendure/core';
+import { IsNull, Not } from 'typeorm';
 
 import { FULFILLMENT_HANDLER_CODE } from '../constants';
 import { TrackedDelivery } from '../entities/tracked-delivery.entity';
@@ -45,7 +46,8 @@ export class Fulfillments {
     ) {}
 
     /**
-     * The fulfillment of `delivery`: the one that it has if that is of use still, else a new one (state Pending) of what is
+     * The fulfillment of `delivery`: the one that it has, or that another delivery of the order left pending (driver-tracker
+     * was restored, and made a new one), if that is of use still, else a new one (state Pending) of what is
      * not fulfilled yet. `undefined` when everything was fulfilled by other means, or the order was cancelled.
      */
     async ensure(
@@ -54,7 +56,7 @@ export class Fulfillments {
         delivery: TrackedDelivery,
         label: FulfillmentLabel,
     ): Promise<Fulfillment | undefined> {
-        const present = await this.find(ctx, delivery);
+        const present = (await this.find(ctx, delivery)) ?? (await this.takeOver(ctx, delivery));
         const ended = delivery.status === 'FAILED' || delivery.status === 'CANCELLED';
         const what = reuse(present?.state, ended);
         if (present && what === 'keep') {
@@ -80,6 +82,22 @@ export class Fulfillments {
             levels.where('level.productVariantId IN (:...variants)', { variants }).orderBy('level.id', 'ASC');
             await levels.setLock('pessimistic_write').getMany();
         }
+    }
+
+    /** The pending fulfillment of an earlier delivery of the same order, which from now on is that of `delivery`. */
+    private async takeOver(ctx: RequestContext, delivery: TrackedDelivery): Promise<Fulfillment | undefined> {
+        const repository = this.connection.getRepository(ctx, TrackedDelivery);
+        const { orderId, deliveryId } = delivery;
+        const others = await repository.findBy({ orderId, deliveryId: Not(deliveryId), fulfillmentId: Not(IsNull()) });
+        for (const other of others) {
+            const fulfillment = await this.find(ctx, other);
+            if (fulfillment?.state === 'Pending') {
+                await repository.update({ id: other.id }, { fulfillmentId: null });
+                delivery.fulfillmentId = fulfillment.id;
+                return fulfillment;
+            }
+        }
+        return undefined;
     }
 
     /** Shows who brings it. */

@@ -137,3 +137,17 @@ test('an event beside a cancellation neither undoes it nor moves stock a second 
     assert.deepEqual((await world.shop.order(id)).fulfillments, []);
     assert.deepEqual(await world.stock(), before);
 });
+
+test('a new delivery of an order takes over the fulfillment that an earlier one left pending', async () => {
+    await world.driver.setDuty(false);
+    const id = await world.shop.buyOfA();
+    const { id: deliveryId } = await world.delivery(id);
+    const send = (event: object) => sendEvent(world, { sellerOrderId: id, ...event }, world.shop.settings.eventSecrets);
+    assert.equal((await send({ deliveryId, event: 'DELIVERY_ASSIGNED_V1', sequence: 500 })).status, 200);
+    const [fulfillment] = (await world.shop.order(id)).fulfillments;
+    const again = { deliveryId: 'made-after-a-restore', event: 'DELIVERY_DELIVERED_V1', status: 'DELIVERED', sequence: 5 };
+    assert.equal((await send(again)).status, 200);
+    const order = await world.shop.order(id);
+    assert.deepEqual([order.state, order.fulfillments.map(one => one.id)], ['Delivered', [fulfillment?.id]]);
+    await world.tracker.api('POST', `/deliveries/${deliveryId}/cancel`, { reason: 'the test is over' });
+});
