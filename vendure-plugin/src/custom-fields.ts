@@ -40,14 +40,17 @@ const position: CustomFieldConfig[] = [
     { name: 'lon', type: 'float', nullable: true, min: -180, max: 180, label: text('Longitude') },
 ];
 
+/** Not in the Shop API, where anybody may ask for the seller of a channel. */
+const privately = (fields: CustomFieldConfig[]) => fields.map(field => ({ ...field, public: false }));
+
 const ADDED: Partial<CustomFields> = {
-    Seller: [
+    Seller: privately([
         ...position,
         { name: 'pickupAddress', type: 'string', nullable: true, length: 1000, label: text('Pickup address') },
         { name: 'pickupContactName', type: 'string', nullable: true, label: text('Pickup contact') },
         { name: 'pickupPhone', type: 'string', nullable: true, label: text('Pickup phone') },
         { name: 'pickupNotes', type: 'string', nullable: true, length: 1000, label: text('Pickup notes') },
-    ],
+    ]),
     Address: position,
     Order: [
         { name: 'driverTrackerStatus', type: 'string', nullable: true, readonly: true, label: text('Delivery') },

@@ -20,13 +20,17 @@ export interface ReadyTransition {
     /** The state that the order left; absent where it is not known (reconciliation, seller orders that begin paid). */
     fromState?: OrderState;
     toState: OrderState;
+    /**
+     * As it stands now, which may be a later state than `toState`. Always with `lines` (and their `productVariant`),
+     * `shippingLines` (and their `shippingMethod`), `customer`, `surcharges`, `channels`; never an aggregate.
+     */
     order: Order;
 }
 
 /** What the hooks are given: an order that is about to be sent, read after its transaction was committed. */
 export interface DeliverableOrder {
     ctx: RequestContext;
-    /** With `lines` (and their variants), `customer`, `channels`. Of type Seller or Regular. */
+    /** With all that `ReadyTransition` says. Of type Seller or Regular. */
     order: Order;
     /** The seller's channel of a Seller order; that of a Regular order. */
     channel: Channel;
@@ -50,11 +54,16 @@ export interface DriverTrackerOptions {
     eventSecrets: string | string[];
 
     /**
-     * Whether an order that makes this transition is to be delivered. Default: it becomes `PaymentSettled`. It runs inside
-     * the order's transaction: be quick, and call nobody. Where it throws, reconciliation asks again later. Aggregate orders
-     * are never sent, whatever this says.
+     * Whether an order that made this transition is to be delivered. Default: it became `PaymentSettled`. It is asked about
+     * each transition but those of a cart (to `AddingItems`, `ArrangingPayment`), by the process that posts, after the commit. Where it throws or takes
+     * longer than `timeoutMs` it is asked again later, as a post is. Aggregate orders are never sent, whatever this says.
      */
     readyWhen?: (transition: ReadyTransition) => Awaitable<boolean>;
+    /**
+     * Also sends orders whose shipping method has another fulfillment handler than the plugin's. Default: false, so that what
+     * is fetched in the store or sent by parcel is left alone. Orders without shipping are never sent.
+     */
+    anyShippingMethod?: boolean;
     /** Where the order is fetched. Default: the custom fields of the seller. `undefined`: not known, an operator must see to it. */
     resolvePickup?: (order: DeliverableOrder) => Awaitable<Stop | undefined>;
     /** Where the order is brought. Default: the custom fields of the shipping address. */
@@ -91,6 +100,7 @@ export interface ResolvedOptions {
     signingSecrets: SigningSecret[];
     eventSecrets: SigningSecret[];
     readyWhen: NonNullable<DriverTrackerOptions['readyWhen']>;
+    anyShippingMethod: boolean;
     resolvePickup: NonNullable<DriverTrackerOptions['resolvePickup']>;
     resolveDropoff: NonNullable<DriverTrackerOptions['resolveDropoff']>;
     metadata: NonNullable<DriverTrackerOptions['metadata']>;
@@ -105,6 +115,9 @@ export interface ResolvedOptions {
     reconcileWindowMs: number;
     resendAfterMs: number;
 }
+
+/** What holds without `readyWhen`. It needs no more than the state, and so is decided in the order's own transaction. */
+export const readyByDefault: ResolvedOptions['readyWhen'] = ({ toState }) => toState === 'PaymentSettled';
 
 /** A bad option. The message says which one, and what to do; it never holds a secret. */
 export class DriverTrackerOptionsError extends Error {
@@ -130,7 +143,8 @@ export function resolveOptions(given: DriverTrackerOptions): ResolvedOptions {
         shop: shop(given.shop ?? 'vendure'),
         signingSecrets: secrets('signingSecrets', given.signingSecrets),
         eventSecrets: secrets('eventSecrets', given.eventSecrets),
-        readyWhen: hook(given, 'readyWhen') ?? (({ toState }) => toState === 'PaymentSettled'),
+        readyWhen: hook(given, 'readyWhen') ?? readyByDefault,
+        anyShippingMethod: flag('anyShippingMethod', given.anyShippingMethod ?? false),
         resolvePickup: hook(given, 'resolvePickup') ?? resolvePickupFromSeller,
         resolveDropoff: hook(given, 'resolveDropoff') ?? resolveDropoffFromAddress,
         metadata: hook(given, 'metadata') ?? (() => undefined),
@@ -191,6 +205,13 @@ function hook<K extends 'readyWhen' | 'resolvePickup' | 'resolveDropoff' | 'meta
     const value = given[option];
     if (value !== undefined && typeof value !== 'function') {
         throw new DriverTrackerOptionsError(option, 'must be a function');
+    }
+    return value;
+}
+
+function flag(option: string, value: unknown): boolean {
+    if (typeof value !== 'boolean') {
+        throw new DriverTrackerOptionsError(option, 'must be true or false');
     }
     return value;
 }

@@ -1,5 +1,4 @@
 import { PluginCommonModule, RuntimeVendureConfig, Type, VendurePlugin } from '@vendure/core';
-import { raw } from 'express';
 
 import { AdminApiResolver, adminApiSchema } from './admin/admin-api';
 import { DRIVER_TRACKER_OPTIONS, EVENTS_PATH } from './constants';
@@ -9,10 +8,12 @@ import { TrackedDelivery } from './entities/tracked-delivery.entity';
 import { EventApplier } from './events/event-applier';
 import { EventsController } from './events/events.controller';
 import { Fulfillments } from './events/fulfillments';
+import { rawBody } from './events/raw-body';
 import { driverTrackerFulfillmentHandler } from './fulfillment-handler';
 import { DriverTrackerOptions, DriverTrackerOptionsError, ResolvedOptions, resolveOptions } from './options';
 import { Courier } from './outbox/courier';
 import { DeliveryFields } from './outbox/delivery-fields';
+import { Need } from './outbox/need';
 import { OrderListener } from './outbox/order-listener';
 import { OrderReader } from './outbox/order-reader';
 import { OutboxService } from './outbox/outbox.service';
@@ -20,9 +21,6 @@ import { OutboxPoller } from './outbox/poller';
 import { Reconciliation } from './outbox/reconciliation';
 import { SellerOrders } from './outbox/seller-orders';
 import { ServiceClient } from './outbox/service-client';
-
-/** driver-tracker's events are far smaller. */
-const MAX_EVENT_BYTES = 262_144;
 
 /**
  * Has the orders of the shop delivered by driver-tracker.
@@ -48,6 +46,7 @@ const MAX_EVENT_BYTES = 262_144;
         DeliveryFields,
         EventApplier,
         Fulfillments,
+        Need,
         OrderListener,
         OrderReader,
         OutboxPoller,
@@ -83,10 +82,10 @@ function configure(config: RuntimeVendureConfig): RuntimeVendureConfig {
         ...(config.shippingOptions.fulfillmentHandlers ?? []),
         driverTrackerFulfillmentHandler,
     ];
-    // Before Vendure's own parsers, which would leave nothing of the bytes that were signed.
+    // Before every parser, Vendure's and the shop's, which would leave nothing of the bytes that were signed.
     config.apiOptions.middleware = [
+        { route: `/${EVENTS_PATH}`, handler: rawBody(), beforeListen: true },
         ...config.apiOptions.middleware,
-        { route: `/${EVENTS_PATH}`, handler: raw({ type: () => true, limit: MAX_EVENT_BYTES, inflate: false }), beforeListen: true },
     ];
     return config;
 }

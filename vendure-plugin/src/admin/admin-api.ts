@@ -41,6 +41,8 @@ export const adminApiSchema = gql`
     extend type Mutation {
         "Tries a failed post again, at once. False when there is no such post, or it has not failed."
         retryDriverTrackerPost(id: ID!): Boolean!
+        "Tries every failed post again, at once. Gives how many."
+        retryDriverTrackerPosts: Int!
         "Announces orders that should have a delivery and have none. It runs by itself, too."
         reconcileDriverTracker: DriverTrackerReconciliation!
     }
@@ -63,13 +65,14 @@ export class AdminApiResolver {
 
     @Query()
     @Allow(Permission.SuperAdmin)
-    driverTrackerPosts(@Ctx() ctx: RequestContext, @Args() args: PostsArgs): Promise<OutboxEntry[]> {
-        return this.connection.getRepository(ctx, OutboxEntry).find({
+    async driverTrackerPosts(@Ctx() ctx: RequestContext, @Args() args: PostsArgs): Promise<object[]> {
+        const entries = await this.connection.getRepository(ctx, OutboxEntry).find({
             where: { state: args.state ?? undefined, orderId: args.orderId ?? undefined },
             order: { id: 'DESC' },
             take: Math.min(Math.max(args.take ?? MAX_TAKE, 1), MAX_TAKE),
             skip: Math.max(args.skip ?? 0, 0),
         });
+        return entries.map(entry => ({ ...entry, createdAt: new Date(entry.addedAt), dueAt: new Date(entry.dueAt) }));
     }
 
     @Mutation()
@@ -77,6 +80,13 @@ export class AdminApiResolver {
     @Allow(Permission.SuperAdmin)
     retryDriverTrackerPost(@Ctx() ctx: RequestContext, @Args() { id }: { id: ID }): Promise<boolean> {
         return this.outbox.retry(ctx, id);
+    }
+
+    @Mutation()
+    @Transaction()
+    @Allow(Permission.SuperAdmin)
+    retryDriverTrackerPosts(@Ctx() ctx: RequestContext): Promise<number> {
+        return this.outbox.retryAll(ctx);
     }
 
     @Mutation()

@@ -1,5 +1,5 @@
 import { DeepPartial, EntityId, ID, VendureEntity } from '@vendure/core';
-import { Column, Entity, Index, Unique } from 'typeorm';
+import { Column, ColumnOptions, Entity, Index, Unique } from 'typeorm';
 
 /** What is told to driver-tracker: the order is ready to be delivered, or it was called off. */
 export type OutboxKind = 'ready' | 'cancelled';
@@ -11,6 +11,18 @@ export type OutboxKind = 'ready' | 'cancelled';
  * - `failed`: parked for an operator, `lastError` says why.
  */
 export type OutboxState = 'pending' | 'sent' | 'skipped' | 'failed';
+
+/** A transition that `readyWhen` is to be asked about. */
+export interface AskedTransition {
+    fromState?: string;
+    toState: string;
+}
+
+/**
+ * A moment by this process's clock, in ms since 1970. Not a timestamp: those of Vendure's databases have no zone, and
+ * server and worker may be set to different ones.
+ */
+const MOMENT: ColumnOptions = { type: 'bigint', transformer: { to: (value: unknown) => value, from: Number } };
 
 /**
  * One post to driver-tracker, written in the transaction of the order's own transition, so that neither is ever there
@@ -30,12 +42,16 @@ export class OutboxEntry extends VendureEntity {
     @Column({ type: 'varchar', length: 16 })
     kind: OutboxKind;
 
+    /** `readyWhen` has to say yes to one of these before it is posted. `null`: it is to be posted. */
+    @Column({ type: 'simple-json', nullable: true })
+    asked: AskedTransition[] | null;
+
     @Column({ type: 'varchar', length: 16, default: 'pending' })
     state: OutboxState;
 
     /** When it may be taken next. While it is being posted this is the end of the lease. */
-    @Column({ type: Date })
-    dueAt: Date;
+    @Column(MOMENT)
+    dueAt: number;
 
     /** Who holds it; only they may write down what came of the post. */
     @Column({ type: 'varchar', length: 36, nullable: true })
@@ -45,8 +61,12 @@ export class OutboxEntry extends VendureEntity {
     attempts: number;
 
     /** Since when it is tried; an operator's retry begins anew. */
-    @Column({ type: Date })
-    firstDueAt: Date;
+    @Column(MOMENT)
+    firstDueAt: number;
+
+    /** When it was written. */
+    @Column(MOMENT)
+    addedAt: number;
 
     /** The last answer's status, if there was an answer. */
     @Column({ type: 'int', nullable: true })

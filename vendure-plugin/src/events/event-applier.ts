@@ -5,8 +5,10 @@ import { OrderDeliveryFields } from '../custom-fields';
 import { TrackedDelivery } from '../entities/tracked-delivery.entity';
 import { DeliveryFields } from '../outbox/delivery-fields';
 import { OrderInChannel, OrderReader } from '../outbox/order-reader';
+import { OutboxService } from '../outbox/outbox.service';
 import { DeliveryEvent, isKnown, KnownEvent, NoEventError } from './event';
 import { FulfillmentLabel, FulfillmentRefusedError, Fulfillments } from './fulfillments';
+import { retried } from './retried';
 
 /** What became of an event: it had its effect, or it came twice or after a later one. */
 export type Applied = 'applied' | 'stale';
@@ -22,6 +24,8 @@ interface Scene {
 /**
  * Applies events, each in one transaction with the note that it was: whole or not at all, once, in the order of their
  * `sequence`. An event that comes twice, or after a later one, changes nothing.
+ *
+ * Locks are taken as Vendure's cancelOrder takes them: stock, fulfillment, and the order's own row last (`show`).
  */
 @Injectable()
 export class EventApplier {
@@ -30,6 +34,7 @@ export class EventApplier {
         private readonly orders: OrderReader,
         private readonly fulfillments: Fulfillments,
         private readonly fields: DeliveryFields,
+        private readonly outbox: OutboxService,
     ) {}
 
     /** Resolves after the commit. Throws `NoEventError` for an order that is not here; everything else may be tried again. */
@@ -40,7 +45,7 @@ export class EventApplier {
             throw new NoEventError(422, `there is no order ${event.sellerOrderId} here`);
         }
         try {
-            return await this.applyTo(found, event);
+            return await retried(() => this.applyTo(found, event));
         } catch (error) {
             if (error instanceof FulfillmentRefusedError) {
                 // Nothing else of this attempt is left in the database.
@@ -52,11 +57,13 @@ export class EventApplier {
 
     private applyTo(found: OrderInChannel, event: DeliveryEvent): Promise<Applied> {
         return this.connection.withTransaction(found.ctx, async ctx => {
+            await this.boundWaits(ctx);
             const delivery = await this.lock(ctx, event.deliveryId, found.order);
             if (event.sequence <= delivery.lastSequence) {
                 return 'stale';
             }
-            // Read again: the lock may have been waited for.
+            await this.fulfillments.lockStock(ctx, found.order.id);
+            // Read now: the locks may have been waited for, and the order been cancelled meanwhile.
             const order = await this.connection.getRepository(ctx, Order).findOneByOrFail({ id: found.order.id });
             if (isKnown(event.event)) {
                 await this.effect(event.event, { ctx, order, delivery, event });
@@ -66,6 +73,13 @@ export class EventApplier {
             await this.connection.getRepository(ctx, TrackedDelivery).save(delivery);
             return 'applied';
         });
+    }
+
+    /** Gives way before PostgreSQL ends a deadlock (after a second), so that it is never the administrator who is refused. */
+    private async boundWaits(ctx: RequestContext): Promise<void> {
+        if (['postgres', 'aurora-postgres'].includes(this.connection.rawConnection.options.type)) {
+            await this.connection.getRepository(ctx, Order).query("SET LOCAL lock_timeout = '500ms'");
+        }
     }
 
     /** The delivery's row, made if need be, and held until the transaction ends. */
@@ -78,6 +92,9 @@ export class EventApplier {
     }
 
     private effect(name: KnownEvent, scene: Scene): Promise<void> {
+        if (scene.order.state === 'Cancelled' && name !== 'DELIVERY_CANCELLED_V1') {
+            return this.ofCancelledOrder(name, scene);
+        }
         switch (name) {
             case 'DELIVERY_ASSIGNED_V1':
                 return this.assigned(scene);
@@ -94,34 +111,45 @@ export class EventApplier {
         }
     }
 
+    /** Nobody should be on their way: it is called off once more. Fulfillments, stock and the problem that is told stay. */
+    private async ofCancelledOrder(name: KnownEvent, scene: Scene): Promise<void> {
+        const { ctx, order, event } = scene;
+        if (name === 'DELIVERY_DELIVERED_V1') {
+            await this.fields.note(ctx, order.id, 'it was delivered, although the order is cancelled');
+        } else if (name !== 'DELIVERY_FAILED_V1') {
+            await this.outbox.callOff(ctx, order.id);
+        }
+        await this.show(scene, { driverTrackerDriver: driverLine(event) });
+    }
+
     private async assigned(scene: Scene): Promise<void> {
         const { ctx, order, delivery, event } = scene;
-        await this.show(scene, { driverTrackerDriver: driverLine(event), driverTrackerProblem: null });
         const fulfillment = await this.fulfillments.ensure(ctx, order, delivery, label(event));
         if (fulfillment) {
             await this.fulfillments.relabel(ctx, fulfillment, label(event));
-        } else if (order.state !== 'Cancelled') {
+        } else {
             await this.fields.note(ctx, order.id, 'a driver has the order, and nothing of it is left to be fulfilled');
         }
+        await this.show(scene, { driverTrackerDriver: driverLine(event), driverTrackerProblem: null });
     }
 
     /** The pending fulfillment stays, for the next driver. */
     private async unassigned(scene: Scene): Promise<void> {
         const { ctx, delivery, event } = scene;
-        await this.show(scene, { driverTrackerDriver: null });
         const fulfillment = await this.fulfillments.find(ctx, delivery);
         if (fulfillment) {
             await this.fulfillments.relabel(ctx, fulfillment, label({ ...event, driver: undefined }));
         }
+        await this.show(scene, { driverTrackerDriver: null });
     }
 
     private async advanced(scene: Scene, target: 'Shipped' | 'Delivered'): Promise<void> {
         const { ctx, order, delivery, event } = scene;
-        await this.show(scene, { driverTrackerDriver: driverLine(event), driverTrackerProblem: null });
         const fulfillment = await this.fulfillments.ensure(ctx, order, delivery, label(event));
         if (fulfillment) {
             await this.fulfillments.advance(ctx, fulfillment, target);
         }
+        await this.show(scene, { driverTrackerDriver: driverLine(event), driverTrackerProblem: null });
     }
 
     /** The fulfillment stays as it is: whether the goods come back is known when somebody tries again, or cancels. */
@@ -129,18 +157,18 @@ export class EventApplier {
         const { ctx, order, event } = scene;
         const why = [event.failure?.code, event.failure?.reason].filter(Boolean).join(', ') || 'no reason given';
         const sentence = `the delivery failed (${why})`;
-        await this.show(scene, { driverTrackerProblem: sentence });
         await this.fields.note(ctx, order.id, sentence);
+        await this.show(scene, { driverTrackerProblem: sentence });
     }
 
     private async cancelled(scene: Scene): Promise<void> {
         const { ctx, order, delivery, event } = scene;
-        await this.show(scene, { driverTrackerDriver: null });
         await this.fields.note(ctx, order.id, `the delivery was cancelled (${event.reason ?? 'no reason given'})`);
         const fulfillment = await this.fulfillments.find(ctx, delivery);
         if (fulfillment) {
             await this.fulfillments.cancel(ctx, order, fulfillment);
         }
+        await this.show(scene, { driverTrackerDriver: null });
     }
 
     private show({ ctx, order, event }: Scene, fields: OrderDeliveryFields): Promise<void> {

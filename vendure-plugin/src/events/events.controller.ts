@@ -16,7 +16,8 @@ import { EventApplier } from './event-applier';
  * | 200 | committed, also what came before, came late, or is not known | is done |
  * | 401 | no good signature: a secret or a clock is wrong | tries again |
  * | 400, 422 | never an event, or an order that is not here | keeps it as a dead letter |
- * | 503 | Vendure cannot apply it just now | tries again |
+ * | 413, 415 | a body that is too large, or compressed (see `rawBody`) | tries again, or keeps it |
+ * | 503 | Vendure cannot apply it just now, or another parser has eaten the body | tries again |
  */
 @Controller(EVENTS_PATH)
 export class EventsController {
@@ -35,7 +36,7 @@ export class EventsController {
 
     private async answer(request: Request): Promise<{ status: number; body: Record<string, unknown> }> {
         if (!Buffer.isBuffer(request.body)) {
-            return { status: 400, body: { error: 'there is no body' } };
+            return withoutBytes(request);
         }
         const refusal = refuseSignature(this.options.eventSecrets, request.headers, request.body);
         if (refusal) {
@@ -58,4 +59,16 @@ export class EventsController {
             return { status: 503, body: { error: 'not possible just now' } };
         }
     }
+}
+
+/** No body at all, or one that was parsed before it came here: that is mended in the shop, and the event must not be lost. */
+function withoutBytes({ headers }: Request): { status: number; body: Record<string, unknown> } {
+    if (headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0) {
+        return { status: 400, body: { error: 'there is no body' } };
+    }
+    const sentence =
+        `the body of POST /${EVENTS_PATH} was parsed before the plugin could read its bytes, so that no signature fits: ` +
+        'leave that path out of your own body parser, or register the parser after the plugins (apiOptions.middleware)';
+    Logger.error(`No event can be taken: ${sentence}`, LOGGER_CONTEXT);
+    return { status: 503, body: { error: 'not possible just now' } };
 }

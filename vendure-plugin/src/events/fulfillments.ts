@@ -9,10 +9,13 @@ import {
     ID,
     isGraphQlErrorResult,
     Order,
+    OrderLine,
     OrderService,
     RequestContext,
+    StockLevel,
     TransactionalConnection,
 } from '@vendure/core';
+import { IsNull, Not } from 'typeorm';
 
 import { FULFILLMENT_HANDLER_CODE } from '../constants';
 import { TrackedDelivery } from '../entities/tracked-delivery.entity';
@@ -43,7 +46,8 @@ export class Fulfillments {
     ) {}
 
     /**
-     * The fulfillment of `delivery`: the one that it has if that is of use still, else a new one (state Pending) of what is
+     * The fulfillment of `delivery`: the one that it has, or that another delivery of the order left pending (driver-tracker
+     * was restored, and made a new one), if that is of use still, else a new one (state Pending) of what is
      * not fulfilled yet. `undefined` when everything was fulfilled by other means, or the order was cancelled.
      */
     async ensure(
@@ -52,7 +56,7 @@ export class Fulfillments {
         delivery: TrackedDelivery,
         label: FulfillmentLabel,
     ): Promise<Fulfillment | undefined> {
-        const present = await this.find(ctx, delivery);
+        const present = (await this.find(ctx, delivery)) ?? (await this.takeOver(ctx, delivery));
         const ended = delivery.status === 'FAILED' || delivery.status === 'CANCELLED';
         const what = reuse(present?.state, ended);
         if (present && what === 'keep') {
@@ -64,6 +68,36 @@ export class Fulfillments {
         const created = await this.create(ctx, order, label);
         delivery.fulfillmentId = created?.id ?? null;
         return created;
+    }
+
+    /**
+     * Locks the stock of what the order holds, which Vendure's cancelOrder changes before anything else: after it the order
+     * is either cancelled and committed, or is not being cancelled.
+     */
+    async lockStock(ctx: RequestContext, orderId: ID): Promise<void> {
+        const lines = await this.connection.getRepository(ctx, OrderLine).findBy({ order: { id: orderId } });
+        const variants = lines.map(line => line.productVariantId);
+        if (variants.length > 0) {
+            const levels = this.connection.getRepository(ctx, StockLevel).createQueryBuilder('level').select('level.id');
+            levels.where('level.productVariantId IN (:...variants)', { variants }).orderBy('level.id', 'ASC');
+            await levels.setLock('pessimistic_write').getMany();
+        }
+    }
+
+    /** The pending fulfillment of an earlier delivery of the same order, which from now on is that of `delivery`. */
+    private async takeOver(ctx: RequestContext, delivery: TrackedDelivery): Promise<Fulfillment | undefined> {
+        const repository = this.connection.getRepository(ctx, TrackedDelivery);
+        const { orderId, deliveryId } = delivery;
+        const others = await repository.findBy({ orderId, deliveryId: Not(deliveryId), fulfillmentId: Not(IsNull()) });
+        for (const other of others) {
+            const fulfillment = await this.find(ctx, other);
+            if (fulfillment?.state === 'Pending') {
+                await repository.update({ id: other.id }, { fulfillmentId: null });
+                delivery.fulfillmentId = fulfillment.id;
+                return fulfillment;
+            }
+        }
+        return undefined;
     }
 
     /** Shows who brings it. */

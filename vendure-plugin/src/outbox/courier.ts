@@ -1,12 +1,14 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
 import { OrderType } from '@vendure/common/lib/generated-types';
-import { Injector, Logger, RequestContext, TransactionalConnection } from '@vendure/core';
+import { Injector, Logger, Order, RequestContext, TransactionalConnection } from '@vendure/core';
 
 import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
-import type { OutboxEntry } from '../entities/outbox-entry.entity';
-import type { ResolvedOptions } from '../options';
+import type { AskedTransition, OutboxEntry } from '../entities/outbox-entry.entity';
+import type { ReadyTransition, ResolvedOptions } from '../options';
+import { before } from './deadline';
 import { DeliveryFields } from './delivery-fields';
+import { Need } from './need';
 import { cancelledBody, readyBody, ReadyBody, UndeliverableOrderError } from './order-body';
 import { OrderInChannel, OrderReader } from './order-reader';
 import { Finish, Finished, OutboxService } from './outbox.service';
@@ -22,6 +24,7 @@ export class Courier {
         private readonly connection: TransactionalConnection,
         private readonly orders: OrderReader,
         private readonly sellerOrders: SellerOrders,
+        private readonly need: Need,
         private readonly client: ServiceClient,
         private readonly outbox: OutboxService,
         private readonly fields: DeliveryFields,
@@ -33,19 +36,28 @@ export class Courier {
 
     /** Never throws for what is wrong with one order; the database being out is the caller's. */
     async deliver(entry: OutboxEntry): Promise<void> {
-        const found = await this.orders.find(entry.orderId);
-        const finish = found ? await this.attempt(entry, found) : { outcome: 'skipped' as const, note: 'the order is gone' };
+        const { found, finish } = await this.work(entry);
         const finished = await this.connection.withTransaction(found?.ctx ?? RequestContext.empty(), ctx =>
             this.finish(ctx, entry, found, finish),
         );
-        const name = `Order ${found?.order.code} (${entry.kind})`;
+        const name = `Order ${found?.order.code ?? entry.orderId} (${entry.kind})`;
         if (!finished) {
             Logger.warn(`${name}: the lease ended before the post did`, LOGGER_CONTEXT);
         } else if (finished.state === 'failed') {
             Logger.error(`${name} is parked: ${finished.error}`, LOGGER_CONTEXT);
-        } else if (finished.state === 'pending') {
+        } else if (finished.state === 'pending' && finished.error) {
             Logger.warn(`${name} was not taken, try ${entry.attempts}: ${finished.error}`, LOGGER_CONTEXT);
         }
+    }
+
+    private async work(entry: OutboxEntry): Promise<{ found?: OrderInChannel; finish: Finish }> {
+        let found: OrderInChannel | undefined;
+        try {
+            found = await this.orders.find(entry.orderId);
+        } catch (error) {
+            return { finish: { outcome: 'retry', error: (error as Error).message } };
+        }
+        return { found, finish: found ? await this.attempt(entry, found) : { outcome: 'skipped', note: 'the order is gone' } };
     }
 
     /** Writes down what came of it, and shows it in the order, in one transaction: nothing is parked unseen. */
@@ -79,14 +91,40 @@ export class Courier {
         if (found.order.state === 'Cancelled') {
             return { outcome: 'skipped', note: 'the order was cancelled before it was sent' };
         }
+        const needless = await this.need.notByDriver(found.order);
+        if (needless) {
+            return { outcome: 'skipped', note: needless };
+        }
+        if (entry.asked) {
+            return this.ask(entry.asked, found.order, deadline);
+        }
         try {
-            return await this.client.post('ready', await before(deadline, this.body(found)), deadline);
+            const body = await before(deadline, 'resolvePickup, resolveDropoff or metadata', () => this.body(found));
+            // The hooks may have taken long, and the order may have waited.
+            const over = await this.need.over(found.order.id);
+            return over ? { outcome: 'skipped', note: over } : await this.client.post('ready', body, deadline);
         } catch (error) {
             if (error instanceof UndeliverableOrderError) {
                 return { outcome: 'parked', error: error.message };
             }
             // A hook of the shop's may ask a geocoder, which may be out.
             return { outcome: 'retry', error: `the order could not be read: ${(error as Error).message}` };
+        }
+    }
+
+    /** Whether `readyWhen` says yes to one of the transitions. */
+    private async ask(asked: AskedTransition[], order: Order, deadline: AbortSignal): Promise<Finish> {
+        const { readyWhen } = this.options;
+        try {
+            for (const transition of asked) {
+                const question = { ...(transition as Omit<ReadyTransition, 'order'>), order };
+                if (await before(deadline, 'readyWhen', () => readyWhen(question))) {
+                    return { outcome: 'ready' };
+                }
+            }
+            return { outcome: 'unready' };
+        } catch (error) {
+            return { outcome: 'retry', error: `readyWhen gave no answer: ${(error as Error).message}` };
         }
     }
 
@@ -100,12 +138,4 @@ export class Courier {
             await metadata(deliverable),
         );
     }
-}
-
-/** `work`, unless the deadline comes first; a hook that never ends must not hold up every other order. */
-function before<T>(deadline: AbortSignal, work: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-        deadline.addEventListener('abort', () => reject(new Error('resolvePickup, resolveDropoff or metadata took too long')));
-        work.then(resolve, reject);
-    });
 }

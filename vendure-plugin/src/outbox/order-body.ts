@@ -1,7 +1,8 @@
 /**
  * The bodies that driver-tracker takes, made of an order. Pure.
  *
- * Texts longer than driver-tracker takes are cut: they are for people, and no order is lost for a long note.
+ * Texts longer than driver-tracker takes are cut, and items left out from the end where the body would be too large: they
+ * are for people, and no order is lost for a long note.
  */
 import type { ID } from '@vendure/core';
 
@@ -12,6 +13,8 @@ const MAX_NAME = 256;
 const MAX_CODE = 128;
 const MAX_PHONE = 64;
 const MAX_ITEMS = 500;
+/** What driver-tracker takes of a body. */
+const MAX_BODY_BYTES = 65_536;
 
 /** `POST /webhooks/{shop}/seller-order-ready`. */
 export interface ReadyBody {
@@ -61,7 +64,7 @@ export function readyBody(
     metadata: Record<string, unknown> | undefined,
 ): ReadyBody {
     const items = order.lines.filter(line => line.quantity > 0).slice(0, MAX_ITEMS);
-    return {
+    return fit({
         sellerOrderId: String(order.id),
         channelId: String(channel.id),
         pickup: stop(pickup, 'the pickup has no coordinates: fill in lat and lon of the seller, or use resolvePickup'),
@@ -75,7 +78,17 @@ export function readyBody(
         })),
         readyAt: order.orderPlacedAt?.toISOString(),
         metadata,
-    };
+    });
+}
+
+/** `body` with as many of its items, from the first, as it may have. */
+function fit(body: ReadyBody): ReadyBody {
+    const items = [...(body.items ?? [])];
+    let excess = Buffer.byteLength(JSON.stringify(body)) - MAX_BODY_BYTES;
+    while (excess > 0 && items.length > 0) {
+        excess -= Buffer.byteLength(JSON.stringify(items.pop())) + 1;
+    }
+    return { ...body, items };
 }
 
 /** The body of an order that was called off. */

@@ -1,17 +1,21 @@
 import { Inject, Injectable, OnApplicationBootstrap } from '@nestjs/common';
 import { OrderType } from '@vendure/common/lib/generated-types';
-import { EventBus, Logger, OrderStateTransitionEvent } from '@vendure/core';
+import { EventBus, OrderStateTransitionEvent } from '@vendure/core';
 
-import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
-import type { ReadyTransition, ResolvedOptions } from '../options';
+import { DRIVER_TRACKER_OPTIONS } from '../constants';
+import { readyByDefault, ResolvedOptions } from '../options';
 import { OutboxService } from './outbox.service';
+
+/** In these an order is not placed yet, and nobody's to deliver. */
+const CART = ['Created', 'Draft', 'AddingItems', 'ArrangingPayment'];
 
 /**
  * Writes the outbox inside the order's own transaction: a blocking handler, with the event's context. If it cannot be
  * written the transition fails too.
  *
  * Nothing but the order's id is kept. A marketplace order makes its transition before it is split, so that its type is
- * only known after the commit: whoever posts looks at it then.
+ * only known after the commit: whoever posts looks at it then. A `readyWhen` of the shop's is asked after the commit too: it
+ * may be slow, or fail, and a payment must not wait for it or be undone.
  */
 @Injectable()
 export class OrderListener implements OnApplicationBootstrap {
@@ -37,18 +41,15 @@ export class OrderListener implements OnApplicationBootstrap {
             }
             return;
         }
-        if (order.type !== OrderType.Aggregate && (await this.isReady({ fromState, toState, order }))) {
-            await this.outbox.add(ctx, order.id, 'ready');
+        if (order.type === OrderType.Aggregate) {
+            return;
         }
-    }
-
-    /** A hook that throws must not undo a payment: reconciliation asks it again. */
-    private async isReady(transition: ReadyTransition): Promise<boolean> {
-        try {
-            return await this.options.readyWhen(transition);
-        } catch (error) {
-            Logger.error(`readyWhen threw for order ${transition.order.code}: ${(error as Error).message}`, LOGGER_CONTEXT);
-            return false;
+        if (this.options.readyWhen !== readyByDefault) {
+            if (!CART.includes(toState)) {
+                await this.outbox.ask(ctx, order.id, { fromState, toState });
+            }
+        } else if (await readyByDefault({ fromState, toState, order })) {
+            await this.outbox.add(ctx, order.id, 'ready');
         }
     }
 }

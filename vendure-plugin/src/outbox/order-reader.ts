@@ -13,11 +13,20 @@ import {
     User,
 } from '@vendure/core';
 
+/** What every order is read with, whoever asks: hooks of the shop rely on it (`ReadyTransition`). */
+const RELATIONS = {
+    channels: { seller: true },
+    customer: true,
+    lines: { productVariant: { translations: true } },
+    shippingLines: { shippingMethod: true },
+    surcharges: true,
+};
+
 /** An order with the channel that it belongs to, and a context to work on it. */
 export interface OrderInChannel {
     /** A context of the superadmin's on that channel; without a transaction. */
     ctx: RequestContext;
-    /** With `channels`, `customer`, `lines` and their variants. */
+    /** With `RELATIONS`. */
     order: Order;
     channel: Channel;
     seller?: Seller;
@@ -37,7 +46,7 @@ export class OrderReader {
     async find(id: ID): Promise<OrderInChannel | undefined> {
         const order = await this.connection.rawConnection.getRepository(Order).findOne({
             where: { id },
-            relations: { channels: { seller: true }, customer: true, lines: { productVariant: { translations: true } } },
+            relations: RELATIONS,
         });
         if (!order) {
             return undefined;

@@ -9,8 +9,18 @@ import { Loop } from './loop';
 import { OutboxService } from './outbox.service';
 import { Reconciliation } from './reconciliation';
 
-/** How many posts are on their way at once, in one process. */
-const CONCURRENCY = 8;
+/** What is worked off at once, in one process: posts, and questions to `readyWhen`, which take no place of a post. */
+class Lane {
+    readonly underWay = new Set<Promise<void>>();
+
+    constructor(
+        readonly questions: boolean,
+        readonly concurrency: number,
+    ) {}
+}
+
+const POSTS = 8;
+const QUESTIONS = 4;
 
 /**
  * Looks at the outbox again and again, and works off what is due; beside it, reconciles now and then. Several processes may
@@ -19,8 +29,8 @@ const CONCURRENCY = 8;
  */
 @Injectable()
 export class OutboxPoller implements OnApplicationBootstrap, OnApplicationShutdown {
-    private readonly underWay = new Set<Promise<void>>();
-    private readonly loops = [new Loop(() => this.post()), new Loop(() => this.reconcile())];
+    private readonly lanes = [new Lane(false, POSTS), new Lane(true, QUESTIONS)];
+    private readonly loops = [...this.lanes.map(lane => new Loop(() => this.fill(lane))), new Loop(() => this.reconcile())];
 
     constructor(
         private readonly processContext: ProcessContext,
@@ -41,20 +51,20 @@ export class OutboxPoller implements OnApplicationBootstrap, OnApplicationShutdo
     /** Takes nothing new, and waits for what is on its way. */
     async onApplicationShutdown(): Promise<void> {
         await Promise.all(this.loops.map(loop => loop.stop()));
-        await Promise.all(this.underWay);
+        await Promise.all(this.lanes.flatMap(lane => [...lane.underWay]));
     }
 
     /** Fills the places that are free. A slow post keeps one of them, and no other order waits for it. */
-    private async post(): Promise<number> {
-        if (this.underWay.size >= CONCURRENCY) {
-            await Promise.race(this.underWay);
+    private async fill({ questions, concurrency, underWay }: Lane): Promise<number> {
+        if (underWay.size >= concurrency) {
+            await Promise.race(underWay);
         }
-        const free = CONCURRENCY - this.underWay.size;
+        const free = concurrency - underWay.size;
         try {
-            const entries = await this.outbox.claim(free);
+            const entries = await this.outbox.claim(free, questions);
             for (const entry of entries) {
-                const work: Promise<void> = this.deliver(entry).finally(() => this.underWay.delete(work));
-                this.underWay.add(work);
+                const work: Promise<void> = this.deliver(entry).finally(() => underWay.delete(work));
+                underWay.add(work);
             }
             return entries.length === free ? 0 : this.options.pollIntervalMs;
         } catch (error) {

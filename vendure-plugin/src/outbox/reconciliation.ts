@@ -1,10 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { OrderType } from '@vendure/common/lib/generated-types';
-import { ID, Logger, Order, TransactionalConnection } from '@vendure/core';
+import { ID, Logger, Order, OrderState, TransactionalConnection } from '@vendure/core';
 
 import { DRIVER_TRACKER_OPTIONS, LOGGER_CONTEXT } from '../constants';
 import { OutboxEntry } from '../entities/outbox-entry.entity';
-import type { ResolvedOptions } from '../options';
+import { readyByDefault, ResolvedOptions } from '../options';
+import { before } from './deadline';
+import { OrderReader } from './order-reader';
 import { OutboxService } from './outbox.service';
 import { SellerOrders } from './seller-orders';
 
@@ -26,6 +28,7 @@ export interface ReconciliationReport {
 export class Reconciliation {
     constructor(
         private readonly connection: TransactionalConnection,
+        private readonly orders: OrderReader,
         private readonly sellerOrders: SellerOrders,
         private readonly outbox: OutboxService,
         @Inject(DRIVER_TRACKER_OPTIONS) private readonly options: ResolvedOptions,
@@ -34,7 +37,7 @@ export class Reconciliation {
     /** Looks once through the orders of the window. */
     async run(): Promise<ReconciliationReport> {
         const since = new Date(Date.now() - this.options.reconcileWindowMs);
-        const report = { looked: 0, announced: 0, resent: await this.resend(since) };
+        const report = { looked: 0, announced: 0, resent: await this.resend(since.getTime()) };
         let after: ID | undefined;
         for (;;) {
             const ids = await this.page(since, after);
@@ -54,8 +57,8 @@ export class Reconciliation {
     }
 
     /** What driver-tracker knows it answers with `duplicate`, and what it has lost it takes. */
-    private async resend(since: Date): Promise<number> {
-        const quietSince = new Date(Date.now() - this.options.resendAfterMs);
+    private async resend(since: number): Promise<number> {
+        const quietSince = Date.now() - this.options.resendAfterMs;
         const resent = await this.outbox.resendUnheard(since, quietSince);
         if (resent > 0) {
             Logger.info(`${resent} orders were sent long ago and no event came of them; they are sent again`, LOGGER_CONTEXT);
@@ -63,13 +66,33 @@ export class Reconciliation {
         return resent;
     }
 
-    /** One order at fault, or a hook that throws for it, does not keep the others from being found. */
+    /**
+     * One order at fault does not keep the others from being found. A hook that says no leaves nothing behind; one that throws
+     * or never ends is asked again by the poller, which counts how often.
+     */
     private async announce(id: ID): Promise<boolean> {
         try {
-            return await this.sellerOrders.announce(id);
+            const decided = await this.decided(id);
+            return decided !== false && (await this.sellerOrders.announce(id, decided));
         } catch (error) {
             Logger.error(`Order ${id} could not be looked at: ${(error as Error).message}`, LOGGER_CONTEXT);
             return false;
+        }
+    }
+
+    /** The state for which the shop's hook says yes; false where it says no; `undefined` where it has to be asked again. */
+    private async decided(id: ID): Promise<OrderState | false | undefined> {
+        const { readyWhen, timeoutMs } = this.options;
+        if (readyWhen === readyByDefault) {
+            return undefined;
+        }
+        try {
+            const order = (await this.orders.find(id))?.order;
+            const deadline = AbortSignal.timeout(timeoutMs);
+            const ready = order && (await before(deadline, 'readyWhen', () => readyWhen({ toState: order.state, order })));
+            return ready ? order.state : false;
+        } catch {
+            return undefined;
         }
     }
 

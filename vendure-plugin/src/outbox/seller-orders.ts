@@ -1,8 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { ID, Order, TransactionalConnection } from '@vendure/core';
+import { ID, Order, OrderState, TransactionalConnection } from '@vendure/core';
 
 import { DRIVER_TRACKER_OPTIONS } from '../constants';
-import type { ResolvedOptions } from '../options';
+import { readyByDefault, ResolvedOptions } from '../options';
 import { OutboxService } from './outbox.service';
 
 /** Announces orders whose transition nobody saw. */
@@ -30,23 +30,30 @@ export class SellerOrders {
     }
 
     /**
-     * Announces one order if the state that it is in calls for it and it was not announced before. The order's row is
-     * locked meanwhile, so that a cancellation at the same time either sees the entry or is seen.
+     * Announces one order if the state that it is in calls for it and it was not announced before; where that is for the
+     * shop's `readyWhen` to say, has it asked. The order's row is locked meanwhile, so that a cancellation at the same time
+     * either sees the entry or is seen.
+     *
+     * @param decided the state for which `readyWhen` has said yes already
      */
-    async announce(orderId: ID): Promise<boolean> {
+    async announce(orderId: ID, decided?: OrderState): Promise<boolean> {
         return this.connection.withTransaction(async ctx => {
-            const repository = this.connection.getRepository(ctx, Order);
-            const locked = await repository
+            const order = await this.connection
+                .getRepository(ctx, Order)
                 .createQueryBuilder('order')
-                .select('order.id')
                 .where('order.id = :orderId', { orderId })
                 .setLock('pessimistic_write')
                 .getOne();
-            const order = locked && (await repository.findOne({ where: { id: orderId }, relations: { lines: true } }));
-            if (!order || !(await this.options.readyWhen({ toState: order.state, order }))) {
+            if (!order || order.state === 'Cancelled') {
                 return false;
             }
-            return this.outbox.add(ctx, order.id, 'ready');
+            if (order.state === decided) {
+                return this.outbox.add(ctx, order.id, 'ready');
+            }
+            if (this.options.readyWhen !== readyByDefault) {
+                return this.outbox.ask(ctx, order.id, { toState: order.state });
+            }
+            return (await readyByDefault({ toState: order.state, order })) && this.outbox.add(ctx, order.id, 'ready');
         });
     }
 }

@@ -6,6 +6,8 @@ import type { OutboxKind } from '../entities/outbox-entry.entity';
 export type Verdict =
     /** driver-tracker has it, committed. */
     | { outcome: 'sent'; status: number; deliveryId?: string; note?: string }
+    /** There was nothing to call off any more. */
+    | { outcome: 'skipped'; status?: number; note: string }
     /** Another moment, or an operator of either side, may mend it. */
     | { outcome: 'retry'; status?: number; error: string; retryAfterMs?: number }
     /** It will not be taken as it is. */
@@ -26,7 +28,8 @@ const MAX_ERROR_CHARS = 2_000;
  * | 2xx in driver-tracker's shape | sent |
  * | 2xx in another shape | retry: something else answers at that address |
  * | 422, 413 | failed: the order itself is at fault |
- * | 409 to a cancelling post | failed: it was delivered, or had failed, before |
+ * | 409 to a cancelling post, `state` DELIVERED | skipped: nothing is left to be called off |
+ * | another 409 to a cancelling post | failed: the delivery had failed before, and may be tried again there |
  * | 400, 401, 403, 404 and other 4xx | retry: a secret, a clock, an address or a proxy is wrong, which an operator mends |
  * | 429, 503, other 5xx | retry, not before `Retry-After` |
  * | 3xx | retry: redirects are never followed |
@@ -39,6 +42,9 @@ export function judge(kind: OutboxKind, sellerOrderId: string, answer: Answer): 
     }
     if (status >= 300 && status < 400) {
         return { outcome: 'retry', status, error: `${status}: redirects are not followed; correct serviceUrl` };
+    }
+    if (status === 409 && kind === 'cancelled' && document?.state === 'DELIVERED') {
+        return { outcome: 'skipped', status, note: 'it was delivered before it was called off' };
     }
     const error = describe(status, document);
     if (status === 422 || status === 413 || (status === 409 && kind === 'cancelled')) {

@@ -20,6 +20,7 @@ import './cases/outages';
 import './cases/transactions';
 import './cases/events';
 import './cases/operators';
+import './cases/hooks';
 
 test('all that went over the wire fits the schemas', () => {
     const wire = readWire(world.shop.wireFile).map(noted => ({ ...noted, body: JSON.parse(noted.body) as Record<string, unknown> }));

@@ -30,6 +30,7 @@ const BAD: Array<[Record<string, unknown>, RegExp]> = [
     [{ eventSecrets: [SECRET, ''] }, /eventSecrets must hold one secret/],
     [{ eventSecrets: 'plain' }, /eventSecrets cannot be used: a secret starts with whsec_/],
     [{ readyWhen: 'PaymentSettled' }, /readyWhen must be a function/],
+    [{ anyShippingMethod: 'yes' }, /anyShippingMethod must be true or false/],
     [{ runIn: 'nowhere' }, /runIn must be worker, server or both/],
     [{ timeoutMs: 1 }, /timeoutMs must be a number from 100/],
     [{ timeoutMs: NaN }, /timeoutMs must be a number/],

@@ -45,6 +45,17 @@ test('texts are cut to what the service takes, whole characters only', () => {
     assert.equal(readyBody({ ...FACTS, order: { ...FACTS.order, lines } }, HERE, THERE, undefined).items?.length, 500);
 });
 
+test('what makes the body too large is left out of its end', () => {
+    const productVariant = { sku: 'S'.repeat(100), name: 'ಇಡ್ಲಿ'.repeat(20) };
+    const lines = Array(500).fill({ quantity: 1, productVariant });
+    const body = readyBody({ ...FACTS, order: { ...FACTS.order, lines } }, HERE, THERE, undefined);
+    const size = Buffer.byteLength(JSON.stringify(body));
+    assert.ok(size <= 65_536 && size > 64_000, String(size));
+    assert.deepEqual(body.items?.[0], { ...productVariant, quantity: 1 });
+    const large = { text: 'x'.repeat(70_000) };
+    assert.deepEqual(readyBody({ ...FACTS, order: { ...FACTS.order, lines } }, HERE, THERE, large).items, []);
+});
+
 test('an order without a place is for an operator', () => {
     assert.throws(() => readyBody(FACTS, undefined, THERE, undefined), UndeliverableOrderError);
     assert.throws(() => readyBody(FACTS, HERE, undefined, undefined), /shipping address has no coordinates/);

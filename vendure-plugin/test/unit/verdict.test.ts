@@ -10,6 +10,12 @@ const answer = (status: number, body: unknown = {}, retryAfter: string | null = 
 });
 const TAKEN = { deliveryId: 'd1', shop: 'vendure', sellerOrderId: '7', status: 'PENDING', duplicate: false };
 
+test('what was delivered cannot be called off, and that is no fault', () => {
+    const body = (state: string) => JSON.stringify({ code: 'already_terminal', detail: `the delivery is already ${state}`, state });
+    const judged = (state: string) => judge('cancelled', '1', { status: 409, retryAfter: null, body: body(state) }).outcome;
+    assert.deepEqual([judged('DELIVERED'), judged('FAILED')], ['skipped', 'failed']);
+});
+
 test('every 2xx in the shape of the service is taken', () => {
     for (const status of [200, 201, 202]) {
         const verdict = judge('ready', '7', answer(status, TAKEN));

@@ -79,3 +79,22 @@ test('the next driver uses the pending fulfillment, and a new attempt after a fa
     assert.deepEqual(order.fulfillments.map(one => one.state).sort(), ['Cancelled', 'Delivered']);
     assert.equal(order.customFields.driverTrackerProblem, null);
 });
+
+test('an order that was cancelled after its delivery failed is called off when somebody tries again', async () => {
+    world.driver.mode = 'manual';
+    const id = await world.shop.buy({ variants: [world.shop.catalogue.variantOwn] });
+    const delivery = await world.driver.has(id);
+    await world.driver.update(delivery, 'FAILED', { failure: { code: 'DELIVERY_FAILED', reason: 'nobody at home' } });
+    await eventually('the failure is told', async () => (await world.shop.order(id)).customFields.driverTrackerStatus === 'FAILED');
+    await world.shop.cancel(id);
+    assert.equal((await world.outboxIs(id, 'cancelled', 'failed')).lastStatus, 409);
+    const before = await world.stock();
+
+    await world.tracker.api('POST', `/deliveries/${delivery.id}/retry`, { reason: 'they are back' });
+    await eventually('it is called off', async () => (await world.delivery(id)).status === 'CANCELLED');
+    assert.equal((await world.outboxIs(id, 'cancelled', 'sent')).lastStatus, 200);
+    await eventually('the order tells', async () => (await world.shop.order(id)).customFields.driverTrackerStatus === 'CANCELLED');
+    const order = await world.shop.order(id);
+    assert.deepEqual(order.fulfillments.map(one => one.state), ['Cancelled']);
+    assert.deepEqual(await world.stock(), before);
+});

@@ -1,6 +1,9 @@
 /** Events that come twice, late, never, or at a bad moment. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+
+import { Client } from 'pg';
 
 import { eventually } from '../support/eventually';
 import { sendEvent } from '../support/events';
@@ -82,4 +85,69 @@ test('what Vendure refuses is told in the order, and tried again until it is men
     const order = await world.orderIs(id, 'Delivered');
     assert.equal(order.customFields.driverTrackerProblem, null);
     assert.equal(order.fulfillments.length, 1);
+});
+
+test('a body that is too large or compressed is refused as such', async () => {
+    const post = async (body: Buffer, headers: Record<string, string>) =>
+        (await fetch(`${world.shop.url}/driver-tracker/events`, { method: 'POST', body, headers })).status;
+    assert.equal(await post(Buffer.alloc(300_000, 'x'), {}), 413);
+    assert.equal(await post(gzipSync('{}'), { 'content-encoding': 'gzip' }), 415);
+});
+
+/** Cancels an order. While `work` lasts its transaction has changed the stock, and not the order. */
+async function whileBeingCancelled(id: string, work: () => Promise<void>): Promise<void> {
+    const { database } = world;
+    const hold = new Client(world.shop.settings.databaseUrl.href);
+    await hold.connect();
+    await hold.query('SELECT pg_advisory_lock(4711)');
+    await database.query(`CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$`);
+    await database.query(`CREATE TRIGGER pause BEFORE UPDATE ON "order" FOR EACH ROW WHEN (NEW.state = 'Cancelled') EXECUTE FUNCTION pause()`);
+    try {
+        const cancelled = world.shop.cancel(id);
+        await eventually('it is about to be cancelled', async () => {
+            const { rows } = await database.query(`SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`);
+            return rows.length > 0;
+        });
+        await work();
+        await hold.query('SELECT pg_advisory_unlock(4711)');
+        await cancelled;
+    } finally {
+        await hold.end();
+        await database.query('DROP FUNCTION pause CASCADE');
+    }
+}
+
+test('an event beside a cancellation neither undoes it nor moves stock a second time', async () => {
+    await world.driver.setDuty(false);
+    const before = await world.stock();
+    const id = await world.shop.buy({ variants: [world.shop.catalogue.variantOwn] });
+    const { id: deliveryId } = await world.delivery(id);
+    const assigned = { sellerOrderId: id, deliveryId, event: 'DELIVERY_ASSIGNED_V1', sequence: 500, driver: { name: 'Chitra' } };
+    const send = () => sendEvent(world, assigned, world.shop.settings.eventSecrets);
+    let answer: ReturnType<typeof send> | undefined;
+    await whileBeingCancelled(id, async () => {
+        answer = send();
+        await eventually('it waits', async () => {
+            const { rows } = await world.database.query(`SELECT 1 FROM pg_locks WHERE locktype <> 'advisory' AND NOT granted`);
+            return rows.length > 0;
+        });
+    });
+    assert.deepEqual([(await answer)?.status, (await world.shop.order(id)).state], [200, 'Cancelled']);
+    assert.deepEqual((await world.shop.order(id)).fulfillments, []);
+    assert.deepEqual(await world.stock(), before);
+});
+
+test('a new delivery of an order takes over the fulfillment that an earlier one left pending', async () => {
+    await world.driver.setDuty(false);
+    const id = await world.shop.buyOfA();
+    const { id: deliveryId } = await world.delivery(id);
+    const send = (event: object) => sendEvent(world, { sellerOrderId: id, ...event }, world.shop.settings.eventSecrets);
+    assert.equal((await send({ deliveryId, event: 'DELIVERY_ASSIGNED_V1', sequence: 500 })).status, 200);
+    const [fulfillment] = (await world.shop.order(id)).fulfillments;
+    const again = { deliveryId: 'made-after-a-restore', event: 'DELIVERY_DELIVERED_V1', status: 'DELIVERED', sequence: 5 };
+    assert.equal((await send(again)).status, 200);
+    const order = await world.shop.order(id);
+    assert.deepEqual([order.state, order.fulfillments.map(one => one.id)], ['Delivered', [fulfillment?.id]]);
+    await world.tracker.api('POST', `/deliveries/${deliveryId}/cancel`, { reason: 'the test is over' });
 });

@@ -62,10 +62,21 @@ test('an order of which no event ever came is sent again', async () => {
     await world.outboxIs(calledOff, 'cancelled', 'sent');
     assert.equal((await world.shop.reconcile()).resent, 0);
 
-    const sql = `UPDATE driver_tracker_outbox SET "dueAt" = now() - interval '2 hours', "createdAt" = now() - interval '2 hours'`;
-    await world.database.query(sql);
+    const sql = `UPDATE driver_tracker_outbox SET "dueAt" = $1, "addedAt" = $1`;
+    await world.database.query(sql, [Date.now() - 2 * 3_600_000]);
     assert.equal((await world.shop.reconcile()).resent, 1);
     await eventually('it was sent again', async () => (await world.outbox(id))[0]?.lastStatus === 200);
     await world.driver.setDuty(true);
     await world.orderIs(id, 'Delivered');
+});
+
+test('all that is parked is retried at once', async () => {
+    const [one, other] = [await world.shop.buyOfA({ at: null }), await world.shop.buyOfA({ at: null })];
+    const parked = [await world.outboxIs(one, 'ready', 'failed'), await world.outboxIs(other, 'ready', 'failed')];
+    await world.database.query('UPDATE driver_tracker_outbox SET "lastError" = $1 WHERE state = $2', ['before', 'failed']);
+    const { retryDriverTrackerPosts: count } = await world.shop.admin.query(`mutation { retryDriverTrackerPosts }`);
+    assert.ok(count >= parked.length);
+    for (const id of [one, other]) {
+        await eventually('it was tried', async () => /no coordinates/.test((await world.outbox(id))[0]?.lastError ?? ''));
+    }
 });

@@ -106,3 +106,23 @@ test('a hook that never ends holds up its own order alone', async () => {
     await world.outboxIs(silent, 'ready', 'skipped');
     assert.deepEqual(await world.tracker.deliveriesOf(silent), []);
 });
+
+test('what was sent or brought by other means is not posted', async () => {
+    await world.tracker.stop();
+    const id = await world.shop.buy({ variants: [world.shop.catalogue.variantOwn] });
+    const { lines } = await world.shop.order(id);
+    const input = {
+        lines: lines.map(line => ({ orderLineId: line.id, quantity: line.quantity })),
+        handler: { code: 'manual-fulfillment', arguments: [{ name: 'method', value: 'by foot' }, { name: 'trackingCode', value: '' }] },
+    };
+    const { admin } = world.shop;
+    const made = '{ ... on Fulfillment { id } ... on ErrorResult { errorCode message } }';
+    const { id: fulfillment } = await admin.mutate(
+        `mutation ($input: FulfillOrderInput!) { addFulfillmentToOrder(input: $input) ${made} }`,
+        { input },
+    );
+    await admin.mutate(`mutation ($id: ID!) { transitionFulfillmentToState(id: $id, state: "Shipped") ${made} }`, { id: fulfillment });
+    await world.tracker.start();
+    assert.match((await world.outboxIs(id, 'ready', 'skipped')).lastError ?? '', /was Shipped before it was sent/);
+    assert.deepEqual(await world.tracker.deliveriesOf(id), []);
+});

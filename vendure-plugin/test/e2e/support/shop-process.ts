@@ -1,9 +1,10 @@
 /** One process of the shop: Vendure's server, or its worker. Told what to be by `SHOP_PROCESS`, as JSON. */
 import 'reflect-metadata';
 
+import { json } from 'express';
 import { bootstrap, bootstrapWorker, DefaultLogger, dummyPaymentHandler, LogLevel, VendureConfig } from '@vendure/core';
 // As a shop does: the built package, by its name.
-import { DeliverableOrder, DriverTrackerPlugin, EVENTS_PATH } from 'vendure-plugin-driver-tracker';
+import { DeliverableOrder, DriverTrackerPlugin, EVENTS_PATH, ReadyTransition } from 'vendure-plugin-driver-tracker';
 
 import { TwoSellerStrategy } from './marketplace';
 import { noteIncoming, noteOutgoing } from './wire';
@@ -15,6 +16,8 @@ export interface ShopProcessSettings {
     serviceUrl: string;
     signingSecrets: string[];
     eventSecrets: string[];
+    /** Whether the shop has a `readyWhen` of its own. */
+    ownReadyWhen: boolean;
     /** Where every body that is sent and taken is noted. */
     wireFile: string;
     superadmin: { identifier: string; password: string };
@@ -36,6 +39,28 @@ function metadata({ order }: DeliverableOrder): Record<string, unknown> | Promis
     }
 }
 
+/** For orders of this customer the shop's `readyWhen` never ends. */
+export const UNDECIDED_CUSTOMER = 'Undecided';
+/** For orders of this customer it throws, as long as they weigh on seller A. */
+export const DISPUTED_CUSTOMER = 'Disputed';
+
+function readyWhen({ toState, order }: ReadyTransition): boolean | Promise<never> {
+    // Each of these throws where a relation was not read.
+    const methods = order.shippingLines.map(line => line.shippingMethod.code);
+    const skus = order.lines.map(line => line.productVariant.sku);
+    const lastName = order.customer?.lastName;
+    if (order.surcharges.length > 0 || order.channels.length === 0 || methods.length > 1 || !lastName) {
+        throw new Error('this order was not read whole');
+    }
+    if (lastName === UNDECIDED_CUSTOMER) {
+        return new Promise(() => {});
+    }
+    if (lastName === DISPUTED_CUSTOMER && skus.includes('sku-dosa')) {
+        throw new Error('the hook is broken');
+    }
+    return toState === 'PaymentSettled';
+}
+
 function configure(settings: ShopProcessSettings): VendureConfig {
     return {
         apiOptions: {
@@ -43,7 +68,11 @@ function configure(settings: ShopProcessSettings): VendureConfig {
             hostname: '127.0.0.1',
             adminApiPath: 'admin-api',
             shopApiPath: 'shop-api',
-            middleware: [noteIncoming(settings.wireFile, `/${EVENTS_PATH}`)],
+            middleware: [
+                // As shops do that take larger bodies.
+                { route: '/', handler: json({ limit: '2mb' }), beforeListen: true },
+                noteIncoming(settings.wireFile, `/${EVENTS_PATH}`),
+            ],
         },
         authOptions: { tokenMethod: 'bearer', superadminCredentials: settings.superadmin },
         dbConnectionOptions: { type: 'postgres', synchronize: true, ...settings.database },
@@ -56,6 +85,7 @@ function configure(settings: ShopProcessSettings): VendureConfig {
                 signingSecrets: settings.signingSecrets,
                 eventSecrets: settings.eventSecrets,
                 metadata,
+                readyWhen: settings.ownReadyWhen ? readyWhen : undefined,
                 pollIntervalMs: 100,
                 timeoutMs: 4_000,
                 leaseMs: 5_000,

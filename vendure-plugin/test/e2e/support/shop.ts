@@ -16,6 +16,7 @@ export interface ShopSettings {
     serviceUrl: string;
     signingSecrets: string[];
     eventSecrets: string[];
+    ownReadyWhen?: boolean;
 }
 
 /** What one customer buys. */
@@ -208,7 +209,7 @@ export class Shop {
     }
 
     private spawn(role: ShopProcessSettings['role']): Process {
-        const { databaseUrl, port, serviceUrl, signingSecrets, eventSecrets } = this.settings;
+        const { databaseUrl, port, serviceUrl, signingSecrets, eventSecrets, ownReadyWhen = false } = this.settings;
         const settings: ShopProcessSettings = {
             role,
             port,
@@ -222,6 +223,7 @@ export class Shop {
             serviceUrl,
             signingSecrets,
             eventSecrets,
+            ownReadyWhen,
             wireFile: this.wireFile,
             superadmin: SUPERADMIN,
         };
@@ -229,6 +231,8 @@ export class Shop {
         return Process.start(`vendure-${role}`, this.logDir, process.execPath, [main], {
             SHOP_PROCESS: JSON.stringify(settings),
             VENDURE_DISABLE_TELEMETRY: 'true',
+            // Far apart, so that no moment is compared in the wrong zone unseen.
+            TZ: role === 'server' ? 'Asia/Kolkata' : 'America/Los_Angeles',
         });
     }
 }

@@ -30,16 +30,12 @@ export function noteOutgoing(file: string): void {
     };
 }
 
-/** Notes what comes in at `route`, and leaves it to the next handler. */
+/** Notes what comes in at `route`, as the plugin's parser has read it, and leaves it to the next handler. */
 export function noteIncoming(file: string, route: string): Middleware {
     const handler = (request: Request, _response: Response, next: NextFunction) => {
-        const chunks: Buffer[] = [];
-        request.on('data', (chunk: Buffer) => chunks.push(chunk));
-        request.on('end', () => {
-            if (request.headers['webhook-id'] !== MADE_BY_HAND) {
-                note(file, { direction: 'in', url: route, body: Buffer.concat(chunks).toString('utf8') });
-            }
-        });
+        if (request.headers['webhook-id'] !== MADE_BY_HAND && Buffer.isBuffer(request.body)) {
+            note(file, { direction: 'in', url: route, body: request.body.toString('utf8') });
+        }
         next();
     };
     return { route, handler, beforeListen: true };
