@@ -1,4 +1,4 @@
-//! `cargo run --example schemas`: writes `docs/schemas/*.json` from the types in `wire.rs`, and examples of events as the service
+//! `cargo run --example schemas`: writes `docs/schemas/*.json` from the types in `wire/`, and examples of events as the service
 //! itself encodes them.
 
 mod events;

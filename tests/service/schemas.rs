@@ -2,7 +2,7 @@
 
 #[path = "../../examples/schemas/events.rs"]
 mod events;
-#[path = "../../examples/schemas/wire.rs"]
+#[path = "../../examples/schemas/wire/mod.rs"]
 mod wire;
 
 use std::fs;
