@@ -4,37 +4,20 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::usage;
-use crate::domain::event::{OutboundState, OutboundType};
+use crate::domain::event::{OutboundType, Selection};
 use crate::domain::ids::{DeliveryId, EventId, ShopName};
 
 /// What to do with events to shops.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventsCommand {
     /// List them, the newest first.
-    List(Chosen, u32),
+    List(Selection, u32),
     /// Print one with its tries and its body.
     Show(EventId),
     /// Post these again.
     Replay(Vec<EventId>),
     /// Post all of them again.
-    ReplayAll(Chosen),
-}
-
-/// Which events.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chosen {
-    /// What they are now.
-    pub state: Option<OutboundState>,
-    /// Only of this shop.
-    pub shop: Option<ShopName>,
-    /// Only of this delivery.
-    pub delivery_id: Option<DeliveryId>,
-    /// Only of this type.
-    pub kind: Option<OutboundType>,
-    /// Only written at this time or later.
-    pub from: Option<DateTime<Utc>>,
-    /// Only written before this time.
-    pub to: Option<DateTime<Utc>>,
+    ReplayAll(Selection),
 }
 
 pub(super) fn command() -> Command {
@@ -107,43 +90,37 @@ fn filters() -> [Arg; 5] {
 impl EventsCommand {
     pub(super) fn from_matches(name: &str, matches: &ArgMatches) -> Result<Self, clap::Error> {
         match name {
-            "list" => {
-                Ok(Self::List(Chosen::from_matches(matches), matches.get_one::<u32>("limit").copied().unwrap_or(50)))
-            }
+            "list" => Ok(Self::List(selection(matches), matches.get_one::<u32>("limit").copied().unwrap_or(50))),
             "show" => matches.get_one("id").copied().map(Self::Show).ok_or_else(|| usage("an id is missing")),
             _ => {
                 let ids: Vec<EventId> = matches.get_many("id").into_iter().flatten().copied().collect();
-                let chosen = Chosen::from_matches(matches);
+                let chosen = selection(matches);
                 match (ids.is_empty(), matches.get_flag("all")) {
                     (false, _) => Ok(Self::Replay(ids)),
                     (true, false) => Err(usage("name the events by their ids, or say --all")),
-                    (true, true) => chosen.bounded().map(Self::ReplayAll),
+                    (true, true) => replayable(chosen).map(Self::ReplayAll),
                 }
             }
         }
     }
 }
 
-impl Chosen {
-    fn from_matches(matches: &ArgMatches) -> Self {
-        Self {
-            state: matches.get_one::<String>("state").and_then(|text| text.parse().ok()),
-            shop: matches.get_one("shop").cloned(),
-            delivery_id: matches.get_one("delivery").copied(),
-            kind: matches.get_one("type").copied(),
-            from: matches.get_one("from").copied(),
-            to: matches.get_one("to").copied(),
-        }
+fn selection(matches: &ArgMatches) -> Selection {
+    Selection {
+        state: matches.get_one::<String>("state").and_then(|text| text.parse().ok()),
+        shop: matches.get_one::<ShopName>("shop").map(|shop| shop.as_str().to_owned()),
+        delivery_id: matches.get_one("delivery").copied(),
+        kind: matches.get_one("type").copied(),
+        from: matches.get_one("from").copied(),
+        to: matches.get_one("to").copied(),
     }
+}
 
-    /// Nobody posts a whole history again by leaving something out.
-    fn bounded(self) -> Result<Self, clap::Error> {
-        let dead = self.state.is_none_or(|state| state == OutboundState::Dead);
-        if dead || self.shop.is_some() || self.delivery_id.is_some() {
-            return Ok(self);
-        }
-        Err(usage("events that are not dead are replayed of one shop or delivery: add --shop or --delivery"))
+fn replayable(which: Selection) -> Result<Selection, clap::Error> {
+    if which.may_be_replayed() {
+        return Ok(which);
     }
+    Err(usage("events that are not dead are replayed of one shop or delivery: add --shop or --delivery"))
 }
 
 fn parse_type(text: &str) -> Result<OutboundType, String> {

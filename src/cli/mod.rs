@@ -20,7 +20,7 @@ use clap::error::ErrorKind;
 pub use api_key::{ApiKeyCommand, KeyScope};
 pub use command::command;
 pub use doctor::DoctorArgs;
-pub use events::{Chosen, EventsCommand};
+pub use events::EventsCommand;
 
 use crate::config::{
     CONFIG_FILE_VARIABLE, Config, ConfigErrors, DoctorConfig, MaintenanceConfig, Origin, Report, SETTINGS, Sources,

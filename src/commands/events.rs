@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::CommandError;
-use crate::cli::{Chosen, EventsCommand};
+use crate::cli::EventsCommand;
 use crate::config::MaintenanceConfig;
-use crate::domain::event::OutboundState;
+use crate::domain::event::{OutboundState, Selection};
 use crate::domain::ids::EventId;
-use crate::store::outbox::{self, EventFilter, EventRow, ReplayFilter};
+use crate::store::outbox::{self, EventRow};
 use crate::store::{Database, StoreError};
 
 /// Events in one transaction.
@@ -33,20 +33,14 @@ pub async fn run(command: EventsCommand, config: MaintenanceConfig) -> Result<()
     }
 }
 
-async fn list(database: &Database, chosen: &Chosen, limit: u32) -> Result<(), CommandError> {
+async fn list(database: &Database, chosen: &Selection, limit: u32) -> Result<(), CommandError> {
     let (mut left, mut before) = (i64::from(limit), None);
     while left > 0 {
-        let filter = EventFilter {
-            state: chosen.state.map(|state| state.as_str().to_owned()),
-            shop: chosen.shop.as_ref().map(|shop| shop.as_str().to_owned()),
-            delivery_id: chosen.delivery_id,
-            kind: chosen.kind,
-            from: chosen.from,
-            to: chosen.to,
-            before,
-            limit: left.min(PAGE),
-        };
-        let rows = database.transact(move |conn| Box::pin(async move { outbox::list(conn, &filter).await })).await?;
+        let which = chosen.clone();
+        let page = left.min(PAGE);
+        let rows = database
+            .transact(move |conn| Box::pin(async move { outbox::list(conn, &which, before, page).await }))
+            .await?;
         rows.iter().for_each(|row| println!("{}", line(row)));
         let Some(last) = rows.last() else { break };
         (left, before) = (left - rows.len() as i64, Some(EventId(last.event_id)));
@@ -98,20 +92,12 @@ async fn replay(database: &Database, ids: Vec<EventId>) -> Result<usize, Command
 }
 
 /// Page by page, so that no transaction takes long; what dies again meanwhile is not taken twice.
-async fn replay_all(database: &Database, chosen: &Chosen) -> Result<usize, StoreError> {
+async fn replay_all(database: &Database, chosen: &Selection) -> Result<usize, StoreError> {
     let (mut total, mut after) = (0, None);
     loop {
-        let filter = ReplayFilter {
-            state: chosen.state.unwrap_or(OutboundState::Dead),
-            shop: chosen.shop.as_ref().map(|shop| shop.as_str().to_owned()),
-            delivery_id: chosen.delivery_id,
-            kind: chosen.kind,
-            from: chosen.from,
-            to: chosen.to,
-            after,
-            limit: PAGE,
-        };
-        let replayed = database.transact(move |conn| Box::pin(async move { outbox::replay_some(conn, &filter).await }));
+        let which = chosen.clone();
+        let replayed = database
+            .transact(move |conn| Box::pin(async move { outbox::replay_some(conn, &which, after, PAGE).await }));
         let (count, newest) = replayed.await?;
         total += count;
         if (count as i64) < PAGE {

@@ -1,9 +1,11 @@
 //! What the audit trail records, and what of it a shop is told.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::driver::UnknownState;
+use super::ids::DeliveryId;
 
 /// A row of a delivery's audit trail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -171,5 +173,33 @@ impl std::str::FromStr for OutboundState {
             "dead" => Ok(Self::Dead),
             other => Err(UnknownState(other.to_owned())),
         }
+    }
+}
+/// Which events to shops; `None` is any.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selection {
+    /// What they are now.
+    pub state: Option<OutboundState>,
+    /// Only of this shop.
+    pub shop: Option<String>,
+    /// Only of this delivery.
+    pub delivery_id: Option<DeliveryId>,
+    /// Only of this type.
+    pub kind: Option<OutboundType>,
+    /// Only written at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only written before this time.
+    pub to: Option<DateTime<Utc>>,
+}
+
+impl Selection {
+    /// Dead ones are posted again unless others are asked for.
+    pub fn state_to_replay(&self) -> OutboundState {
+        self.state.unwrap_or(OutboundState::Dead)
+    }
+
+    /// Nobody posts a whole history again by leaving something out: of events that are not dead, it must be said whose.
+    pub fn may_be_replayed(&self) -> bool {
+        self.state_to_replay() == OutboundState::Dead || self.shop.is_some() || self.delivery_id.is_some()
     }
 }

@@ -14,9 +14,9 @@ use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::actors::Node;
 use crate::dispatch::DispatchError;
-use crate::domain::event::{OutboundState, OutboundType};
+use crate::domain::event::{OutboundState, OutboundType, Selection};
 use crate::domain::ids::{EventId, ShopName};
-use crate::store::outbox::{self, EventFilter, ReplayFilter};
+use crate::store::outbox;
 
 /// Events that one request makes pending again.
 const MOST_REPLAYED: i64 = 5_000;
@@ -32,23 +32,19 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<EventId>::read(&mut query);
-    let state = query.parse("state", "unknown", "must be pending, delivered or dead", |text| {
-        text.parse::<OutboundState>().is_ok().then(|| text.to_owned())
-    });
-    let filter = EventFilter {
-        state,
+    let which = Selection {
+        state: query.parse("state", "unknown", "must be pending, delivered or dead", |text| text.parse().ok()),
         shop: caller.listed_shop(&mut query)?,
         delivery_id: query.id("deliveryId"),
         kind: query.parse("type", "unknown", "must be a type of event", OutboundType::parse),
         from: query.moment("from"),
         to: query.moment("to"),
-        before: page.after,
-        limit: page.fetch(),
     };
+    let (before, fetch) = (page.after, page.fetch());
     query.finish()?;
     let (mut rows, attempts) = transact(&node, move |conn| {
         Box::pin(async move {
-            let rows = outbox::list(&mut *conn, &filter).await?;
+            let rows = outbox::list(&mut *conn, &which, before, fetch).await?;
             let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.event_id).collect();
             Ok((rows, outbox::attempts(conn, &ids).await?))
         })
@@ -94,28 +90,27 @@ async fn replay(
 }
 
 /// Which events, as the body says. Everything dead is asked for by nothing; whoever wants more than that names whose.
-fn replayed(caller: &Caller, body: &JsonBody) -> Result<ReplayFilter, Problem> {
+fn replayed(caller: &Caller, body: &JsonBody) -> Result<(Selection, Option<EventId>), Problem> {
     let mut fields = Fields::of(&body.object);
     let state = fields.choice("state", "dead, delivered, pending", |text| text.parse::<OutboundState>().ok());
     let shop = fields.parse("shop", "a shop's name", ShopName::parse);
-    let filter = ReplayFilter {
-        state: state.unwrap_or(OutboundState::Dead),
+    let which = Selection {
+        state,
         shop: shop.as_ref().map(|shop| shop.as_str().to_owned()).or_else(|| caller.own_shop().map(str::to_owned)),
         delivery_id: fields.id("deliveryId"),
         kind: fields.choice("type", "the types of events", OutboundType::parse),
         from: fields.moment("from"),
         to: fields.moment("to"),
-        after: fields.parse("cursor", "a nextCursor of such a replay", decode),
-        limit: MOST_REPLAYED,
     };
-    if filter.state != OutboundState::Dead && filter.shop.is_none() && filter.delivery_id.is_none() {
+    let after = fields.parse("cursor", "a nextCursor of such a replay", decode);
+    if !which.may_be_replayed() {
         fields.fault("shop", "required", "is required, or a deliveryId, for events that are not dead");
     }
     fields.finish()?;
-    if filter.shop.as_deref().is_some_and(|shop| !caller.sees(shop)) {
+    if which.shop.as_deref().is_some_and(|shop| !caller.sees(shop)) {
         return Err(Problem::not_found());
     }
-    Ok(filter)
+    Ok((which, after))
 }
 
 /// Many at once, the oldest first; a cursor says that there may be more.
@@ -125,11 +120,11 @@ async fn replay_some(
     node: web::Data<Node>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
-    let filter = replayed(&caller, &body)?;
+    let (which, after) = replayed(&caller, &body)?;
     let keyed = Keyed::of(&request, &caller, body.hash)?;
     let answer = idempotency::perform(&node, keyed, move |unit| {
         Box::pin(async move {
-            let (count, newest) = outbox::replay_some(unit.conn, &filter).await?;
+            let (count, newest) = outbox::replay_some(unit.conn, &which, after, MOST_REPLAYED).await?;
             unit.effects.outbox = true;
             let mut answer = json!({"replayed": count});
             if let Some(newest) = newest.filter(|_| count as i64 == MOST_REPLAYED) {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::statement::{query, query_as, query_scalar};
-use crate::domain::event::{OutboundState, OutboundType};
+use crate::domain::event::{OutboundState, OutboundType, Selection};
 use crate::domain::ids::{DeliveryId, EventId};
 
 statements! {
@@ -236,38 +236,22 @@ pub struct AttemptRow {
     pub error: Option<String>,
 }
 
-/// Which events a list shows.
-#[derive(Debug, Clone, Default)]
-pub struct EventFilter {
-    /// `pending`, `delivered` or `dead`.
-    pub state: Option<String>,
-    /// Only of this shop.
-    pub shop: Option<String>,
-    /// Only of this delivery.
-    pub delivery_id: Option<DeliveryId>,
-    /// Only of this type.
-    pub kind: Option<OutboundType>,
-    /// Only written at this time or later.
-    pub from: Option<DateTime<Utc>>,
-    /// Only written before this time.
-    pub to: Option<DateTime<Utc>>,
-    /// Only older than this one.
-    pub before: Option<EventId>,
-    /// At most so many.
-    pub limit: i64,
-}
-
-/// Events, newest first.
-pub async fn list(conn: &mut PgConnection, filter: &EventFilter) -> Result<Vec<EventRow>, StoreError> {
+/// Events, newest first: at most `limit`, of those older than `before`.
+pub async fn list(
+    conn: &mut PgConnection,
+    which: &Selection,
+    before: Option<EventId>,
+    limit: i64,
+) -> Result<Vec<EventRow>, StoreError> {
     Ok(query_as(LIST)
-        .bind(&filter.state)
-        .bind(&filter.shop)
-        .bind(filter.delivery_id.map(|id| id.0))
-        .bind(filter.before.map(|id| id.0))
-        .bind(filter.kind.map(OutboundType::as_str))
-        .bind(filter.from)
-        .bind(filter.to)
-        .bind(filter.limit)
+        .bind(which.state.map(OutboundState::as_str))
+        .bind(&which.shop)
+        .bind(which.delivery_id.map(|id| id.0))
+        .bind(before.map(|id| id.0))
+        .bind(which.kind.map(OutboundType::as_str))
+        .bind(which.from)
+        .bind(which.to)
+        .bind(limit)
         .fetch_all(conn)
         .await?)
 }
@@ -293,41 +277,23 @@ pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<bool, StoreE
     Ok(query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Which events are to be posted again.
-#[derive(Debug, Clone)]
-pub struct ReplayFilter {
-    /// What they are now.
-    pub state: OutboundState,
-    /// Only of this shop.
-    pub shop: Option<String>,
-    /// Only of this delivery.
-    pub delivery_id: Option<DeliveryId>,
-    /// Only of this type.
-    pub kind: Option<OutboundType>,
-    /// Only written at this time or later.
-    pub from: Option<DateTime<Utc>>,
-    /// Only written before this time.
-    pub to: Option<DateTime<Utc>>,
-    /// Only newer than this one.
-    pub after: Option<EventId>,
-    /// At most so many, the oldest first.
-    pub limit: i64,
-}
-
-/// Makes events pending again, as [`replay`] does: how many, and the newest of them.
+/// Makes events pending again, as [`replay`] does, dead ones unless told otherwise: at most `limit`, the oldest first, of those
+/// newer than `after`. How many, and the newest of them.
 pub async fn replay_some(
     conn: &mut PgConnection,
-    filter: &ReplayFilter,
+    which: &Selection,
+    after: Option<EventId>,
+    limit: i64,
 ) -> Result<(usize, Option<EventId>), StoreError> {
     let replayed: Vec<Uuid> = query_scalar(REPLAY_SOME)
-        .bind(filter.state.as_str())
-        .bind(&filter.shop)
-        .bind(filter.delivery_id.map(|id| id.0))
-        .bind(filter.kind.map(OutboundType::as_str))
-        .bind(filter.from)
-        .bind(filter.to)
-        .bind(filter.after.map(|id| id.0))
-        .bind(filter.limit)
+        .bind(which.state_to_replay().as_str())
+        .bind(&which.shop)
+        .bind(which.delivery_id.map(|id| id.0))
+        .bind(which.kind.map(OutboundType::as_str))
+        .bind(which.from)
+        .bind(which.to)
+        .bind(after.map(|id| id.0))
+        .bind(limit)
         .fetch_all(conn)
         .await?;
     Ok((replayed.len(), replayed.into_iter().max().map(EventId)))
