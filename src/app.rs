@@ -1,31 +1,29 @@
 //! The service, put together: PostgreSQL, Redis, actors, listeners; started, run, and drained.
 
-use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::Arbiter;
+use actix::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use tokio::runtime::{Handle, Runtime};
 
-use crate::actors::assignment_coordinator::Coordinators;
-use crate::actors::command_courier::CourierHandle;
-use crate::actors::node::{Handles, Node, Phase};
-use crate::actors::outbox_relay::{Poster, RelayHandle};
-use crate::actors::presence_writer::PresenceWriterHandle;
-use crate::actors::reconciler::Reconciler;
-use crate::actors::revive::Revived;
-use crate::actors::session_directory::ToSession;
-use crate::actors::shop_directory::ShopReader;
-use crate::actors::silence_judge::SilenceJudge;
-use crate::actors::track_days::TrackDays;
-use crate::actors::track_writer::TrackWriterHandle;
-use crate::actors::waiting_sweep::WaitingSweep;
+use crate::assignment::{AssignmentServices, CandidateSource, CoordinatorRegistry};
+use crate::background::{self, BackgroundTasks, TaskServices};
 use crate::config::Config;
+use crate::dispatch::Policy;
 use crate::domain::ids::ShopName;
-use crate::http::Gate;
+use crate::effects::{
+    AssignmentQueue, AssignmentWaiters, EffectsApplier, OutboxWakeUp, SessionNotifications, UseCases,
+};
+use crate::http::{ApiServices, Gate};
+use crate::ingest::{PresenceQueue, PresenceWriter, PresenceWriterServices, TrackQueue, TrackWriter};
 use crate::listeners;
+use crate::outbox::{OutboxRelay, Poster, RelayServices};
 use crate::presence::{Presence, PresenceError, PresenceSettings};
+use crate::process::{Lifecycle, NodeInfo, Phase, RestartIfDead, Supervised};
+use crate::sessions::{CommandDispatcher, FrameHandler, SessionDirectory, SessionServices, send_away};
+use crate::shops::ShopDirectory;
 use crate::store::schema::{self, MigrationError, SchemaState};
 use crate::store::{Database, StoreError, shops};
 use crate::telemetry::Metrics;
@@ -38,8 +36,8 @@ use crate::vendure::signature::SecretError;
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries of it.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
-/// Between looks at actors that nobody sends messages to.
-const KEEPERS_EVERY: Duration = Duration::from_secs(2);
+/// How long background tasks may take to end their present run.
+const TASKS_STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -88,14 +86,46 @@ pub fn background_runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("background").enable_all().build()
 }
 
+/// The handles: made first, before any actor or task runs, so that none is missing when somebody uses it.
+struct HandlesOfNode {
+    config: Arc<Config>,
+    database: Database,
+    presence: Presence,
+    lifecycle: Lifecycle,
+    node: NodeInfo,
+    shops: Arc<ShopDirectory>,
+    candidates: CandidateSource,
+    use_cases: UseCases,
+    effects: EffectsApplier,
+    directory: Arc<SessionDirectory>,
+    heartbeats: PresenceQueue,
+    tracks: TrackWriter,
+    sessions: Arc<SessionServices>,
+}
+
+/// What runs: started second, with the handles that each part uses.
+struct RunningParts {
+    presence_writer: Arc<Supervised<PresenceWriter>>,
+    tasks: BackgroundTasks,
+}
+
 /// A running service.
 pub struct Service {
-    /// What its parts share.
-    pub node: Node,
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// PostgreSQL.
+    pub database: Database,
+    /// Redis.
+    pub presence: Presence,
+    /// The sessions on this node.
+    pub sessions: Arc<SessionDirectory>,
     /// Where the API is.
     pub http_addr: SocketAddr,
     /// Where the metrics are.
     pub metrics_addr: SocketAddr,
+    lifecycle: Lifecycle,
+    tracks: TrackWriter,
+    parts: RunningParts,
     servers: Vec<ServerHandle>,
     running: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
     arbiter: Arbiter,
@@ -104,7 +134,7 @@ pub struct Service {
 impl Service {
     /// Starts everything; inside an actix system. `background` must outlive the service.
     pub async fn start(config: Config, metrics: Metrics, background: Handle) -> Result<Self, StartError> {
-        // Both listeners are taken first: a port that is not free is told before anything else is touched.
+        // Both listeners are opened first: a port that is in use is reported before anything else is touched.
         let http_listener = listen(config.listen_addr, "the API")?;
         let metrics_listener = listen(config.metrics_addr, "the metrics")?;
         let (http_addr, metrics_addr) = (http_listener.local_addr()?, metrics_listener.local_addr()?);
@@ -113,41 +143,58 @@ impl Service {
         let database =
             Database::new(database_url, settings.max_connections, settings.prepared_statements, background.clone())?;
         prepare_database(&config, &database).await?;
-        let presence = Presence::new(presence_settings(&config, background))?;
+        let presence = Presence::new(presence_settings(&config, background.clone()))?;
         let poster = poster(&config)?;
         warn_of_internal_destination(&config);
-        let node = Node::new(config, database, presence, (http_addr, metrics_addr))?;
-        node.shops().refresh(node.database()).await?;
+        let node = NodeInfo { node_id: config.node_id.clone(), http_addr, metrics_addr };
+        let handles = make_handles(Arc::new(config), database, presence, node)?;
+        handles.shops.refresh(&handles.database).await?;
         let arbiter = Arbiter::new();
-        start_actors(&node, poster, &arbiter);
-        let api = listeners::serve_api(&node, Gate::new(&node), http_listener)?;
+        let parts = start_parts(&handles, poster, &arbiter.handle(), background);
+        let api = listeners::serve_api(api_services(&handles), handles.config.shutdown.grace, http_listener)?;
         let exposition = listeners::serve_metrics(metrics, metrics_listener)?;
         let servers = vec![api.handle(), exposition.handle()];
         let running = vec![tokio::task::spawn_local(api), tokio::task::spawn_local(exposition)];
-        node.enter(Phase::Serving);
+        handles.lifecycle.enter(Phase::Serving);
         tracing::info!(
-            http.addr = %http_addr, metrics.addr = %metrics_addr, node.id = %node.config().node_id,
+            http.addr = %http_addr, metrics.addr = %metrics_addr, node.id = %handles.node.node_id,
             version = env!("CARGO_PKG_VERSION"), "listening"
         );
-        Ok(Self { node, http_addr, metrics_addr, servers, running, arbiter })
+        let HandlesOfNode { config, database, presence, lifecycle, directory, tracks, .. } = handles;
+        let sessions = directory;
+        Ok(Self {
+            config,
+            database,
+            presence,
+            sessions,
+            http_addr,
+            metrics_addr,
+            lifecycle,
+            tracks,
+            parts,
+            servers,
+            running,
+            arbiter,
+        })
     }
 
-    /// Drains and stops: not ready, then nothing new, then `reconnect` to the sockets, then whatever is in hand.
+    /// Drains and stops: not ready, then nothing new, then `reconnect` to the sockets, then the work under way.
     pub async fn stop(self) {
-        let node = self.node;
-        let shutdown = node.config().shutdown;
-        node.enter(Phase::Leaving);
-        tracing::info!(delay_ms = shutdown.delay.as_millis() as u64, "leaving: not ready, still taking what comes");
+        let shutdown = self.config.shutdown;
+        self.lifecycle.enter(Phase::Leaving);
+        tracing::info!(
+            delay_ms = shutdown.delay.as_millis() as u64,
+            "leaving: not ready, still accepting requests and sockets"
+        );
         tokio::time::sleep(shutdown.delay).await;
-        node.enter(Phase::Draining);
+        self.lifecycle.enter(Phase::Draining);
         let deadline = Instant::now() + shutdown.grace;
-        send_away(&node, shutdown.grace / 2).await;
-        if let Some(actors) = node.actors() {
-            let limit = remaining(deadline).min(Duration::from_secs(5));
-            tokio::join!(actors.writer.flush(limit), actors.tracks.flush(limit));
-        }
-        node.stop();
-        // The servers end their connections gracefully; what does not end within the grace is cut off.
+        send_away(&self.sessions, shutdown.grace / 2).await;
+        let limit = remaining(deadline).min(Duration::from_secs(5));
+        tokio::join!(PresenceWriter::flush(&self.parts.presence_writer, limit), self.tracks.flush(limit));
+        self.lifecycle.enter(Phase::Stopping);
+        self.parts.tasks.stop(remaining(deadline).min(TASKS_STOP_WITHIN)).await;
+        // The servers end their connections gracefully; those that do not end within the grace are cut off.
         for server in &self.servers {
             drop(server.stop(true));
         }
@@ -157,9 +204,133 @@ impl Service {
                 task.abort();
             }
         }
-        node.database().close(remaining(deadline).max(Duration::from_millis(200))).await;
+        self.database.close(remaining(deadline).max(Duration::from_millis(200))).await;
         self.arbiter.stop();
         tracing::info!("stopped");
+    }
+}
+
+/// The first phase of the wiring.
+fn make_handles(
+    config: Arc<Config>,
+    database: Database,
+    presence: Presence,
+    node: NodeInfo,
+) -> Result<HandlesOfNode, StartError> {
+    let shops = Arc::new(ShopDirectory::new(&config)?);
+    let candidates = CandidateSource::new(&config, database.clone(), presence.clone());
+    let effects = EffectsApplier {
+        database: database.clone(),
+        presence: presence.clone(),
+        waiters: AssignmentWaiters::default(),
+        assignment: AssignmentQueue::default(),
+        outbox: OutboxWakeUp::default(),
+        sessions: SessionNotifications::default(),
+        resolution: config.assignment.region_resolution,
+        max_radius_m: candidates.max_radius_m(),
+    };
+    let use_cases = UseCases::new(database.clone(), dispatch_settings(&config), effects.clone());
+    let (directory, heartbeats) = (Arc::new(SessionDirectory::default()), PresenceQueue::default());
+    let tracks = TrackWriter { database: database.clone(), queue: TrackQueue::default() };
+    let frames = FrameHandler::new(
+        use_cases.clone(),
+        directory.clone(),
+        heartbeats.clone(),
+        tracks.queue.clone(),
+        config.heartbeat,
+    );
+    let sessions = Arc::new(SessionServices {
+        frames,
+        directory: directory.clone(),
+        notifications: effects.sessions.clone(),
+        node_id: node.node_id.clone(),
+        frames_per_second: config.limits.frames_per_second,
+    });
+    let lifecycle = Lifecycle::default();
+    Ok(HandlesOfNode {
+        config,
+        database,
+        presence,
+        lifecycle,
+        node,
+        shops,
+        candidates,
+        use_cases,
+        effects,
+        directory,
+        heartbeats,
+        tracks,
+        sessions,
+    })
+}
+
+/// The second phase: every actor and task, with the handles that it uses.
+fn start_parts(handles: &HandlesOfNode, poster: Poster, arbiter: &ArbiterHandle, background: Handle) -> RunningParts {
+    let HandlesOfNode { config, database, presence, use_cases, effects, .. } = handles;
+    let coordinators = AssignmentServices {
+        use_cases: use_cases.clone(),
+        candidates: handles.candidates.clone(),
+        waiters: effects.waiters.clone(),
+        pending_sweep: config.assignment.pending_sweep,
+    };
+    let registry = CoordinatorRegistry::new(coordinators, arbiter.clone());
+    background.spawn(registry.run(effects.assignment.clone()));
+    let storage = PresenceWriterServices { effects: effects.clone(), position_flush: config.heartbeat.position_flush };
+    let presence_writer = PresenceWriter::start(handles.heartbeats.clone(), storage, arbiter);
+    let relay = RelayServices {
+        database: database.clone(),
+        shops: handles.shops.clone(),
+        wake_up: effects.outbox.clone(),
+        lifecycle: handles.lifecycle.clone(),
+        owner: handles.node.node_id.clone(),
+        first_delay_s: use_cases.settings().first_delay_s,
+    };
+    let relay = OutboxRelay::start(relay, poster, arbiter);
+    let dispatcher = CommandDispatcher::start(
+        database.clone(),
+        presence.clone(),
+        handles.directory.clone(),
+        effects.sessions.clone(),
+        arbiter,
+    );
+    let actors: Vec<Arc<dyn RestartIfDead>> = vec![presence_writer.clone(), relay, dispatcher];
+    let tasks = TaskServices {
+        use_cases: use_cases.clone(),
+        presence: presence.clone(),
+        assignment: effects.assignment.clone(),
+        shops: handles.shops.clone(),
+        tracks: handles.tracks.clone(),
+        actors,
+    };
+    let tasks = background::start(tasks, config, background);
+    RunningParts { presence_writer, tasks }
+}
+
+fn api_services(handles: &HandlesOfNode) -> ApiServices {
+    ApiServices {
+        gate: Gate::new(&handles.config, handles.shops.clone(), handles.node.http_addr),
+        config: handles.config.clone(),
+        database: handles.database.clone(),
+        presence: handles.presence.clone(),
+        use_cases: handles.use_cases.clone(),
+        shops: handles.shops.clone(),
+        candidates: handles.candidates.clone(),
+        waiters: handles.effects.waiters.clone(),
+        sessions: handles.sessions.clone(),
+        lifecycle: handles.lifecycle.clone(),
+        node: handles.node.clone(),
+    }
+}
+
+/// What the configuration says about dispatching.
+fn dispatch_settings(config: &Config) -> Policy {
+    let heartbeat = &config.heartbeat;
+    Policy {
+        announces_configured_shop: config.events.url.is_some(),
+        first_delay_s: config.events.retry_schedule.first().copied().unwrap_or_default().as_secs_f64(),
+        resolution: config.assignment.region_resolution,
+        // A heartbeat is in Redis at once, and may take a flush to reach PostgreSQL, where a claim checks it again.
+        seen_within_s: (heartbeat.ttl + heartbeat.position_flush).as_secs_f64(),
     }
 }
 
@@ -229,64 +400,4 @@ fn poster(config: &Config) -> Result<Poster, StartError> {
     let allowed_networks = config.events.allowed_networks.clone();
     let client = EventsClient::new(EventsClientSettings { allowed_networks, ..EventsClientSettings::default() })?;
     Ok(Poster { client, schedule: RetrySchedule::new(config.events.retry_schedule.clone()) })
-}
-
-fn start_actors(node: &Node, poster: Poster, arbiter: &Arbiter) {
-    let handle = arbiter.handle();
-    node.set_actors(Handles {
-        coordinators: Coordinators::new(node.clone(), handle.clone()),
-        writer: PresenceWriterHandle::start(node.clone(), &handle),
-        tracks: TrackWriterHandle::start(node.clone(), &handle),
-        relay: RelayHandle::start(node.clone(), poster, &handle),
-        courier: CourierHandle::start(node.clone(), &handle),
-    });
-    let (sweep, reconciler, judge, days) = (node.clone(), node.clone(), node.clone(), node.clone());
-    let sweep = Revived::start("waiting_sweep", &handle, 2, move || WaitingSweep::new(sweep.clone()));
-    let reconciler = Revived::start("reconciler", &handle, 1, move || Reconciler::new(reconciler.clone()));
-    let judge = Revived::start("silence_judge", &handle, 1, move || SilenceJudge::new(judge.clone()));
-    let days = Revived::start("track_days", &handle, 1, move || TrackDays::new(days.clone()));
-    let shops = node.clone();
-    let shops = Revived::start("shop_reader", &handle, 1, move || ShopReader::new(shops.clone()));
-    let mut stopping = node.stopping();
-    let relay_of = node.clone();
-    // Nobody sends these a message: somebody must see that they live.
-    tokio::task::spawn_local(async move {
-        while tokio::time::timeout(KEEPERS_EVERY, stopping.wait_for(|stopping| *stopping)).await.is_err() {
-            sweep.addr();
-            reconciler.addr();
-            judge.addr();
-            days.addr();
-            shops.addr();
-            if let Some(actors) = relay_of.actors() {
-                actors.relay.wake();
-                actors.tracks.look();
-            }
-        }
-    });
-}
-
-/// Tells every socket to come back, spread over `spread`, and waits until they are gone.
-async fn send_away(node: &Node, spread: Duration) {
-    let began = Instant::now();
-    let deadline = began + spread + Duration::from_millis(500);
-    let mut told = HashSet::new();
-    // Whoever was let in before the drain may open a session within it: such a one is told as soon as it is there.
-    while Instant::now() < deadline {
-        if node.sessions().is_empty() {
-            return;
-        }
-        let fresh: Vec<_> =
-            node.sessions().all().into_iter().filter(|session| told.insert(session.session_id)).collect();
-        let left_ms = spread.saturating_sub(began.elapsed()).as_millis() as u64;
-        let count = fresh.len() as u64;
-        for (index, session) in fresh.into_iter().enumerate() {
-            let close_in_ms = left_ms * index as u64 / count;
-            // The fleet comes back as spread out as it was sent away.
-            let after_ms = rand::random_range(0..=1000);
-            session.mailbox.put(ToSession::Reconnect { after_ms, close_in_ms });
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let left = node.sessions().len();
-    tracing::warn!(sessions = left, "sockets that do not take their close are cut off");
 }

@@ -5,17 +5,24 @@
 
 pub mod domain;
 
-pub mod actors;
 pub mod app;
+pub mod assignment;
+pub mod background;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod dev;
 pub mod dispatch;
+pub mod effects;
 pub mod http;
+pub mod ingest;
 pub mod listeners;
+pub mod outbox;
 pub mod presence;
+pub mod process;
 pub mod protocol;
+pub mod sessions;
+pub mod shops;
 pub mod store;
 pub mod telemetry;
 pub mod vendure;

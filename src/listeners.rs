@@ -11,9 +11,8 @@ use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
-use crate::actors::Node;
-use crate::actors::connection_watchdog::Watched;
-use crate::http;
+use crate::http::{self, ApiData, ApiServices};
+use crate::sessions::connection_watchdog::Watched;
 use crate::telemetry::Metrics;
 
 /// How long an HTTP client may take to send the head of a connection's first request.
@@ -36,18 +35,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// What `HttpServer` would make, but that every socket has its watchdog.
-pub fn serve_api(node: &Node, gate: http::Gate, listener: TcpListener) -> io::Result<Server> {
-    let gate = web::Data::new(gate);
-    let grace = node.config().shutdown.grace;
-    let node = node.clone();
+pub fn serve_api(services: ApiServices, grace: Duration, listener: TcpListener) -> io::Result<Server> {
+    let data = ApiData::from(services);
     let builder = Server::build().shutdown_timeout(grace.as_secs().max(1)).disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let server = builder.listen("api", listener, move || {
-        let app = App::new()
-            .wrap(http::layers())
-            .app_data(web::Data::new(node.clone()))
-            .app_data(gate.clone())
-            .configure(http::configure);
+        let data = data.clone();
+        let app = App::new().wrap(http::layers()).configure(|cfg| data.register(cfg)).configure(http::configure);
         let app = app.into_factory().map_err(|error| error.error_response());
         let stopping = stopping.clone();
         let http = HttpService::build()

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use driver_tracker::dispatch::search::{self, Reach};
 use driver_tracker::domain::driver::DriverStatus;
+use driver_tracker::domain::heartbeat::Heartbeat;
 use driver_tracker::domain::ids::DriverId;
 use driver_tracker::domain::position::{Fix, Position};
-use driver_tracker::presence::{Heartbeat, Presence, PresenceSettings, RebuildDriver, StatusChange};
+use driver_tracker::presence::{Presence, PresenceSettings, RebuildDriver, StatusChange};
 use driver_tracker::store::Database;
 use rand::{SeedableRng, rngs::StdRng};
 use sqlx::PgConnection;
@@ -65,6 +66,7 @@ async fn fill(world: &World, conn: &mut PgConnection, presence: &Presence, count
                     fix: Some(fix),
                     fix_is_newest: true,
                     received_at: now,
+                    received: std::time::Instant::now(),
                     session_epoch: 1,
                 }),
             }

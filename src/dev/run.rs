@@ -154,10 +154,10 @@ async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
     let service = Service::start(config, metrics, background.handle().clone()).await?;
     kept.http_port = Some(service.http_addr.port());
     kept.metrics_port = Some(service.metrics_addr.port());
-    seed::fill(&mut kept, service.node.database(), args.drivers as usize).await?;
+    seed::fill(&mut kept, &service.database, args.drivers as usize).await?;
     workspace.keep(&kept)?;
     if args.prepare > 0 {
-        fleet::prepare(&workspace.path("fleet.json"), service.node.database(), args.prepare as usize).await?;
+        fleet::prepare(&workspace.path("fleet.json"), &service.database, args.prepare as usize).await?;
     }
     let running = describe(&service, &kept, &servers, shop.url());
     workspace.tell(&running)?;
@@ -247,7 +247,7 @@ fn configure(
 }
 
 fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String) -> Running {
-    let config = service.node.config();
+    let config = &service.config;
     let shared = config.webhook.shared.as_ref().map(|s| s.expose().clone()).unwrap_or_default();
     let signing = config.webhook.secrets.first().map(|s| s.expose().clone()).unwrap_or_default();
     Running {
@@ -302,7 +302,7 @@ async fn watch_until_stopped(up: &Up, drivers: u32, mut stopped: watch::Receiver
                 _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
-            summary.show(&service.node, shop, None).await;
+            summary.show(service, shop, None).await;
         }
     }
     let center = Position::new(CENTER.0, CENTER.1).map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -331,7 +331,7 @@ async fn watch_until_stopped(up: &Up, drivers: u32, mut stopped: watch::Receiver
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = seen.borrow_and_update().clone();
-            summary.show(&service.node, shop, now.as_ref()).await;
+            summary.show(service, shop, now.as_ref()).await;
         }
     };
     tokio::select! {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::shop::ReceivingShop;
 use super::simulate::Progress;
-use crate::actors::Node;
+use crate::app::Service;
 use crate::store::{StoreError, outbox, overview};
 
 /// Between two plain lines.
@@ -25,18 +25,18 @@ impl Summary {
     }
 
     /// Reads and shows.
-    pub async fn show(&mut self, node: &Node, shop: &ReceivingShop, progress: Option<&Progress>) {
+    pub async fn show(&mut self, service: &Service, shop: &ReceivingShop, progress: Option<&Progress>) {
         if !self.terminal && self.last_plain.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
             return;
         }
         self.last_plain = Some(Instant::now());
-        let facts = match facts(node).await {
+        let facts = match facts(service).await {
             Ok(facts) => facts,
             Err(error) => return self.print(&[format!("PostgreSQL does not answer: {error}")]),
         };
-        let redis = if node.finder().is_degraded() { "out: searching in PostgreSQL" } else { "ok" };
+        let redis = if service.presence.is_trusted() { "ok" } else { "out: searching in PostgreSQL" };
         let mut lines = vec![
-            format!("drivers   online {}  on duty {}  busy {}", node.sessions().len(), facts.0.on_duty, facts.0.busy),
+            format!("drivers   online {}  on duty {}  busy {}", service.sessions.len(), facts.0.on_duty, facts.0.busy),
             format!(
                 "orders    waiting {}  under way {}  delivered {}",
                 facts.0.waiting, facts.0.under_way, facts.0.delivered
@@ -73,8 +73,9 @@ impl Summary {
     }
 }
 
-async fn facts(node: &Node) -> Result<(overview::Overview, outbox::OutboxStats), StoreError> {
-    node.database()
+async fn facts(service: &Service) -> Result<(overview::Overview, outbox::OutboxStats), StoreError> {
+    service
+        .database
         .transact(|conn| Box::pin(async move { Ok((overview::read(conn).await?, outbox::stats(conn).await?)) }))
         .await
 }

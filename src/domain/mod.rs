@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod driver;
 pub mod event;
 pub mod fields;
+pub mod heartbeat;
 pub mod ids;
 pub mod network;
 pub mod order;

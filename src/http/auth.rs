@@ -3,6 +3,7 @@
 //! A middleware looks the bearer up by its SHA-256 and leaves whom it found with the request; handlers take [`Caller`],
 //! [`Staff`] or [`DriverAuth`], which also hold the scopes.
 
+use crate::store::Database;
 use std::future::{Ready, ready};
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -19,7 +20,6 @@ use super::fields::Query;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::routes::transact;
-use crate::actors::Node;
 use crate::domain::event::Actor;
 use crate::domain::ids::{ApiKeyId, ShopName};
 use crate::domain::secret_token::{SecretToken, TokenKind};
@@ -160,11 +160,11 @@ fn bearer(request: &HttpRequest, kind: TokenKind) -> Option<&str> {
 /// Lets in who has an API key.
 pub async fn require_key(
     gate: web::Data<Gate>,
-    node: web::Data<Node>,
+    database: web::Data<Database>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match find_caller(&gate, &node, request.request()).await {
+    match find_caller(&gate, &database, request.request()).await {
         Ok(caller) => admit(caller, request, next).await,
         Err(problem) => Ok(request.error_response(problem)),
     }
@@ -173,11 +173,11 @@ pub async fn require_key(
 /// Lets in who has a driver's token.
 pub async fn require_driver(
     gate: web::Data<Gate>,
-    node: web::Data<Node>,
+    database: web::Data<Database>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match find_driver(&gate, &node, request.request()).await {
+    match find_driver(&gate, &database, request.request()).await {
         Ok(identity) => admit(DriverAuth(identity), request, next).await,
         Err(problem) => Ok(request.error_response(problem)),
     }
@@ -192,13 +192,13 @@ async fn admit<T: 'static>(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<Caller, Problem> {
+async fn find_caller(gate: &Gate, database: &Database, request: &HttpRequest) -> Result<Caller, Problem> {
     let refuse = || gate.refuse(request, Refused::Key);
     let text = bearer(request, TokenKind::ApiKey).ok_or_else(refuse)?;
     let hash = SecretToken::presented(text).hash();
     let sealing_key = SecretToken::presented(&format!("sealing {text}")).hash();
     let found =
-        transact(node, move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
+        transact(database, move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
     let admitted = found.and_then(|key| Scope::of(&key).map(|scope| (ApiKeyId(key.id), scope)));
     match admitted {
         Some((key_id, scope)) => Ok(Caller { key_id, scope, sealing_key }),
@@ -206,9 +206,10 @@ async fn find_caller(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<
     }
 }
 
-async fn find_driver(gate: &Gate, node: &Node, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
+async fn find_driver(gate: &Gate, database: &Database, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
     let hash = driver_token(gate, request)?;
-    let found = transact(node, move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
+    let found =
+        transact(database, move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
     found.ok_or_else(|| gate.refuse(request, Refused::Driver))
 }
 

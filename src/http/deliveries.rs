@@ -1,5 +1,7 @@
 //! Deliveries, for operators and for shops (their own): create, list, read, audit trail.
 
+use crate::process::Lifecycle;
+use crate::store::Database;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 
@@ -8,12 +10,11 @@ use super::body::{self, RawBody, path_id};
 use super::fields::Query;
 use super::gate::Gate;
 use super::idempotency::{Answer, Keyed};
-use super::orders::{self, Order};
+use super::orders::{Order, OrderIntake, refusal};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
-use crate::actors::Node;
 use crate::dispatch::DispatchError;
 use crate::domain::ids::{DeliveryId, ShopName};
 use crate::store::audit;
@@ -30,21 +31,22 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn create(
     caller: Caller,
     request: HttpRequest,
-    node: web::Data<Node>,
+    orders: web::Data<OrderIntake>,
+    lifecycle: web::Data<Lifecycle>,
     gate: web::Data<Gate>,
     raw: RawBody,
 ) -> Result<HttpResponse, Problem> {
     body::check_type(request.headers())?;
-    let (named, order) = parse_order_with_shop(&raw.0).map_err(orders::refusal)?;
+    let (named, order) = parse_order_with_shop(&raw.0).map_err(refusal)?;
     let shop = shop_of(&caller, named)?;
-    if node.is_draining() {
+    if lifecycle.is_draining() {
         return Err(Problem::draining());
     }
     gate.admit_order(&shop)?;
     let body_hash = body::hash(&raw.0);
     let keyed = Keyed::of(&request, &caller, body_hash)?;
     let order = Order { shop, order, body_hash, actor: caller.actor() };
-    Ok(orders::take(&node, order, keyed).await?.into_response())
+    Ok(orders.take(order, keyed).await?.into_response())
 }
 
 /// A `shop` key's own shop; an admin names one.
@@ -57,7 +59,7 @@ fn shop_of(caller: &Caller, named: Option<ShopName>) -> Result<ShopName, Problem
     }
 }
 
-async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<(DateTime<Utc>, DeliveryId)>::read(&mut query);
     let filter = DeliveryFilter {
@@ -73,7 +75,8 @@ async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Re
         limit: page.fetch(),
     };
     query.finish()?;
-    let mut found = transact(&node, move |conn| Box::pin(async move { deliveries::list(conn, &filter).await })).await?;
+    let mut found =
+        transact(&database, move |conn| Box::pin(async move { deliveries::list(conn, &filter).await })).await?;
     let next = page.cut(&mut found, |delivery| (delivery.created_at, delivery.id));
     Ok(Answer::ok(page_of(found.iter().map(shapes::delivery).collect(), next)).into_response())
 }
@@ -83,10 +86,9 @@ pub(super) fn visible(caller: &Caller, found: Option<Delivery>) -> Result<Delive
     found.filter(|delivery| caller.sees(&delivery.shop)).ok_or(DispatchError::NotFound)
 }
 
-async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn read(caller: Caller, path: web::Path<String>, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
     let id: DeliveryId = path_id(&path)?;
-    let delivery = node
-        .database()
+    let delivery = database
         .transact(move |conn| Box::pin(async move { visible(&caller, deliveries::get(conn, id).await?) }))
         .await?;
     Ok(Answer::ok(shapes::delivery(&delivery)).into_response())
@@ -96,15 +98,14 @@ async fn trail(
     caller: Caller,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    database: web::Data<Database>,
 ) -> Result<HttpResponse, Problem> {
     let id: DeliveryId = path_id(&path)?;
     let mut query = Query::of(&request);
     let page = Page::<i32>::read(&mut query);
     query.finish()?;
     let (after, fetch) = (page.after, page.fetch());
-    let mut rows = node
-        .database()
+    let mut rows = database
         .transact(move |conn| {
             Box::pin(async move {
                 visible(&caller, deliveries::get(&mut *conn, id).await?)?;

@@ -1,5 +1,6 @@
 //! Acting on one delivery. Operators assign, set its status and retry; a shop cancels its own, as they do.
 
+use crate::effects::UseCases;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
@@ -14,7 +15,6 @@ use super::idempotency::{self, Answer, Keyed};
 use super::problem::Problem;
 use super::routes::{post, resource};
 use super::shapes;
-use crate::actors::Node;
 use crate::dispatch::lifecycle::{self, Ending, Grounds};
 use crate::dispatch::progress::{self, Particulars, Step};
 use crate::dispatch::{DispatchError, Unit};
@@ -45,7 +45,7 @@ enum Action {
 struct Acting {
     caller: Caller,
     delivery: DeliveryId,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     keyed: Option<Keyed>,
     object: Map<String, Value>,
 }
@@ -59,19 +59,19 @@ impl FromRequest for Acting {
         Box::pin(async move {
             let caller = Caller::extract(&request).await?;
             let delivery = request.match_info().query("id").parse().map_err(|_| Problem::not_found())?;
-            let node = request.app_data::<web::Data<Node>>().cloned();
-            let node = node.ok_or_else(|| Problem::internal("the application holds no node"))?;
+            let use_cases = request.app_data::<web::Data<UseCases>>().cloned();
+            let use_cases = use_cases.ok_or_else(|| Problem::internal("the application holds no use cases"))?;
             let body = body.await?;
             let keyed = Keyed::of(&request, &caller, body.hash)?;
-            Ok(Self { caller, delivery, node, keyed, object: body.object })
+            Ok(Self { caller, delivery, use_cases, keyed, object: body.object })
         })
     }
 }
 
 impl Acting {
     async fn perform(self, action: Action) -> Result<HttpResponse, Problem> {
-        let Self { caller, delivery: id, node, keyed, .. } = self;
-        let answer = idempotency::perform(&node, keyed, move |unit| {
+        let Self { caller, delivery: id, use_cases, keyed, .. } = self;
+        let answer = idempotency::perform(&use_cases, keyed, move |unit| {
             Box::pin(async move {
                 let mut delivery = visible(&caller, deliveries::lock(unit.conn, id).await?)?;
                 act(unit, &mut delivery, &action, &caller.actor()).await?;
@@ -185,7 +185,7 @@ mod tests {
         parse_status(value.as_object().unwrap())
     }
 
-    /// What each action answers to a key of this scope, in an application that holds no node: 500 means let in.
+    /// What each action answers to a key of this scope, in an application that holds no use cases: 500 means let in.
     async fn statuses(scope: Scope) -> Vec<u16> {
         let app = init_service(App::new().configure(configure)).await;
         let mut statuses = Vec::new();

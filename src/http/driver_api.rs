@@ -14,14 +14,14 @@ use super::gate::Gate;
 use super::idempotency::Answer;
 use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
-use crate::actors::Node;
-use crate::actors::driver_desk::DriverDesk;
 use crate::dispatch::{DispatchError, session};
 use crate::domain::plausibility::FixRules;
 use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::protocol::inbound::{FrameError, parse_value};
 use crate::protocol::outbound::{self, moment};
 use crate::protocol::{MAX_BATCH_BYTES, MAX_FRAME_BYTES};
+use crate::sessions::{FrameHandler, interval_of};
+use crate::store::Database;
 use crate::store::credentials::{self, DriverIdentity};
 use crate::store::deliveries;
 
@@ -42,11 +42,15 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(resource("/messages", "POST").route(post().to(messages)));
 }
 
-async fn ticket(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+async fn ticket(
+    driver: DriverAuth,
+    database: web::Data<Database>,
+    gate: web::Data<Gate>,
+) -> Result<HttpResponse, Problem> {
     admit(&gate, &driver)?;
     let new = SecretToken::random(TokenKind::Ticket);
     let (token_id, hash) = (driver.0.token_id, new.hash());
-    let expires_at = transact(&node, move |conn| {
+    let expires_at = transact(&database, move |conn| {
         Box::pin(async move { credentials::insert_ticket(conn, token_id, &hash, TICKET_S).await })
     })
     .await?;
@@ -57,14 +61,13 @@ async fn ticket(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>
 
 async fn locations(
     driver: DriverAuth,
-    node: web::Data<Node>,
+    frames: web::Data<FrameHandler>,
     gate: web::Data<Gate>,
     body: AnyJson<MAX_BATCH_BYTES>,
 ) -> Result<HttpResponse, Problem> {
     admit(&gate, &driver)?;
     let fixes = fixes_of(body.0);
-    let node = node.get_ref().clone();
-    Ok(Answer::ok(DriverDesk::new(node).locations(&driver.0, &fixes).await?).into_response())
+    Ok(Answer::ok(frames.locations(&driver.0, &fixes).await?).into_response())
 }
 
 /// What a driver asks for over HTTP counts as a frame.
@@ -84,10 +87,15 @@ fn fixes_of(body: Value) -> Vec<Value> {
     }
 }
 
-async fn state(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+async fn state(
+    driver: DriverAuth,
+    frames: web::Data<FrameHandler>,
+    gate: web::Data<Gate>,
+) -> Result<HttpResponse, Problem> {
     admit(&gate, &driver)?;
     let id = driver.0.driver_id;
-    let (snapshot, now) = node
+    let (snapshot, now) = frames
+        .use_cases()
         .database()
         .transact(move |conn| {
             Box::pin(async move {
@@ -96,21 +104,25 @@ async fn state(driver: DriverAuth, node: web::Data<Node>, gate: web::Data<Gate>)
             })
         })
         .await?;
-    Ok(Answer::ok(outbound::welcome(None, &snapshot, node.pace(snapshot.driver.state.attention()), now))
-        .into_response())
+    Ok(Answer::ok(outbound::welcome(
+        None,
+        &snapshot,
+        interval_of(snapshot.driver.state.attention(), frames.heartbeat_config()),
+        now,
+    ))
+    .into_response())
 }
 
 async fn messages(
     driver: DriverAuth,
-    node: web::Data<Node>,
+    frames: web::Data<FrameHandler>,
     gate: web::Data<Gate>,
     body: AnyJson<MAX_MESSAGES_BYTES>,
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + MESSAGES_TIMEOUT;
-    let frames = parse_frames(&body.0)?;
-    let desk = DriverDesk::new(node.get_ref().clone());
-    let rules = &node.config().heartbeat.fix_rules;
-    let answers = answer_all(frames, deadline, async |frame| answer(&desk, &gate, rules, &driver.0, frame).await).await;
+    let sent = parse_frames(&body.0)?;
+    let rules = &frames.heartbeat_config().fix_rules;
+    let answers = answer_all(sent, deadline, async |frame| answer(&frames, &gate, rules, &driver.0, frame).await).await;
     Ok(Answer::ok(json!({"answers": answers})).into_response())
 }
 
@@ -157,7 +169,7 @@ fn unavailable(frame: &Value) -> Value {
     told(frame, "unavailable", "not possible just now; try again")
 }
 
-async fn answer(desk: &DriverDesk, gate: &Gate, rules: &FixRules, who: &DriverIdentity, frame: &Value) -> Value {
+async fn answer(handler: &FrameHandler, gate: &Gate, rules: &FixRules, who: &DriverIdentity, frame: &Value) -> Value {
     let now = Utc::now();
     if gate.admit_frame(who.driver_id).is_err() {
         return told(frame, "rate_limited", "too many frames; send fewer");
@@ -170,8 +182,8 @@ async fn answer(desk: &DriverDesk, gate: &Gate, rules: &FixRules, who: &DriverId
     match parse_value(frame, now, rules) {
         Ok(parsed) => {
             // A task of its own: whoever stops waiting must not keep what follows the commit from being done.
-            let (desk, who) = (desk.clone(), *who);
-            let answering = rt::spawn(async move { desk.answer(&who, None, parsed).await });
+            let (handler, who) = (handler.clone(), *who);
+            let answering = rt::spawn(async move { handler.answer(&who, None, parsed).await });
             answering.await.unwrap_or_else(|_| unavailable(frame))
         }
         Err(error) => outbound::error(&error, now),

@@ -3,6 +3,8 @@
 //! An answer kept for an `Idempotency-Key` must not hold a token that is stored as a hash alone: it is kept masked, and
 //! only the API key that asked for it can take the mask off.
 
+use crate::effects::UseCases;
+use crate::store::Database;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +19,6 @@ use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource};
 use super::shapes;
-use crate::actors::Node;
 use crate::dispatch::{DispatchError, roster};
 use crate::domain::ids::{DriverId, TokenId};
 use crate::domain::secret_token::{SecretToken, TokenKind};
@@ -33,13 +34,13 @@ async fn create(
     staff: Staff,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let driver: DriverId = path_id(&path)?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let caller = staff.0.clone();
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)?;
             let new = SecretToken::random(TokenKind::Driver);
@@ -75,15 +76,14 @@ async fn list(
     _staff: Staff,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    database: web::Data<Database>,
 ) -> Result<HttpResponse, Problem> {
     let driver: DriverId = path_id(&path)?;
     let mut query = Query::of(&request);
     let page = Page::<TokenId>::read(&mut query);
     query.finish()?;
     let (after, fetch) = (page.after, page.fetch());
-    let mut rows = node
-        .database()
+    let mut rows = database
         .transact(move |conn| {
             Box::pin(async move {
                 drivers::get(&mut *conn, driver).await?.ok_or(DispatchError::NotFound)?;
@@ -98,12 +98,14 @@ async fn list(
 async fn revoke(
     _staff: Staff,
     path: web::Path<(String, String)>,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
 ) -> Result<HttpResponse, Problem> {
     let (driver, token) = path.into_inner();
     let driver: DriverId = driver.parse().map_err(|_| Problem::not_found())?;
     let token: TokenId = token.parse().map_err(|_| Problem::not_found())?;
-    node.perform(move |unit| Box::pin(async move { roster::revoke_token(unit, driver, token).await })).await?;
+    use_cases
+        .transact_and_apply(move |unit| Box::pin(async move { roster::revoke_token(unit, driver, token).await }))
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -1,6 +1,11 @@
 //! Drivers, for operators: create, list, read, change, deactivate, set their duty, and who is near.
 
+use crate::assignment::CandidateSource;
+use crate::effects::UseCases;
+use crate::presence::Presence;
+use crate::store::Database;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
@@ -15,7 +20,6 @@ use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use super::whereabouts::{Whereabouts, WhereaboutsOf};
-use crate::actors::Node;
 use crate::dispatch::roster::{self, DriverPatch};
 use crate::dispatch::{DispatchError, Unit, duty};
 use crate::domain::driver::DriverStatus;
@@ -43,13 +47,13 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn create(
     staff: Staff,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let new = parse_new(&body.object)?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let actor = staff.0.actor();
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             let driver = drivers::insert(unit.conn, &new, &actor).await?;
             let shown = shapes::driver(&driver, &Whereabouts::default(), &[], unit.now);
@@ -71,13 +75,13 @@ fn parse_new(object: &Map<String, Value>) -> Result<NewDriver, Problem> {
     Ok(NewDriver { name, phone, capacity, external_id, metadata })
 }
 
-async fn list(_staff: Staff, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn list(_staff: Staff, request: HttpRequest, views: web::Data<DriverViews>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<DriverId>::read(&mut query);
     let online = query.boolean("online");
-    let ttl = node.config().heartbeat.ttl;
+    let ttl = views.ttl;
     // PostgreSQL hears later than Redis, so it gives who may match; who does not is dropped below.
-    let online_within_s = if online == Some(true) { node.policy().seen_within_s } else { ttl.as_secs_f64() };
+    let online_within_s = if online == Some(true) { views.seen_within_s } else { ttl.as_secs_f64() };
     let filter = DriverFilter {
         status: query.state("status"),
         active: query.boolean("active"),
@@ -89,40 +93,55 @@ async fn list(_staff: Staff, request: HttpRequest, node: web::Data<Node>) -> Res
         limit: page.fetch(),
     };
     query.finish()?;
-    let mut found = transact(&node, move |conn| Box::pin(async move { drivers::list(conn, &filter).await })).await?;
+    let mut found =
+        transact(&views.database, move |conn| Box::pin(async move { drivers::list(conn, &filter).await })).await?;
     let next = page.cut(&mut found, |driver| driver.id);
-    let shown = show_all(&node, found).await?;
+    let shown = views.show_all(found).await?;
     let matches = |value: &Value| online.is_none_or(|wanted| value["online"] == wanted);
     let items = shown.into_iter().filter(matches).collect();
     Ok(Answer::ok(page_of(items, next)).into_response())
 }
 
-/// Drivers with where they are and what they have in hand.
-async fn show_all(node: &Node, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
-    let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
-    let mut places = WhereaboutsOf::ask(node, &ids).await;
-    let (stored, active, now) = transact(node, move |conn| {
-        Box::pin(async move {
-            let stored = positions::get(&mut *conn, &ids).await?;
-            let active = drivers::active_deliveries(&mut *conn, &ids).await?;
-            Ok((stored, active, deliveries::now(conn).await?))
+/// What driver objects are read from; the settings of the heartbeat beside the two stores.
+pub struct DriverViews {
+    /// PostgreSQL.
+    pub database: Database,
+    /// Redis.
+    pub presence: Presence,
+    /// How long a heartbeat keeps a driver online.
+    pub ttl: Duration,
+    /// The same for PostgreSQL, where heartbeats arrive later, in seconds.
+    pub seen_within_s: f64,
+}
+
+impl DriverViews {
+    /// Drivers with where they are and what they have in hand.
+    async fn show_all(&self, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
+        let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
+        let mut places = WhereaboutsOf::ask(&self.presence, &ids).await;
+        let (stored, active, now) = transact(&self.database, move |conn| {
+            Box::pin(async move {
+                let stored = positions::get(&mut *conn, &ids).await?;
+                let active = drivers::active_deliveries(&mut *conn, &ids).await?;
+                Ok((stored, active, deliveries::now(conn).await?))
+            })
         })
-    })
-    .await?;
-    places.note_stored(&stored, node.config().heartbeat.ttl);
-    let held = |id: DriverId| of_driver(&active, id);
-    Ok(found.iter().map(|driver| shapes::driver(driver, &places.of(driver.id), &held(driver.id), now)).collect())
+        .await?;
+        places.note_stored(&stored, self.ttl);
+        let held = |id: DriverId| of_driver(&active, id);
+        Ok(found.iter().map(|driver| shapes::driver(driver, &places.of(driver.id), &held(driver.id), now)).collect())
+    }
 }
 
 fn of_driver(active: &[(DriverId, DeliveryId)], driver: DriverId) -> Vec<DeliveryId> {
     active.iter().filter(|(holder, _)| *holder == driver).map(|(_, delivery)| *delivery).collect()
 }
 
-async fn read(_staff: Staff, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn read(_staff: Staff, path: web::Path<String>, views: web::Data<DriverViews>) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
-    let found = transact(&node, move |conn| Box::pin(async move { drivers::get(conn, id).await })).await?;
+    let found = transact(&views.database, move |conn| Box::pin(async move { drivers::get(conn, id).await })).await?;
     let driver = found.ok_or_else(Problem::not_found)?;
-    let shown = show_all(&node, vec![driver]).await?.pop().unwrap_or_default();
+    let shown = views.show_all(vec![driver]).await?.pop().unwrap_or_default();
     Ok(Answer::ok(shown).into_response())
 }
 
@@ -131,7 +150,7 @@ async fn show_within(
     unit: &mut Unit<'_>,
     driver: &Driver,
     mut places: WhereaboutsOf,
-    ttl: std::time::Duration,
+    ttl: Duration,
 ) -> Result<Value, DispatchError> {
     let ids = [driver.id];
     places.note_stored(&positions::get(unit.conn, &ids).await?, ttl);
@@ -143,14 +162,15 @@ async fn show_within(
 async fn change(
     staff: Staff,
     path: web::Path<String>,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    views: web::Data<DriverViews>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
     let patch = parse_patch(&body.object)?;
     let actor = staff.0.actor();
-    let (places, ttl) = (WhereaboutsOf::ask(&node, &[id]).await, node.config().heartbeat.ttl);
-    let shown = node.perform(move |unit| {
+    let (places, ttl) = (WhereaboutsOf::ask(&views.presence, &[id]).await, views.ttl);
+    let shown = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             let driver = roster::patch(unit, id, &patch, &actor).await?;
             show_within(unit, &driver, places, ttl).await
@@ -176,11 +196,17 @@ fn parse_patch(object: &Map<String, Value>) -> Result<DriverPatch, Problem> {
     Ok(patch)
 }
 
-async fn deactivate(staff: Staff, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn deactivate(
+    staff: Staff,
+    path: web::Path<String>,
+    use_cases: web::Data<UseCases>,
+) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
     let actor = staff.0.actor();
     let patch = DriverPatch { active: Some(false), ..DriverPatch::default() };
-    node.perform(move |unit| Box::pin(async move { roster::patch(unit, id, &patch, &actor).await })).await?;
+    use_cases
+        .transact_and_apply(move |unit| Box::pin(async move { roster::patch(unit, id, &patch, &actor).await }))
+        .await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -188,7 +214,8 @@ async fn set_status(
     staff: Staff,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    views: web::Data<DriverViews>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
@@ -202,8 +229,8 @@ async fn set_status(
     fields.finish()?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
     let actor = staff.0.actor();
-    let (places, ttl) = (WhereaboutsOf::ask(&node, &[id]).await, node.config().heartbeat.ttl);
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let (places, ttl) = (WhereaboutsOf::ask(&views.presence, &[id]).await, views.ttl);
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             duty::set_duty(unit, id, on_duty, &reason, &actor).await?;
             let driver = drivers::get(unit.conn, id).await?.ok_or(DispatchError::NotFound)?;
@@ -213,10 +240,14 @@ async fn set_status(
     Ok(answer.await?.into_response())
 }
 
-async fn nearby(_staff: Staff, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
-    let search = parse_nearby(Query::of(&request), node.config().assignment.search_max_radius_m)?;
+async fn nearby(
+    _staff: Staff,
+    request: HttpRequest,
+    candidates: web::Data<CandidateSource>,
+) -> Result<HttpResponse, Problem> {
+    let search = parse_nearby(Query::of(&request), candidates.max_radius_m())?;
     let nobody = HashSet::new();
-    let found = node.finder().nearest(&search.pickup, search.limit, &nobody, search.radius_m, true).await?;
+    let found = candidates.nearest(&search.pickup, search.limit, &nobody, search.radius_m, true).await?;
     let now: DateTime<Utc> = Utc::now();
     let items = found.iter().map(|candidate| {
         json!({

@@ -1,5 +1,7 @@
 //! Events on their way to shops: list, read, post again.
 
+use crate::effects::UseCases;
+use crate::store::Database;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -12,7 +14,6 @@ use super::pagination::{Page, decode, encode, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
-use crate::actors::Node;
 use crate::dispatch::DispatchError;
 use crate::domain::event::{OutboundState, OutboundType, Selection};
 use crate::domain::ids::{EventId, ShopName};
@@ -29,7 +30,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(resource("/outbound-events/{id}/replay", "POST").route(post().to(replay)));
 }
 
-async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<EventId>::read(&mut query);
     let which = Selection {
@@ -42,7 +43,7 @@ async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Re
     };
     let (before, fetch) = (page.after, page.fetch());
     query.finish()?;
-    let (mut rows, attempts) = transact(&node, move |conn| {
+    let (mut rows, attempts) = transact(&database, move |conn| {
         Box::pin(async move {
             let rows = outbox::list(&mut *conn, &which, before, fetch).await?;
             let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.event_id).collect();
@@ -63,9 +64,9 @@ async fn show(conn: &mut PgConnection, caller: &Caller, id: EventId) -> Result<V
     Ok(shapes::outbound_event(&row, &attempts))
 }
 
-async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn read(caller: Caller, path: web::Path<String>, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
     let id: EventId = path_id(&path)?;
-    let shown = node.database().transact(move |conn| Box::pin(async move { show(conn, &caller, id).await })).await?;
+    let shown = database.transact(move |conn| Box::pin(async move { show(conn, &caller, id).await })).await?;
     Ok(Answer::ok(shown).into_response())
 }
 
@@ -73,12 +74,12 @@ async fn replay(
     caller: Caller,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let id: EventId = path_id(&path)?;
     let keyed = Keyed::of(&request, &caller, body.hash)?;
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             show(unit.conn, &caller, id).await?;
             outbox::replay(unit.conn, id).await?;
@@ -117,12 +118,12 @@ fn replayed(caller: &Caller, body: &JsonBody) -> Result<(Selection, Option<Event
 async fn replay_some(
     caller: Caller,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let (which, after) = replayed(&caller, &body)?;
     let keyed = Keyed::of(&request, &caller, body.hash)?;
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             let (count, newest) = outbox::replay_some(unit.conn, &which, after, MOST_REPLAYED).await?;
             unit.effects.outbox = true;

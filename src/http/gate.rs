@@ -1,7 +1,7 @@
 //! What every request passes: credentials of shops, limits, origins. One for the process, shared by its workers.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::client_address;
 use super::limits::{Connections, KeyedRate, OrderRates, address_key};
 use super::problem::Problem;
-use crate::actors::Node;
-use crate::actors::shop_directory::ShopDirectory;
+use crate::config::Config;
 use crate::domain::ids::{DriverId, ShopName};
+use crate::shops::ShopDirectory;
 use crate::vendure::signature::{InboundHeaders, verify_unknown_shop};
 
 /// How long a driver who comes may have to wait for others who came before.
@@ -71,11 +71,10 @@ pub struct Gate {
 
 impl Gate {
     /// From the node's configuration.
-    pub fn new(node: &Node) -> Self {
-        let config = node.config();
+    pub fn new(config: &Config, shops: Arc<ShopDirectory>, http_addr: SocketAddr) -> Self {
         let limits = &config.limits;
         Self {
-            shops: node.shops().clone(),
+            shops,
             orders: OrderRates::new(limits.orders_per_second),
             frames: KeyedRate::per_second(limits.frames_per_second),
             auth_failures: KeyedRate::per_minute(limits.auth_failures_per_minute),
@@ -83,7 +82,7 @@ impl Gate {
             sessions: KeyedRate::per_minute(limits.sessions_per_minute),
             turns: Arc::new(Semaphore::new(TURNS_A_CONNECTION * config.database.max_connections as usize)),
             trusted_proxies: config.trusted_proxies.clone(),
-            own_origin: config.public_url(node.http_addr()).origin().ascii_serialization(),
+            own_origin: config.public_url(http_addr).origin().ascii_serialization(),
             allowed_origins: config.allowed_origins.clone(),
         }
     }

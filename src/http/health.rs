@@ -10,11 +10,11 @@ use tokio::time::timeout;
 use super::idempotency::Answer;
 use super::problem::Problem;
 use super::routes::{get, resource};
-use crate::actors::Node;
-use crate::presence::{RedisHealth, RedisState};
+use crate::presence::{Presence, RedisHealth, RedisState};
+use crate::process::{Lifecycle, NodeInfo};
 use crate::protocol::outbound::put;
-use crate::store::StoreError;
 use crate::store::outbox::{self, OutboxStats};
+use crate::store::{Database, StoreError};
 
 /// How long each probe may take; both run at once.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -32,24 +32,32 @@ async fn live() -> HttpResponse {
 }
 
 /// 503 only while starting and draining: an outage of PostgreSQL must drop no socket.
-async fn ready(node: web::Data<Node>) -> Result<HttpResponse, Problem> {
-    if node.is_ready() { Ok(Answer::ok(json!({"status": "ok"})).into_response()) } else { Err(Problem::not_ready()) }
+async fn ready(lifecycle: web::Data<Lifecycle>) -> Result<HttpResponse, Problem> {
+    if lifecycle.is_ready() {
+        Ok(Answer::ok(json!({"status": "ok"})).into_response())
+    } else {
+        Err(Problem::not_ready())
+    }
 }
 
-async fn health(node: web::Data<Node>) -> HttpResponse {
-    let (database, redis) = tokio::join!(probe_database(&node), probe_redis(&node));
+async fn health(
+    node: web::Data<NodeInfo>,
+    database: web::Data<Database>,
+    presence: web::Data<Presence>,
+) -> HttpResponse {
+    let (database, redis) = tokio::join!(probe_database(&database), probe_redis(&presence));
     let (status, mut body) = report(database, redis);
     body["version"] = json!(env!("CARGO_PKG_VERSION"));
-    body["node"] = json!(node.config().node_id);
-    body["listen"] = json!(node.http_addr().to_string());
-    body["metricsListen"] = json!(node.metrics_addr().to_string());
+    body["node"] = json!(node.node_id);
+    body["listen"] = json!(node.http_addr.to_string());
+    body["metricsListen"] = json!(node.metrics_addr.to_string());
     Answer { status, location: None, body }.into_response()
 }
 
 /// The outbox and how long it took to count; `None` when PostgreSQL is out.
-async fn probe_database(node: &Node) -> Option<(OutboxStats, f64)> {
+async fn probe_database(database: &Database) -> Option<(OutboxStats, f64)> {
     let started = Instant::now();
-    let counting = node.database().transact(|conn| Box::pin(async move { outbox::stats(conn).await }));
+    let counting = database.transact(|conn| Box::pin(async move { outbox::stats(conn).await }));
     let counted: Result<OutboxStats, StoreError> = timeout(PROBE_TIMEOUT, counting).await.ok()?;
     match counted {
         Ok(stats) => Some((stats, started.elapsed().as_secs_f64() * 1000.0)),
@@ -60,8 +68,8 @@ async fn probe_database(node: &Node) -> Option<(OutboxStats, f64)> {
     }
 }
 
-async fn probe_redis(node: &Node) -> Option<RedisHealth> {
-    timeout(PROBE_TIMEOUT, node.presence().health()).await.ok()
+async fn probe_redis(presence: &Presence) -> Option<RedisHealth> {
+    timeout(PROBE_TIMEOUT, presence.health()).await.ok()
 }
 
 /// `down` without PostgreSQL, `degraded` without a Redis that can be believed. Dead letters degrade nothing.

@@ -3,6 +3,7 @@
 //! The answer is kept in the transaction of the work itself, so that there is never one without the other. Only a 2xx is
 //! kept: an error rolls the transaction back.
 
+use crate::effects::UseCases;
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -11,7 +12,6 @@ use serde_json::Value;
 
 use super::auth::Caller;
 use super::problem::Problem;
-use crate::actors::Node;
 use crate::dispatch::{DispatchError, Unit};
 use crate::store::idempotency::{self, RequestKey, SavedAnswer};
 use crate::store::{StoreError, Work};
@@ -113,11 +113,11 @@ fn restore(saved: SavedAnswer) -> Result<Answer, StoreError> {
 }
 
 /// Does `work` in one transaction with the keeping of its answer, or gives the answer that was given before.
-pub async fn perform<F>(node: &Node, keyed: Option<Keyed>, work: F) -> Result<Answer, Problem>
+pub async fn perform<F>(use_cases: &UseCases, keyed: Option<Keyed>, work: F) -> Result<Answer, Problem>
 where
     F: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> Work<'u, Answer, DispatchError> + Send + 'static,
 {
-    let outcome = node.perform(move |unit| {
+    let outcome = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             let Some(keyed) = keyed else { return work(unit).await };
             if let Some(before) = keyed.begin(unit).await? {

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::idempotency::{Answer, Keyed};
 use super::problem::Problem;
-use crate::actors::Node;
 use crate::dispatch::intake::{self, Cancelled, Received};
 use crate::dispatch::{DispatchError, Effects};
 use crate::domain::delivery::DeliveryStatus;
@@ -19,6 +18,7 @@ use crate::domain::event::Actor;
 use crate::domain::fields::FieldError;
 use crate::domain::ids::{DeliveryId, ShopName};
 use crate::domain::order::{Cancellation, NewOrder};
+use crate::effects::{AssignmentWaiters, UseCases};
 use crate::protocol::outbound::put;
 use crate::store::deliveries::{self, Delivery};
 use crate::store::{StoreError, shops};
@@ -44,76 +44,120 @@ enum Taken {
     Now(Box<Received>),
 }
 
-/// Takes an order in and gives the answer of the table in `docs/protocol.md`.
-pub async fn take(node: &Node, order: Order, keyed: Option<Keyed>) -> Result<Answer, Problem> {
-    let kept = keyed.clone();
-    let (taken, effects) = node
-        .perform_quietly(move |unit| {
-            Box::pin(async move {
-                if let Some(keyed) = &keyed
-                    && let Some(before) = keyed.begin(unit).await?
-                {
-                    return Ok(Taken::Before(before));
-                }
-                if !shops::exists(unit.conn, &order.shop).await? {
-                    let fault = FieldError::new("shop", "unknown", "there is no such shop");
-                    return Err(DispatchError::Fields(vec![fault]));
-                }
-                let received =
-                    intake::receive_order(unit, &order.shop, &order.order, &order.body_hash, &order.actor).await?;
-                // Kept already as far as it is known, so that a crash during the wait leaves an answer.
-                if let Some(keyed) = &keyed {
-                    keyed.keep(unit, &answer(&received)).await?;
-                }
-                Ok(Taken::Now(Box::new(received)))
+/// Accepts orders and cancellations, and waits a moment for a driver.
+pub struct OrderIntake {
+    /// The use cases.
+    pub use_cases: UseCases,
+    /// Requests that wait for an outcome.
+    pub waiters: AssignmentWaiters,
+    /// `ASSIGNMENT_WAIT_MS`.
+    pub wait: Duration,
+}
+
+impl OrderIntake {
+    /// Accepts an order and returns the answer of the table in `docs/protocol.md`.
+    pub async fn take(&self, order: Order, keyed: Option<Keyed>) -> Result<Answer, Problem> {
+        let kept = keyed.clone();
+        let (taken, effects) = self
+            .use_cases
+            .transact(move |unit| {
+                Box::pin(async move {
+                    if let Some(keyed) = &keyed
+                        && let Some(before) = keyed.begin(unit).await?
+                    {
+                        return Ok(Taken::Before(before));
+                    }
+                    if !shops::exists(unit.conn, &order.shop).await? {
+                        let fault = FieldError::new("shop", "unknown", "there is no such shop");
+                        return Err(DispatchError::Fields(vec![fault]));
+                    }
+                    let received =
+                        intake::receive_order(unit, &order.shop, &order.order, &order.body_hash, &order.actor).await?;
+                    // Kept already as far as it is known, so that a crash during the wait leaves an answer.
+                    if let Some(keyed) = &keyed {
+                        keyed.keep(unit, &answer(&received)).await?;
+                    }
+                    Ok(Taken::Now(Box::new(received)))
+                })
             })
+            .await?;
+        match taken {
+            Taken::Before(answer) => Ok(answer),
+            Taken::Now(received) => Ok(self.finish(*received, effects, kept).await),
+        }
+    }
+
+    async fn finish(&self, mut received: Received, effects: Effects, keyed: Option<Keyed>) -> Answer {
+        let waits = !received.duplicate && received.delivery.status == DeliveryStatus::Pending;
+        if !waits {
+            self.use_cases.apply(effects).await;
+            return answer(&received);
+        }
+        let id = received.delivery.id;
+        let settled = self.waiters.register(id);
+        self.use_cases.apply(effects).await;
+        if tokio::time::timeout(self.wait, settled).await.is_err() {
+            // Nobody waits any more: forget the waiter.
+            self.waiters.resolve(id);
+        }
+        if let Some(delivery) = self.read_again(id).await {
+            received.delivery = delivery;
+        }
+        let answer = answer(&received);
+        if let Some(keyed) = keyed {
+            self.keep_final(keyed, &answer).await;
+        }
+        answer
+    }
+
+    async fn read_again(&self, id: DeliveryId) -> Option<Delivery> {
+        let reading =
+            self.use_cases.database().transact(move |conn| Box::pin(async move { deliveries::get(conn, id).await }));
+        let read: Result<Option<Delivery>, StoreError> = tokio::time::timeout(REREAD_TIMEOUT, reading)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
+        read.unwrap_or_else(|error| {
+            tracing::warn!(delivery.id = %id, error = %error, "an order was taken in and could not be read again");
+            None
         })
-        .await?;
-    match taken {
-        Taken::Before(answer) => Ok(answer),
-        Taken::Now(received) => Ok(finish(node, *received, effects, kept).await),
     }
-}
 
-async fn finish(node: &Node, mut received: Received, effects: Effects, keyed: Option<Keyed>) -> Answer {
-    let waits = !received.duplicate && received.delivery.status == DeliveryStatus::Pending;
-    if !waits {
-        node.follow(effects).await;
-        return answer(&received);
+    async fn keep_final(&self, keyed: Keyed, answer: &Answer) {
+        let answer = answer.clone();
+        let kept = self
+            .use_cases
+            .transact_and_apply(move |unit| Box::pin(async move { keyed.keep(unit, &answer).await }))
+            .await;
+        if let Err(error) = kept {
+            tracing::debug!(error = %error, "a repeat will be answered with the order's first state");
+        }
     }
-    let id = received.delivery.id;
-    let settled = node.await_settled(id);
-    node.follow(effects).await;
-    if tokio::time::timeout(node.config().assignment.wait, settled).await.is_err() {
-        // Nobody waits any more: forget the waiter.
-        node.settle(id);
-    }
-    if let Some(delivery) = read_again(node, id).await {
-        received.delivery = delivery;
-    }
-    let answer = answer(&received);
-    if let Some(keyed) = keyed {
-        keep_final(node, keyed, &answer).await;
-    }
-    answer
-}
 
-async fn read_again(node: &Node, id: DeliveryId) -> Option<Delivery> {
-    let reading = node.database().transact(move |conn| Box::pin(async move { deliveries::get(conn, id).await }));
-    let read: Result<Option<Delivery>, StoreError> = tokio::time::timeout(REREAD_TIMEOUT, reading)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
-    read.unwrap_or_else(|error| {
-        tracing::warn!(delivery.id = %id, error = %error, "an order was taken in and could not be read again");
-        None
-    })
-}
-
-async fn keep_final(node: &Node, keyed: Keyed, answer: &Answer) {
-    let answer = answer.clone();
-    let kept = node.perform(move |unit| Box::pin(async move { keyed.keep(unit, &answer).await })).await;
-    if let Err(error) = kept {
-        tracing::debug!(error = %error, "a repeat will be answered with the order's first state");
+    /// Cancels an order, known or not.
+    pub async fn cancel(&self, shop: ShopName, cancellation: Cancellation) -> Result<Answer, Problem> {
+        let actor = Actor::Shop(shop.as_str().to_owned());
+        let (name, order_id) = (shop.clone(), cancellation.seller_order_id.clone());
+        let (cancelled, effects) = self
+            .use_cases
+            .transact(move |unit| {
+                Box::pin(async move {
+                    let Cancellation { seller_order_id, channel_id, reason } = &cancellation;
+                    intake::receive_cancellation(unit, &shop, seller_order_id, channel_id, reason.as_deref(), &actor)
+                        .await
+                })
+            })
+            .await?;
+        let answer = match &cancelled {
+            Cancelled::Delivery(delivery) => {
+                let repeated = !effects.settled.contains(&delivery.id);
+                Answer::ok(shape(delivery, repeated))
+            }
+            Cancelled::Remembered => Answer::accepted(json!({
+                "shop": name, "sellerOrderId": order_id, "status": DeliveryStatus::Cancelled, "duplicate": false,
+            })),
+        };
+        self.use_cases.apply(effects).await;
+        Ok(answer)
     }
 }
 
@@ -145,31 +189,6 @@ fn shape(delivery: &Delivery, duplicate: bool) -> Value {
     put(&mut value, "driverId", delivery.driver_id.map(|id| id.to_string()));
     put(&mut value, "assignmentId", delivery.assignment_id.map(|id| id.to_string()));
     value
-}
-
-/// Calls an order off, known or not.
-pub async fn cancel(node: &Node, shop: ShopName, cancellation: Cancellation) -> Result<Answer, Problem> {
-    let actor = Actor::Shop(shop.as_str().to_owned());
-    let (name, order_id) = (shop.clone(), cancellation.seller_order_id.clone());
-    let (cancelled, effects) = node
-        .perform_quietly(move |unit| {
-            Box::pin(async move {
-                let Cancellation { seller_order_id, channel_id, reason } = &cancellation;
-                intake::receive_cancellation(unit, &shop, seller_order_id, channel_id, reason.as_deref(), &actor).await
-            })
-        })
-        .await?;
-    let answer = match &cancelled {
-        Cancelled::Delivery(delivery) => {
-            let repeated = !effects.settled.contains(&delivery.id);
-            Answer::ok(shape(delivery, repeated))
-        }
-        Cancelled::Remembered => Answer::accepted(json!({
-            "shop": name, "sellerOrderId": order_id, "status": DeliveryStatus::Cancelled, "duplicate": false,
-        })),
-    };
-    node.follow(effects).await;
-    Ok(answer)
 }
 
 /// What is wrong with a body.

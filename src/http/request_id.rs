@@ -14,7 +14,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::actors::connection_watchdog::ConnectionWatchdog;
+use crate::sessions::connection_watchdog::ConnectionWatchdog;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// A longer id is not taken over.

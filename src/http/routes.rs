@@ -1,5 +1,6 @@
 //! Small parts that every route is made of.
 
+use crate::store::Database;
 use actix_web::guard::{self, Guard};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue};
@@ -7,7 +8,6 @@ use actix_web::{HttpResponse, Resource, ResponseError, Route, web};
 use sqlx::PgConnection;
 
 use super::problem::Problem;
-use crate::actors::Node;
 use crate::store::{StoreError, Work};
 
 /// A resource that answers other methods than `allow` with a 405 that names them.
@@ -39,10 +39,10 @@ pub fn post() -> Route {
 }
 
 /// Runs what can fail by the store alone in a transaction of its own.
-pub async fn transact<T, F>(node: &Node, work: F) -> Result<T, Problem>
+pub async fn transact<T, F>(database: &Database, work: F) -> Result<T, Problem>
 where
     F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, StoreError> + Send + 'static,
     T: Send + 'static,
 {
-    Ok(node.database().transact(work).await?)
+    Ok(database.transact(work).await?)
 }

@@ -3,8 +3,13 @@
 //! A secret is derived from its row (see `vendure::shop_keys`): what is kept for an `Idempotency-Key` holds none, and the
 //! answer is completed when it is sent.
 
+use crate::config::Config;
+use crate::effects::UseCases;
+use crate::shops::ShopDirectory;
+use crate::store::Database;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -16,7 +21,6 @@ use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
-use crate::actors::Node;
 use crate::config;
 use crate::dispatch::{DispatchError, Unit};
 use crate::domain::ids::ShopName;
@@ -58,12 +62,12 @@ async fn show(unit: &mut Unit<'_>, shop: &ShopName) -> Result<Value, DispatchErr
     Ok(shapes::shop(&row, &shops::secrets(unit.conn, Some(shop.as_str())).await?))
 }
 
-async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
     let mut query = Query::of(&request);
     let page = Page::<(DateTime<Utc>, String)>::read(&mut query);
     query.finish()?;
     let (only, after, fetch) = (caller.own_shop().map(str::to_owned), page.after.clone(), page.fetch());
-    let (mut rows, secrets) = transact(&node, move |conn| {
+    let (mut rows, secrets) = transact(&database, move |conn| {
         Box::pin(async move {
             let rows = shops::list(&mut *conn, only.as_deref(), after, fetch).await?;
             Ok((rows, shops::secrets(conn, only.as_deref()).await?))
@@ -74,12 +78,16 @@ async fn list(caller: Caller, request: HttpRequest, node: web::Data<Node>) -> Re
     Ok(Answer::ok(page_of(rows.iter().map(|row| shapes::shop(row, &secrets)).collect(), next)).into_response())
 }
 
-async fn read(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn read(
+    caller: Caller,
+    path: web::Path<String>,
+    use_cases: web::Data<UseCases>,
+) -> Result<HttpResponse, Problem> {
     let shop = shop_name(&path)?;
     if !caller.sees(shop.as_str()) {
         return Err(Problem::not_found());
     }
-    let shown = node.perform(move |unit| Box::pin(async move { show(unit, &shop).await })).await?;
+    let shown = use_cases.transact_and_apply(move |unit| Box::pin(async move { show(unit, &shop).await })).await?;
     Ok(Answer::ok(shown).into_response())
 }
 
@@ -90,9 +98,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(fields: &mut Fields<'_>, node: &Node) -> Self {
+    fn read(fields: &mut Fields<'_>, allowed: &[IpNet]) -> Self {
         let (no_url, no_limit) = (fields.is_null("eventsUrl"), fields.is_null("ordersPerSecond"));
-        let allowed = &node.config().events.allowed_networks;
         let events_url = fields.url("eventsUrl", |text| {
             let url = config::parse_events_url(text)?;
             check_url(&url, allowed).map_err(|refusal| format!("cannot be posted to: {refusal}"))?;
@@ -109,19 +116,21 @@ impl Wanted {
 async fn create(
     staff: Staff,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    directory: web::Data<ShopDirectory>,
+    config: web::Data<Config>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let mut fields = Fields::of(&body.object);
     let name = fields.required("name", |fields, name| {
         fields.choice(name, "names of lower-case letters, digits and hyphens, at most 63", ShopName::parse)
     });
-    let wanted = Wanted::read(&mut fields, &node);
+    let wanted = Wanted::read(&mut fields, &config.events.allowed_networks);
     fields.finish()?;
     let name = name.ok_or_else(|| Problem::internal("a shop without a name"))?;
-    let fingerprint = current_key(node.shops().keys())?;
+    let fingerprint = current_key(directory.keys())?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::create(unit.conn, &name, wanted.orders_per_second.flatten()).await? {
                 return Err(DispatchError::Exists("a shop of this name"));
@@ -139,8 +148,8 @@ async fn create(
         })
     });
     let mut answer = answer.await?;
-    reveal(node.shops().keys(), &mut answer.body);
-    known_at_once(&node).await;
+    reveal(directory.keys(), &mut answer.body);
+    known_at_once(&directory, use_cases.database()).await;
     Ok(answer.into_response())
 }
 
@@ -166,8 +175,8 @@ fn reveal(keys: &ShopKeys, shop: &mut Value) {
 }
 
 /// This node knows of a change when it is answered; others within a second.
-async fn known_at_once(node: &Node) {
-    if let Err(error) = node.shops().refresh(node.database()).await {
+async fn known_at_once(directory: &ShopDirectory, database: &Database) {
+    if let Err(error) = directory.refresh(database).await {
         tracing::debug!(error = %error, "the shops were not read");
     }
 }
@@ -175,14 +184,16 @@ async fn known_at_once(node: &Node) {
 async fn change(
     _staff: Staff,
     path: web::Path<String>,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    directory: web::Data<ShopDirectory>,
+    config: web::Data<Config>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let shop = changeable(shop_name(&path)?)?;
     let mut fields = Fields::of(&body.object);
-    let wanted = Wanted::read(&mut fields, &node);
+    let wanted = Wanted::read(&mut fields, &config.events.allowed_networks);
     fields.finish()?;
-    let changed = node.perform(move |unit| {
+    let changed = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             if !shops::lock(unit.conn, &shop).await? {
                 return Err(DispatchError::NotFound);
@@ -197,7 +208,7 @@ async fn change(
         })
     });
     let shown = changed.await?;
-    known_at_once(&node).await;
+    known_at_once(&directory, use_cases.database()).await;
     Ok(Answer::ok(shown).into_response())
 }
 
@@ -206,7 +217,8 @@ async fn add_secret(
     staff: Staff,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    directory: web::Data<ShopDirectory>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let shop = changeable(shop_name(&path)?)?;
@@ -216,9 +228,9 @@ async fn add_secret(
     let overlap_s = fields.seconds("overlapSeconds", MOST_OVERLAP_S).unwrap_or(OVERLAP_S);
     fields.finish()?;
     let direction = direction.ok_or_else(|| Problem::internal("a secret without a direction"))?;
-    let fingerprint = current_key(node.shops().keys())?;
+    let fingerprint = current_key(directory.keys())?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::lock(unit.conn, &shop).await? {
                 return Err(DispatchError::NotFound);
@@ -232,21 +244,22 @@ async fn add_secret(
         })
     });
     let mut answer = answer.await?;
-    reveal(node.shops().keys(), &mut answer.body);
+    reveal(directory.keys(), &mut answer.body);
     answer.body = answer.body["secrets"][0].take();
-    known_at_once(&node).await;
+    known_at_once(&directory, use_cases.database()).await;
     Ok(answer.into_response())
 }
 
 async fn drop_secret(
     _staff: Staff,
     path: web::Path<(String, String)>,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
+    directory: web::Data<ShopDirectory>,
 ) -> Result<HttpResponse, Problem> {
     let (shop, id) = path.into_inner();
     let shop = changeable(shop_name(&shop)?)?;
     let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
-    let dropped = node.perform(move |unit| {
+    let dropped = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             match shops::drop_secret(unit.conn, &shop, id).await? {
                 true => Ok(()),
@@ -255,7 +268,7 @@ async fn drop_secret(
         })
     });
     dropped.await?;
-    known_at_once(&node).await;
+    known_at_once(&directory, use_cases.database()).await;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -264,12 +277,12 @@ async fn enable_endpoint(
     staff: Staff,
     path: web::Path<String>,
     request: HttpRequest,
-    node: web::Data<Node>,
+    use_cases: web::Data<UseCases>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let shop = shop_name(&path)?;
     let keyed = Keyed::of(&request, &staff.0, body.hash)?;
-    let answer = idempotency::perform(&node, keyed, move |unit| {
+    let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::enable_endpoint(unit.conn, &shop).await? {
                 return Err(DispatchError::NotFound);

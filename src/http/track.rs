@@ -1,5 +1,6 @@
 //! Where a delivery went, as GeoJSON (RFC 7946): a line for each assignment.
 
+use crate::store::Database;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
@@ -9,7 +10,6 @@ use super::body::path_id;
 use super::deliveries::visible;
 use super::problem::Problem;
 use super::routes::{get, resource};
-use crate::actors::Node;
 use crate::dispatch::DispatchError;
 use crate::domain::ids::DeliveryId;
 use crate::protocol::outbound::moment;
@@ -24,10 +24,13 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/deliveries/{id}/track", "GET").route(get().to(track)));
 }
 
-async fn track(caller: Caller, path: web::Path<String>, node: web::Data<Node>) -> Result<HttpResponse, Problem> {
+async fn track(
+    caller: Caller,
+    path: web::Path<String>,
+    database: web::Data<Database>,
+) -> Result<HttpResponse, Problem> {
     let id: DeliveryId = path_id(&path)?;
-    let points: Vec<TrackPoint> = node
-        .database()
+    let points: Vec<TrackPoint> = database
         .transact(move |conn| {
             Box::pin(async move {
                 visible(&caller, deliveries::get(&mut *conn, id).await?)?;

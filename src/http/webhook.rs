@@ -2,16 +2,16 @@
 //!
 //! `POST /webhooks/{shop}/…`; `/events/…` is the path of an older service and means the shop `vendure`.
 
+use crate::process::Lifecycle;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use chrono::Utc;
 
 use super::body::{self, RawBody};
 use super::gate::Gate;
 use super::idempotency::Answer;
-use super::orders::{self, Order};
+use super::orders::{Order, OrderIntake, refusal};
 use super::problem::Problem;
 use super::routes::{post, resource};
-use crate::actors::Node;
 use crate::domain::event::Actor;
 use crate::domain::ids::ShopName;
 use crate::vendure::order::{parse_cancellation, parse_order};
@@ -33,11 +33,11 @@ struct Admitted {
 }
 
 /// The size was looked at when the body was read.
-fn admit(node: &Node, gate: &Gate, request: &HttpRequest, body: RawBody) -> Result<Admitted, Problem> {
+fn admit(lifecycle: &Lifecycle, gate: &Gate, request: &HttpRequest, body: RawBody) -> Result<Admitted, Problem> {
     body::check_type(request.headers())?;
     let shop = request.match_info().get("shop").unwrap_or("vendure");
     let shop = gate.admit_shop(request, shop, &body.0, Utc::now())?;
-    if node.is_draining() {
+    if lifecycle.is_draining() {
         return Err(Problem::draining());
     }
     gate.admit_order(&shop)?;
@@ -46,26 +46,28 @@ fn admit(node: &Node, gate: &Gate, request: &HttpRequest, body: RawBody) -> Resu
 
 async fn order_ready(
     request: HttpRequest,
-    node: web::Data<Node>,
+    orders: web::Data<OrderIntake>,
+    lifecycle: web::Data<Lifecycle>,
     gate: web::Data<Gate>,
     body: Result<RawBody, Problem>,
 ) -> Result<HttpResponse, Problem> {
-    let outcome = take_order(&request, &node, &gate, body).await;
+    let outcome = take_order(&request, &orders, &lifecycle, &gate, body).await;
     count(&outcome);
     outcome.map(Answer::into_response)
 }
 
 async fn take_order(
     request: &HttpRequest,
-    node: &Node,
+    orders: &OrderIntake,
+    lifecycle: &Lifecycle,
     gate: &Gate,
     body: Result<RawBody, Problem>,
 ) -> Result<Answer, Problem> {
-    let Admitted { shop, body } = admit(node, gate, request, body?)?;
-    let order = parse_order(&body).map_err(orders::refusal)?;
+    let Admitted { shop, body } = admit(lifecycle, gate, request, body?)?;
+    let order = parse_order(&body).map_err(refusal)?;
     let actor = Actor::Shop(shop.as_str().to_owned());
     let order = Order { shop, order, body_hash: body::hash(&body), actor };
-    let mut answer = orders::take(node, order, None).await?;
+    let mut answer = orders.take(order, None).await?;
     // A shop has no key to read what stands there.
     answer.location = None;
     Ok(answer)
@@ -73,13 +75,14 @@ async fn take_order(
 
 async fn order_cancelled(
     request: HttpRequest,
-    node: web::Data<Node>,
+    orders: web::Data<OrderIntake>,
+    lifecycle: web::Data<Lifecycle>,
     gate: web::Data<Gate>,
     body: RawBody,
 ) -> Result<HttpResponse, Problem> {
-    let Admitted { shop, body } = admit(&node, &gate, &request, body)?;
-    let cancellation = parse_cancellation(&body).map_err(orders::refusal)?;
-    Ok(orders::cancel(&node, shop, cancellation).await?.into_response())
+    let Admitted { shop, body } = admit(&lifecycle, &gate, &request, body)?;
+    let cancellation = parse_cancellation(&body).map_err(refusal)?;
+    Ok(orders.cancel(shop, cancellation).await?.into_response())
 }
 
 /// Counts an order by what came of it; a failure of ours is none of the shop's.

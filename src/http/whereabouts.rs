@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::actors::Node;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Fix;
-use crate::presence::OnlineValue;
+use crate::presence::{OnlineValue, Presence};
 use crate::store::positions::StoredPosition;
 
 /// What is known of one driver.
@@ -29,9 +28,9 @@ pub struct WhereaboutsOf {
 
 impl WhereaboutsOf {
     /// What Redis says of `drivers`; nothing when it does not answer.
-    pub async fn ask(node: &Node, drivers: &[DriverId]) -> Self {
+    pub async fn ask(presence: &Presence, drivers: &[DriverId]) -> Self {
         let mut this = Self::default();
-        match node.presence().online(drivers).await {
+        match presence.online(drivers).await {
             Ok(values) => this.note_online(drivers, &values),
             Err(error) => tracing::debug!(error = %error, "who is online was read from PostgreSQL alone"),
         }

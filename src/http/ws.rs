@@ -9,10 +9,12 @@ use super::auth::driver_token;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
 use super::routes::{get, resource, transact};
-use crate::actors::Node;
-use crate::actors::driver_session::{self, Guards};
 use crate::domain::secret_token::{SecretToken, TokenKind};
+use crate::process::Lifecycle;
 use crate::protocol::SUBPROTOCOL;
+use crate::sessions::SessionServices;
+use crate::sessions::driver_session::{self, Guards};
+use crate::store::Database;
 use crate::store::credentials::{self, DriverIdentity};
 
 /// No ticket of ours is longer.
@@ -26,26 +28,30 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn connect(
     request: HttpRequest,
     payload: web::Payload,
-    node: web::Data<Node>,
+    sessions: web::Data<SessionServices>,
+    lifecycle: web::Data<Lifecycle>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, Error> {
     check_upgrade(&request)?;
     // First: from here on a drain waits for the session, or this sees the drain.
-    let opening = node.sessions().hold();
-    check_draining(&node)?;
+    let opening = sessions.directory.hold();
+    check_draining(&lifecycle)?;
     let permit = gate.admit_connection(&request)?;
     let shown = Shown::by(&request, &gate)?;
     // Before a ticket is used up, since it could not be used again; and what looks it up must not crowd out the others.
     let turn = gate.await_turn().await?;
-    check_draining(&node)?;
-    let identity = shown.identify(&node).await?.ok_or_else(|| gate.refuse(&request, Refused::Driver))?;
+    check_draining(&lifecycle)?;
+    let identity = shown
+        .identify(sessions.frames.use_cases().database())
+        .await?
+        .ok_or_else(|| gate.refuse(&request, Refused::Driver))?;
     gate.admit_session(identity.driver_id)?;
     let guards = Guards { permit, until_open: Some(Box::new((turn, opening))) };
-    driver_session::upgrade(&request, payload, node.get_ref().clone(), identity, guards)
+    driver_session::upgrade(&request, payload, sessions.into_inner(), identity, guards)
 }
 
-fn check_draining(node: &Node) -> Result<(), Problem> {
-    if node.is_draining() { Err(Problem::draining()) } else { Ok(()) }
+fn check_draining(lifecycle: &Lifecycle) -> Result<(), Problem> {
+    if lifecycle.is_draining() { Err(Problem::draining()) } else { Ok(()) }
 }
 
 fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
@@ -87,8 +93,8 @@ impl Shown {
     }
 
     /// Whose it is; a ticket is used up.
-    async fn identify(self, node: &Node) -> Result<Option<DriverIdentity>, Problem> {
-        transact(node, move |conn| {
+    async fn identify(self, database: &Database) -> Result<Option<DriverIdentity>, Problem> {
+        transact(database, move |conn| {
             Box::pin(async move {
                 match self {
                     Self::Token(hash) => credentials::find_token(conn, &hash).await,

@@ -12,12 +12,13 @@ use chrono::Utc;
 use redis::{Cmd, FromRedisValue, Value};
 use uuid::Uuid;
 
-use super::heartbeat::Heartbeat;
+use super::heartbeat::Stored as _;
 use super::keys::member;
 use super::link::Session;
 use super::membership::StatusChange;
 use super::online::OnlineValue;
 use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
+use crate::domain::heartbeat::Heartbeat;
 
 /// How long a generation is believed without being renewed.
 const GENERATION_TTL_MS: &str = "30000";

@@ -14,32 +14,24 @@ use redis::{Cmd, Value};
 use super::keys::member;
 use super::online::OnlineValue;
 use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
+use crate::domain::heartbeat::Heartbeat;
 use crate::domain::ids::DriverId;
-use crate::domain::position::Fix;
 
-/// A sign of life of one driver.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Heartbeat {
-    /// Who.
-    pub driver_id: DriverId,
-    /// Where; `None`: alive, and as far as is known where they were.
-    pub fix: Option<Fix>,
-    /// The fix came with it through the driver's session: it is written without a look at what is there, at half the cost.
-    /// Otherwise the newer one by `time` stays, and moving who can be found is left to [`Presence::join`].
-    pub fix_is_newest: bool,
-    /// When it reached the node, by the node's clock: liveness is counted from here.
-    pub received_at: DateTime<Utc>,
-    /// The session that it came through.
-    pub session_epoch: i64,
+/// What Redis stores of a heartbeat.
+pub(super) trait Stored {
+    /// The value of its online key.
+    fn value(&self) -> OnlineValue;
+
+    /// What is left of `ttl`, in ms; `None` when nothing is.
+    fn ttl_left_ms(&self, ttl: Duration, now: DateTime<Utc>) -> Option<u64>;
 }
 
-impl Heartbeat {
-    pub(super) fn value(&self) -> OnlineValue {
+impl Stored for Heartbeat {
+    fn value(&self) -> OnlineValue {
         OnlineValue { fix: self.fix, received_at: self.received_at, session_epoch: self.session_epoch }
     }
 
-    /// What is left of `ttl`, in ms; `None` when nothing is.
-    pub(super) fn ttl_left_ms(&self, ttl: Duration, now: DateTime<Utc>) -> Option<u64> {
+    fn ttl_left_ms(&self, ttl: Duration, now: DateTime<Utc>) -> Option<u64> {
         let age_ms = (now - self.received_at).num_milliseconds().max(0);
         let left_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).saturating_sub(age_ms);
         u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0)
@@ -103,7 +95,14 @@ impl Presence {
         let (inner, now) = (&self.inner, Utc::now());
         let commands = newer.iter().flat_map(|(beat, old)| {
             let OnlineValue { fix, received_at, session_epoch } = *old;
-            let old = Heartbeat { driver_id: beat.driver_id, fix, fix_is_newest: true, received_at, session_epoch };
+            let old = Heartbeat {
+                driver_id: beat.driver_id,
+                fix,
+                fix_is_newest: true,
+                received_at,
+                session_epoch,
+                received: beat.received,
+            };
             // It was there a moment ago: if our clock says that it cannot be, it ends at once, and a join follows.
             let left_ms = old.ttl_left_ms(inner.ttl, now).unwrap_or(1);
             [inner.merge(&old, left_ms), inner.join(old.driver_id)]

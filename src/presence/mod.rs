@@ -32,6 +32,7 @@ mod scripts;
 mod search;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,6 @@ pub use error::{Outage, PresenceError};
 pub use generation::{RebuildDriver, RebuildToken};
 pub use healing::{Expected, Healed, MemberPage};
 pub use health::{RedisHealth, RedisState};
-pub use heartbeat::Heartbeat;
 pub use inspection::{Contents, Overview};
 pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
 pub use online::OnlineValue;
@@ -109,6 +109,7 @@ struct Inner {
     rebuild: ArcSwapOption<RebuildToken>,
     /// Drivers whose last heartbeat went out and whose answer has not come: whether their key had lapsed is not known.
     unanswered: Mutex<HashSet<DriverId>>,
+    trust: trust::Trust,
 }
 
 impl Presence {
@@ -126,6 +127,7 @@ impl Presence {
                 database: ArcSwapOption::empty(),
                 rebuild: ArcSwapOption::empty(),
                 unanswered: Mutex::default(),
+                trust: trust::Trust::default(),
             }),
         })
     }

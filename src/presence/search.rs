@@ -55,7 +55,12 @@ impl Presence {
             };
             search.run().await
         };
-        self.inner.link.run("nearest", work).await
+        let found = self.inner.link.run("nearest", work).await;
+        match &found {
+            Ok(_) => self.note_trusted(),
+            Err(error) => self.note_distrusted(error),
+        }
+        found
     }
 }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::statement::{query, query_as};
+use crate::domain::heartbeat::Heartbeat;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{BoundingBox, Fix, Position};
 
@@ -42,32 +43,19 @@ statements! {
         LIMIT $10";
 }
 
-/// One driver's news, to be stored. Times of liveness are told as ages, so that no node's clock is trusted.
-#[derive(Clone, Copy, Debug)]
-pub struct PositionUpdate {
-    /// Who.
-    pub driver_id: DriverId,
-    /// Where, when known.
-    pub fix: Option<Fix>,
-    /// How long ago the driver was heard, in milliseconds.
-    pub age_ms: i64,
-    /// The session that heard it.
-    pub session_epoch: i64,
-}
-
 /// Stores many at once; an older session never overwrites a newer one, nor an older fix a newer one. One entry a driver. One
 /// who is no longer known is left out: the others must not fail with them.
-pub async fn upsert(conn: &mut PgConnection, updates: &[PositionUpdate]) -> Result<(), StoreError> {
-    let mut ids = Vec::with_capacity(updates.len());
+pub async fn upsert(conn: &mut PgConnection, heartbeats: &[Heartbeat]) -> Result<(), StoreError> {
+    let mut ids = Vec::with_capacity(heartbeats.len());
     let (mut lats, mut lons, mut times) = (Vec::new(), Vec::new(), Vec::new());
     let (mut ages, mut epochs) = (Vec::new(), Vec::new());
-    for update in updates {
-        ids.push(update.driver_id.0);
-        lats.push(update.fix.map(|f| f.position.lat()));
-        lons.push(update.fix.map(|f| f.position.lon()));
-        times.push(update.fix.map(|f| f.time));
-        ages.push(update.age_ms);
-        epochs.push(update.session_epoch);
+    for heartbeat in heartbeats {
+        ids.push(heartbeat.driver_id.0);
+        lats.push(heartbeat.fix.map(|f| f.position.lat()));
+        lons.push(heartbeat.fix.map(|f| f.position.lon()));
+        times.push(heartbeat.fix.map(|f| f.time));
+        ages.push(heartbeat.received.elapsed().as_millis() as i64);
+        epochs.push(heartbeat.session_epoch);
     }
     query(UPSERT).bind(ids).bind(lats).bind(lons).bind(times).bind(ages).bind(epochs).execute(conn).await?;
     Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::TestRedis;
 use super::*;
+use crate::presence::heartbeat::Stored as _;
 use crate::presence::{OnlineValue, PresenceSettings};
 
 #[tokio::test]

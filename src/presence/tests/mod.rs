@@ -9,10 +9,13 @@ mod search;
 mod server;
 mod warmth;
 
+use std::time::Instant;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Heartbeat, Presence, PresenceError, RebuildDriver, StatusChange};
+use super::{Presence, PresenceError, RebuildDriver, StatusChange};
 use crate::domain::driver::DriverStatus;
+use crate::domain::heartbeat::Heartbeat;
 use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
 
@@ -30,7 +33,8 @@ fn fix(position: Position) -> Fix {
 
 fn beat(driver_id: DriverId, position: Position) -> Heartbeat {
     let fix = Some(fix(position));
-    Heartbeat { driver_id, fix, fix_is_newest: true, received_at: Utc::now(), session_epoch: 1 }
+    let (received_at, received) = (Utc::now(), Instant::now());
+    Heartbeat { driver_id, fix, fix_is_newest: true, received_at, received, session_epoch: 1 }
 }
 
 fn change(driver_id: DriverId, status: DriverStatus, epoch: i64) -> StatusChange {

@@ -1,0 +1,290 @@
+//! `DriverSession`: one driver's WebSocket. The one file that knows actix-web-actors, so that it can be replaced.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | [`Wake`](super::mailbox::Wake) | its mailbox, which holds [`ToSession`](super::mailbox::ToSession) | none | see there |
+//!
+//! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
+//! between. Frames that need PostgreSQL are outcome out one at a time, in order; heartbeats never wait for them. What was
+//! received is outcome out to its end, whatever becomes of the socket.
+//!
+//! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
+//! does not read. While the socket takes nothing this actor does not run at all; then [`ConnectionWatchdog`] ends it.
+
+mod inbound;
+mod outbound;
+mod work;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
+use chrono::Utc;
+use serde_json::Value;
+
+use super::SessionServices;
+use super::connection_watchdog::ConnectionWatchdog;
+use super::directory::SessionEntry;
+use super::flow_control::Outgoing;
+use super::fragments::{Fragments, Piece};
+use super::frame_budget::{FrameBudget, Spend};
+use super::frame_handler::refuse;
+use super::interval::{SessionPace, interval_of};
+use super::mailbox::SessionMailbox;
+use super::opening::open;
+use crate::dispatch::DispatchError;
+use crate::dispatch::session::DriverSnapshot;
+use crate::domain::ids::{MessageId, SessionId};
+use crate::domain::plausibility::JumpFilter;
+use crate::protocol::{self, MAX_BATCH_BYTES, SUBPROTOCOL, close};
+use crate::store::credentials::DriverIdentity;
+use work::Work;
+
+/// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
+const CHECK_EVERY: Duration = Duration::from_secs(4);
+/// Looks from one ping to the next: every 20 s.
+const CHECKS_A_PING: u32 = 5;
+/// A socket from which nothing came for so long is closed.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Wake-ups that may wait; one is enough.
+const MAILBOX: usize = 2;
+/// What was granted to a session, and is given back when it is dropped.
+pub struct Guards {
+    /// For as long as the session lives.
+    pub permit: Box<dyn std::any::Any>,
+    /// Until it is open, and in the node's directory.
+    pub until_open: Option<Box<dyn std::any::Any>>,
+}
+
+/// Turns a request, checked already, into a driver's session.
+pub fn upgrade(
+    request: &HttpRequest,
+    payload: web::Payload,
+    services: Arc<SessionServices>,
+    identity: DriverIdentity,
+    guards: Guards,
+) -> Result<HttpResponse, Error> {
+    let frames_per_second = services.frames_per_second;
+    let session = DriverSession {
+        identity,
+        id: SessionId::new(),
+        entry: None,
+        filter: JumpFilter::new(f64::from(services.frames.heartbeat_config().fix_max_speed_kmh), None),
+        first_heartbeat: true,
+        pace: None,
+        last_life: Instant::now(),
+        budget: FrameBudget::new(frames_per_second),
+        bad_frames: 0,
+        fragments: Fragments::default(),
+        work: Work::default(),
+        sent: HashMap::new(),
+        outgoing: Outgoing::default(),
+        checks: 0,
+        is_ended: false,
+        watchdog: request.conn_data::<ConnectionWatchdog>().cloned().unwrap_or_default(),
+        services,
+        guards,
+    };
+    let watchdog = session.watchdog.clone();
+    let builder = ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]);
+    let response = builder.frame_size(MAX_BATCH_BYTES).start()?;
+    watchdog.leave_to_session();
+    Ok(response)
+}
+
+/// The actor of one socket.
+struct DriverSession {
+    services: Arc<SessionServices>,
+    identity: DriverIdentity,
+    id: SessionId,
+    /// Set once the session is open.
+    entry: Option<SessionEntry>,
+    filter: JumpFilter,
+    first_heartbeat: bool,
+    /// Set with the `welcome`.
+    pace: Option<SessionPace>,
+    last_life: Instant,
+    budget: FrameBudget,
+    bad_frames: u32,
+    fragments: Fragments,
+    work: Work,
+    /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
+    /// and name it.
+    sent: HashMap<MessageId, Instant>,
+    outgoing: Outgoing,
+    checks: u32,
+    /// A close frame was sent, and nothing is after it.
+    is_ended: bool,
+    watchdog: ConnectionWatchdog,
+    guards: Guards,
+}
+
+type Ctx = WebsocketContext<DriverSession>;
+
+impl Actor for DriverSession {
+    type Context = Ctx;
+
+    fn started(&mut self, ctx: &mut Ctx) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        metrics::gauge!("driver_tracker_sessions").increment(1.0);
+        ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
+        let mailbox = SessionMailbox::new(ctx.address().recipient());
+        let opening = open(self.services.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
+        // Nothing else is handled until the welcome is out.
+        ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
+    }
+
+    fn stopped(&mut self, _: &mut Ctx) {
+        metrics::gauge!("driver_tracker_sessions").decrement(1.0);
+        if self.watchdog.has_bitten() && !self.is_ended {
+            count_end(close::TOO_SLOW);
+            tracing::info!(driver.id = %self.identity.driver_id, session.id = %self.id, "a client took nothing and is cut off");
+        }
+        self.finish_work();
+        self.services.directory.unregister(self.identity.driver_id, self.id);
+    }
+}
+
+impl DriverSession {
+    fn opened(&mut self, opened: Result<(SessionEntry, DriverSnapshot), DispatchError>, ctx: &mut Ctx) {
+        self.guards.until_open = None;
+        match opened {
+            Ok((entry, snapshot)) => {
+                tracing::debug!(driver.id = %self.identity.driver_id, session.id = %self.id, "session opened");
+                let max_speed_kmh = f64::from(self.services.frames.heartbeat_config().fix_max_speed_kmh);
+                self.filter = JumpFilter::new(max_speed_kmh, snapshot.last_fix);
+                self.entry = Some(entry);
+                let pace = SessionPace::of(&snapshot.driver.as_changed());
+                self.pace = Some(pace);
+                let pace = interval_of(pace.attention(), self.services.frames.heartbeat_config());
+                self.send(ctx, &protocol::outbound::welcome(Some(self.id), &snapshot, pace, Utc::now()));
+                // Whatever else waits for them, the command dispatcher's next polls deliver.
+                if !snapshot.deliveries.is_empty() {
+                    self.services.notifications.notify_here(self.identity.driver_id);
+                }
+            }
+            Err(_) if self.watchdog.has_left() => self.end(ctx, 1011, "the client has left"),
+            Err(error) => {
+                tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
+                self.send(ctx, &refuse(None, &error));
+                // 1011: the app comes back by itself.
+                self.end(ctx, 1011, "not possible just now");
+            }
+        }
+    }
+
+    /// What no message may be needed for: a socket that is dead, and a session that was replaced on this node.
+    fn check(&mut self, ctx: &mut Ctx) {
+        self.end_if_too_slow(ctx);
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks.is_multiple_of(CHECKS_A_PING) {
+            self.ping(ctx);
+        }
+        let present = self.services.directory.get(self.identity.driver_id);
+        if self.last_life.elapsed() >= LIFE_TIMEOUT {
+            self.end(ctx, close::HEARTBEAT_TIMEOUT, "nothing was heard");
+        } else if self.entry.is_some() && present.is_none_or(|entry| entry.session_id != self.id) {
+            self.end(ctx, close::REPLACED, "a newer session has taken over");
+        }
+    }
+
+    fn session_epoch(&self) -> i64 {
+        self.entry.as_ref().map_or(0, |entry| entry.session_epoch)
+    }
+
+    /// Sends a frame, unless the session has ended.
+    fn send(&mut self, ctx: &mut Ctx, frame: &Value) {
+        self.send_text(ctx, frame.to_string());
+    }
+
+    fn send_text(&mut self, ctx: &mut Ctx, text: String) {
+        if self.is_ended {
+            return;
+        }
+        let asks = self.outgoing.sent(text.len(), Instant::now());
+        ctx.text(text);
+        if asks {
+            self.ping(ctx);
+        }
+    }
+
+    fn ping(&mut self, ctx: &mut Ctx) {
+        if !self.is_ended {
+            ctx.ping(&self.outgoing.ask());
+        }
+    }
+
+    fn pong(&mut self, bytes: &[u8], ctx: &mut Ctx) {
+        match self.budget.spend() {
+            Spend::Fine => {
+                ctx.pong(bytes);
+                if self.outgoing.sent(bytes.len(), Instant::now()) {
+                    self.ping(ctx);
+                }
+            }
+            Spend::Over => {}
+            Spend::Flood => self.end(ctx, close::POLICY, "too many frames"),
+        }
+    }
+
+    /// Ends the session with a close frame, once.
+    fn end(&mut self, ctx: &mut Ctx, code: u16, why: &str) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
+        count_end(code);
+        ctx.close(Some(CloseReason { code: CloseCode::from(code), description: Some(why.to_owned()) }));
+        ctx.stop();
+    }
+
+    fn end_if_too_slow(&mut self, ctx: &mut Ctx) {
+        if self.outgoing.is_too_slow(Instant::now()) {
+            self.end(ctx, close::TOO_SLOW, "frames are not read");
+        }
+    }
+
+    fn fragment(&mut self, piece: Piece, ctx: &mut Ctx) {
+        match piece {
+            Piece::More => {}
+            Piece::Whole(text) => self.text(&text, ctx),
+            Piece::Binary => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Piece::TooBig => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
+            Piece::NotUtf8 => self.end(ctx, close::POLICY, "a text frame is UTF-8"),
+        }
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
+    fn handle(&mut self, message: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
+        if self.is_ended {
+            return;
+        }
+        self.last_life = Instant::now();
+        match message {
+            Ok(ws::Message::Text(text)) => self.text(&text, ctx),
+            Ok(ws::Message::Binary(_)) => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
+            Ok(ws::Message::Continuation(item)) => {
+                let piece = self.fragments.take(item);
+                self.fragment(piece, ctx);
+            }
+            Ok(ws::Message::Ping(bytes)) => self.pong(&bytes, ctx),
+            Ok(ws::Message::Pong(bytes)) => self.outgoing.answered(&bytes, self.last_life),
+            Ok(ws::Message::Nop) => {}
+            Ok(ws::Message::Close(reason)) => {
+                self.is_ended = true;
+                ctx.close(reason);
+                ctx.stop();
+            }
+            Err(ProtocolError::Overflow) => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
+            Err(_) => ctx.stop(),
+        }
+        self.end_if_too_slow(ctx);
+    }
+}
+
+fn count_end(code: u16) {
+    metrics::counter!("driver_tracker_sessions_closed_total", "code" => code.to_string()).increment(1);
+}

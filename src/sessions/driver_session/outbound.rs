@@ -1,0 +1,89 @@
+//! What the node tells a session, and what the driver hears of it.
+
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::{Ctx, DriverSession};
+use crate::dispatch::duty::ASKED_BY_DRIVER;
+use crate::protocol::{close, outbound};
+use crate::sessions::mailbox::ToSession;
+use crate::sessions::mailbox::Wake;
+use crate::store::commands::Command;
+use crate::store::drivers::DriverChanged;
+use crate::store::sessions::SessionNews;
+
+/// A command that is not acknowledged is sent again when it comes again after this. The courier brings it every five seconds,
+/// sometimes a little less: compared with five, it would wait for the next time.
+const REPEAT_AFTER: Duration = Duration::from_millis(4500);
+
+impl Handler<Wake> for DriverSession {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Ctx) {
+        let waiting = self.entry.as_ref().map(|entry| entry.mailbox.take());
+        waiting.into_iter().flatten().for_each(|message| self.told(message, ctx));
+    }
+}
+
+impl DriverSession {
+    fn told(&mut self, message: ToSession, ctx: &mut Ctx) {
+        match message {
+            ToSession::Acked(seq) => self.send_text(ctx, outbound::ack(seq)),
+            ToSession::Commands(commands) => self.commands(&commands, ctx),
+            ToSession::News(news) => self.news(&news, ctx),
+            ToSession::Replaced => self.end(ctx, close::REPLACED, "a newer session has taken over"),
+            ToSession::Reconnect { after_ms, close_in_ms } => {
+                ctx.run_later(Duration::from_millis(close_in_ms), move |this, ctx| {
+                    this.send(ctx, &outbound::reconnect(after_ms));
+                    this.end(ctx, close::RESTART, "the service restarts");
+                });
+            }
+        }
+    }
+
+    /// Sends what is new or was not acknowledged for a while, as far as the client reads. The next poll brings the rest.
+    fn commands(&mut self, commands: &[Command], ctx: &mut Ctx) {
+        let now = Instant::now();
+        for command in commands {
+            let due = self.sent.get(&command.message_id).is_none_or(|sent| now.duration_since(*sent) >= REPEAT_AFTER);
+            if due && self.outgoing.has_room() {
+                self.sent.insert(command.message_id, now);
+                self.send(ctx, &outbound::command(command));
+            }
+        }
+        // What the poll no longer brings is acknowledged or void.
+        self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
+    }
+
+    fn news(&mut self, news: &SessionNews, ctx: &mut Ctx) {
+        let Some(entry) = &self.entry else { return };
+        if news.session_epoch != entry.session_epoch {
+            return;
+        }
+        if news.replaced {
+            self.end(ctx, close::REPLACED, "a newer session has taken over");
+        } else if news.lost {
+            // The app comes back by itself, into a session that PostgreSQL knows.
+            self.end(ctx, 1011, "this session is not known any more");
+        } else if news.revoked {
+            self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");
+        } else {
+            if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
+                self.send(ctx, &outbound::status(&news.changed, &news.reason));
+            }
+            self.follow_pace(&news.changed, ctx);
+        }
+    }
+
+    /// Tells the app how often to speak up from now on, if that is another interval than it knows.
+    pub(super) fn follow_pace(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
+        if let Some(pace) = &mut self.pace
+            && pace.follow(changed)
+        {
+            let pace =
+                crate::sessions::interval::interval_of(pace.attention(), self.services.frames.heartbeat_config());
+            self.send(ctx, &outbound::config(pace));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Frames that need PostgreSQL: outcome out one at a time, in order, by tasks that outlive the session. An app may say its last
+//! word and close at once; and what follows a commit must be done, whoever still listens.
+
+use std::collections::VecDeque;
+
+use actix::prelude::*;
+use chrono::Utc;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Ctx, DriverSession};
+use crate::dispatch::DispatchError;
+use crate::protocol::{Frame, FrameBody, FrameError, close, outbound};
+use crate::sessions::frame_handler::{FrameOutcome, refuse};
+
+/// Frames that may wait for PostgreSQL.
+const MAX_QUEUED: usize = 32;
+
+/// What a session has to carry out.
+#[derive(Default)]
+pub(super) struct Work {
+    queue: VecDeque<Frame>,
+    /// The frame that is being outcome out.
+    in_hand: Option<JoinHandle<()>>,
+}
+
+impl DriverSession {
+    pub(super) fn enqueue(&mut self, frame: Frame, ctx: &mut Ctx) {
+        if self.work.queue.len() >= MAX_QUEUED {
+            let message = "too many frames are waiting".to_owned();
+            let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
+            return self.send(ctx, &outbound::error(&error, Utc::now()));
+        }
+        self.work.queue.push_back(frame);
+        self.work(ctx);
+    }
+
+    /// Carries out the next frame that waits, one at a time.
+    fn work(&mut self, ctx: &mut Ctx) {
+        if self.work.in_hand.is_some() {
+            return;
+        }
+        let Some(frame) = self.work.queue.pop_front() else { return };
+        let (reference, silent) = (frame.reference.clone(), is_silent(&frame));
+        let (frames, identity, epoch) = (self.services.frames.clone(), self.identity, self.session_epoch());
+        let (told, answer) = oneshot::channel();
+        let hold = self.services.directory.hold();
+        self.work.in_hand = Some(actix::spawn(async move {
+            // Nobody listens once the session is over.
+            let _ = told.send(frames.handle(&identity, Some(epoch), frame).await);
+            drop(hold);
+        }));
+        ctx.spawn(answer.into_actor(self).map(move |answer, this, ctx| {
+            this.work.in_hand = None;
+            // Without an answer the app asks again.
+            if let Ok(answer) = answer {
+                this.answered(answer, reference, silent, ctx);
+            }
+            this.work(ctx);
+        }));
+    }
+
+    /// Leaves what is in hand and what waits behind it to a task of its own: the session is over.
+    pub(super) fn finish_work(&mut self) {
+        let Work { queue, in_hand } = std::mem::take(&mut self.work);
+        if queue.is_empty() {
+            return;
+        }
+        let (frames, identity, epoch) = (self.services.frames.clone(), self.identity, self.session_epoch());
+        let hold = self.services.directory.hold();
+        actix::spawn(async move {
+            if let Some(in_hand) = in_hand {
+                let _ = in_hand.await;
+            }
+            for frame in queue {
+                if let Err(error) = frames.handle(&identity, Some(epoch), frame).await {
+                    tracing::debug!(driver.id = %identity.driver_id, error = %error, "a frame before the close was refused");
+                }
+            }
+            drop(hold);
+        });
+    }
+    fn answered(
+        &mut self,
+        answer: Result<FrameOutcome, DispatchError>,
+        reference: Option<String>,
+        silent: bool,
+        ctx: &mut Ctx,
+    ) {
+        match answer {
+            Ok(_) if silent => {}
+            Ok(outcome) => {
+                self.send(ctx, &outcome.answer);
+                if let Some(changed) = outcome.changed {
+                    self.follow_pace(&changed, ctx);
+                }
+            }
+            Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
+            Err(error) => self.send(ctx, &refuse(reference, &error)),
+        }
+    }
+}
+
+/// An acknowledgement is answered only when it carries a `ref`.
+fn is_silent(frame: &Frame) -> bool {
+    matches!(frame.body, FrameBody::Ack { .. }) && frame.reference.is_none()
+}

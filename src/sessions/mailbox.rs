@@ -1,0 +1,219 @@
+//! `SessionMailbox`: what waits for a session. One slot of each kind, the latest wins; so a session that is frozen by its
+//! client costs what one of each kind costs, however long and however often it is told.
+//!
+//! An actor's own mailbox would not do: its capacity holds for each sender, and every clone of an address is another one.
+//!
+//! | message | from | reply | when lost |
+//! |---|---|---|---|
+//! | `Wake` | whoever put something into a slot | none | the next one wakes, and takes all |
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actix::{Message, Recipient};
+
+use crate::ingest::AckReceiver;
+use crate::process::lock;
+use crate::store::commands::Command;
+use crate::store::sessions::SessionNews;
+
+/// A message to a session, through its [`SessionMailbox`]; of each kind the latest counts.
+///
+/// | message | from | when lost |
+/// |---|---|---|
+/// | `Acked` | PresenceWriter | the next batch acknowledges a higher `seq` |
+/// | `Commands` | CommandDispatcher | the next poll brings them again |
+/// | `News` | CommandDispatcher | the next poll brings it again |
+/// | `Reconnect` | the drain | the socket closes without `reconnect` |
+/// | `Replaced` | a newer session here | the session finds out by its own check |
+#[derive(Debug, Clone)]
+pub enum ToSession {
+    /// Every heartbeat up to this `seq` is dealt with.
+    Acked(i64),
+    /// What the driver has not acknowledged.
+    Commands(Vec<Command>),
+    /// The driver's state, or the end of the session.
+    News(SessionNews),
+    /// The node goes away: come back so many milliseconds after the close, which follows after `close_in_ms`.
+    Reconnect {
+        /// For the driver.
+        after_ms: u64,
+        /// For the session.
+        close_in_ms: u64,
+    },
+    /// A newer session of the driver is here: end at once.
+    Replaced,
+}
+
+/// There is something in the mailbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+/// What waits, at most one of each kind.
+#[derive(Default)]
+struct Slots {
+    acked: Option<i64>,
+    /// Of one look at PostgreSQL, whole: a newer look knows of all that an older one knew.
+    commands: Option<Vec<Command>>,
+    news: Option<SessionNews>,
+    reconnect: Option<ToSession>,
+    replaced: bool,
+}
+
+impl Slots {
+    fn put(&mut self, message: ToSession) {
+        match message {
+            ToSession::Acked(seq) => self.acked = self.acked.max(Some(seq)),
+            ToSession::Commands(commands) => self.commands = Some(commands),
+            ToSession::News(news) => {
+                // What ends a session is not superseded, and an older state never supersedes a newer one.
+                let keeps = self.news.as_ref().is_some_and(|old| {
+                    old.session_epoch == news.session_epoch
+                        && (old.replaced || old.lost || old.revoked || old.changed.epoch > news.changed.epoch)
+                });
+                if !keeps {
+                    self.news = Some(news);
+                }
+            }
+            ToSession::Reconnect { .. } => self.reconnect = Some(message),
+            ToSession::Replaced => self.replaced = true,
+        }
+    }
+
+    fn into_messages(self) -> impl Iterator<Item = ToSession> {
+        let ends = self.replaced.then_some(ToSession::Replaced);
+        let acked = self.acked.map(ToSession::Acked);
+        let news = self.news.map(ToSession::News);
+        let commands = self.commands.map(ToSession::Commands);
+        [ends, acked, news, commands, self.reconnect].into_iter().flatten()
+    }
+}
+
+/// What waits for a session; cheap to clone.
+#[derive(Clone)]
+pub struct SessionMailbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    slots: Mutex<Slots>,
+    /// A `Wake` is on its way.
+    is_waking: AtomicBool,
+    session: Recipient<Wake>,
+}
+
+impl Shared {
+    fn put(&self, message: ToSession) {
+        lock(&self.slots).put(message);
+        let is_waking = self.is_waking.swap(true, Ordering::AcqRel);
+        if !is_waking && self.session.try_send(Wake).is_err() {
+            self.is_waking.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl AckReceiver for Shared {
+    fn acknowledge(&self, seq: i64) {
+        self.put(ToSession::Acked(seq));
+    }
+}
+
+impl SessionMailbox {
+    /// The mailbox of a session.
+    pub fn new(session: Recipient<Wake>) -> Self {
+        Self { shared: Arc::new(Shared { slots: Mutex::default(), is_waking: AtomicBool::new(false), session }) }
+    }
+
+    /// Puts a message into its slot. A session that is gone hears nothing.
+    pub fn put(&self, message: ToSession) {
+        self.shared.put(message);
+    }
+
+    /// Where acknowledgements of this session's heartbeats go.
+    pub fn ack_receiver(&self) -> Arc<dyn AckReceiver> {
+        self.shared.clone()
+    }
+
+    /// Takes all that waits: what ends the session first, then in no order that matters.
+    pub fn take(&self) -> impl Iterator<Item = ToSession> + use<> {
+        // First: whoever puts something in from here on wakes again.
+        self.shared.is_waking.store(false, Ordering::Release);
+        std::mem::take(&mut *lock(&self.shared.slots)).into_messages()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::prelude::*;
+    use std::sync::atomic::AtomicUsize;
+
+    use crate::domain::driver::DriverStatus;
+    use crate::domain::ids::DriverId;
+    use crate::store::drivers::DriverChanged;
+
+    /// Counts how often it is woken.
+    struct Sleeper(Arc<AtomicUsize>);
+
+    impl Actor for Sleeper {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Wake> for Sleeper {
+        type Result = ();
+
+        fn handle(&mut self, _: Wake, _: &mut Self::Context) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn news(epoch: i64, replaced: bool) -> ToSession {
+        let driver_id = DriverId::new();
+        let changed =
+            DriverChanged { id: driver_id, epoch, status: DriverStatus::Available, on_duty: true, used_slots: 0 };
+        ToSession::News(SessionNews {
+            driver_id,
+            session_epoch: 1,
+            replaced,
+            lost: false,
+            revoked: false,
+            changed,
+            reason: String::new(),
+        })
+    }
+
+    #[actix_web::test]
+    async fn a_session_that_does_not_run_costs_one_message_of_each_kind_however_often_it_is_told() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let mailbox = SessionMailbox::new(Sleeper(woken.clone()).start().recipient());
+        // The actor does not run before the first await.
+        for n in 0..10_000 {
+            let teller = mailbox.clone();
+            teller.put(ToSession::Acked(n));
+            teller.put(ToSession::Commands(Vec::new()));
+            teller.put(news(n, false));
+            teller.put(ToSession::Reconnect { after_ms: n as u64, close_in_ms: 0 });
+        }
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        let waiting: Vec<_> = mailbox.take().collect();
+        assert_eq!(waiting.len(), 4, "{waiting:?}");
+        assert!(matches!(waiting[0], ToSession::Acked(9999)), "{waiting:?}");
+        mailbox.put(ToSession::Replaced);
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(woken.load(Ordering::Relaxed), 2, "it is woken again");
+    }
+
+    #[test]
+    fn an_older_look_supersedes_no_newer_one_and_nothing_supersedes_an_end() {
+        let mut slots = Slots::default();
+        [news(3, false), news(2, false)].into_iter().for_each(|message| slots.put(message));
+        assert_eq!(slots.news.as_ref().map(|news| news.changed.epoch), Some(3));
+        [news(4, true), news(5, false)].into_iter().for_each(|message| slots.put(message));
+        assert!(slots.news.is_some_and(|news| news.replaced));
+        let mut slots = Slots::default();
+        [ToSession::Acked(7), ToSession::Acked(5)].into_iter().for_each(|message| slots.put(message));
+        assert_eq!(slots.acked, Some(7));
+    }
+}

@@ -1,0 +1,44 @@
+//! Drivers' sessions: the WebSocket actor, what a frame does, which sessions are on this node, and how commands reach them.
+//!
+//! `driver_session.rs` is the one file that knows actix-web-actors. PostgreSQL's `driver_sessions` decides which session of
+//! a driver is the newest; the directory here is a hint.
+//!
+//! Must not: hold SQL or Redis commands.
+
+mod command_dispatcher;
+pub mod connection_watchdog;
+mod directory;
+mod drain;
+pub mod driver_session;
+mod flow_control;
+mod fragments;
+mod frame_budget;
+mod frame_handler;
+mod interval;
+mod mailbox;
+mod opening;
+
+pub use command_dispatcher::CommandDispatcher;
+pub use directory::{Hold, SessionDirectory, SessionEntry};
+pub use drain::send_away;
+pub use frame_handler::FrameHandler;
+pub use interval::interval_of;
+pub use mailbox::ToSession;
+
+use std::sync::Arc;
+
+use crate::effects::SessionNotifications;
+
+/// What sessions work with; one for the node.
+pub struct SessionServices {
+    /// What frames do.
+    pub frames: FrameHandler,
+    /// The sessions on this node.
+    pub directory: Arc<SessionDirectory>,
+    /// Reads of a driver's commands.
+    pub notifications: SessionNotifications,
+    /// `NODE_ID`.
+    pub node_id: String,
+    /// `FRAMES_PER_SECOND`.
+    pub frames_per_second: u32,
+}

@@ -1,0 +1,54 @@
+//! How a session begins: in PostgreSQL, then in the node's directory, and only then is the state read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::SessionServices;
+use super::connection_watchdog::ConnectionWatchdog;
+use super::directory::SessionEntry;
+use super::mailbox::{SessionMailbox, ToSession};
+use crate::dispatch::DispatchError;
+use crate::dispatch::session::{self, DriverSnapshot};
+use crate::domain::ids::SessionId;
+use crate::store::credentials::DriverIdentity;
+
+/// Opens the session in PostgreSQL, registers it, and only then reads the state, so that nothing falls between. Bounded by
+/// what PostgreSQL and Redis may take, about ten seconds at the worst.
+///
+/// Openings of one driver wait for each other in no order that is certain. One whose client has left by the time it is its
+/// turn changes nothing: it could only end the session of a client that is there.
+pub async fn open(
+    services: Arc<SessionServices>,
+    identity: DriverIdentity,
+    id: SessionId,
+    mailbox: SessionMailbox,
+    connection: ConnectionWatchdog,
+) -> Result<(SessionEntry, DriverSnapshot), DispatchError> {
+    let node_id = services.node_id.clone();
+    let (session_epoch, effects) = services
+        .frames
+        .use_cases()
+        .transact(move |unit| {
+            Box::pin(async move {
+                // By now the driver's row is held.
+                let epoch = session::open(unit, &identity, id, &node_id).await?;
+                if connection.has_left() { Err(DispatchError::SessionReplaced) } else { Ok(epoch) }
+            })
+        })
+        .await?;
+    let known_epoch = Arc::new(AtomicI64::new(i64::MAX));
+    let entry = SessionEntry { session_id: id, identity, session_epoch, known_epoch, mailbox };
+    if let Some(older) = services.directory.register(entry.clone()) {
+        older.mailbox.put(ToSession::Replaced);
+    }
+    services.frames.use_cases().apply(effects).await;
+    let driver = identity.driver_id;
+    let snapshot = services
+        .frames
+        .use_cases()
+        .database()
+        .transact(move |conn| Box::pin(async move { session::snapshot(conn, driver).await }))
+        .await?;
+    entry.known_epoch.store(snapshot.driver.epoch, Ordering::Relaxed);
+    Ok((entry, snapshot))
+}
