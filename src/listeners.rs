@@ -9,7 +9,7 @@ use actix_server::Server;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpServer, web};
 
 use crate::actors::Node;
 use crate::actors::connection_watchdog::Watched;
@@ -45,6 +45,7 @@ pub fn serve_api(node: &Node, gate: http::Gate, listener: TcpListener) -> io::Re
     let server = builder.listen("api", listener, move || {
         let app = App::new()
             .wrap(http::layers())
+            .wrap(http::same_path())
             .app_data(web::Data::new(node.clone()))
             .app_data(gate.clone())
             .configure(http::configure);
@@ -79,14 +80,8 @@ pub fn serve_metrics(metrics: Metrics, listener: TcpListener) -> io::Result<Serv
         }
     });
     let server = HttpServer::new(move || {
-        let metrics = metrics.clone();
-        App::new().route(
-            "/metrics",
-            web::get().to(move || {
-                let text = metrics.render();
-                async move { HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text) }
-            }),
-        )
+        let metrics = web::Data::new(metrics.clone());
+        App::new().wrap(http::same_path()).app_data(metrics).configure(http::configure_metrics)
     })
     .workers(1)
     .disable_signals()

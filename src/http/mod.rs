@@ -4,7 +4,7 @@
 //! alone knows which error is which status. Every answer is bounded in time and every body in size; nothing that is
 //! logged here holds a token, a position or a body.
 //!
-//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and holds `web::Data<Node>` and
+//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and [`same_path`], and holds `web::Data<Node>` and
 //! `web::Data<Gate>`, one each for the process.
 
 mod auth;
@@ -19,9 +19,11 @@ mod drivers;
 mod events;
 mod fields;
 mod gate;
+mod handshake;
 mod health;
 mod idempotency;
 mod limits;
+mod metrics_page;
 mod orders;
 mod pagination;
 mod problem;
@@ -38,8 +40,10 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 
 pub use gate::Gate;
+pub use metrics_page::configure as configure_metrics;
 pub use problem::Problem;
 pub use request_id::layers;
+pub use routes::same_path;
 
 /// Registers every route.
 pub fn configure(cfg: &mut web::ServiceConfig) {
