@@ -9,7 +9,7 @@ use actix_server::Server;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpServer, web};
 
 use crate::http::{self, ApiData, ApiServices};
 use crate::sessions::connection_watchdog::Watched;
@@ -41,7 +41,11 @@ pub fn serve_api(services: ApiServices, grace: Duration, listener: TcpListener) 
     let stopping = builder.graceful_shutdown_signal();
     let server = builder.listen("api", listener, move || {
         let data = data.clone();
-        let app = App::new().wrap(http::layers()).configure(|cfg| data.register(cfg)).configure(http::configure);
+        let app = App::new()
+            .wrap(http::layers())
+            .wrap(http::same_path())
+            .configure(|cfg| data.register(cfg))
+            .configure(http::configure);
         let app = app.into_factory().map_err(|error| error.error_response());
         let stopping = stopping.clone();
         let http = HttpService::build()
@@ -73,14 +77,8 @@ pub fn serve_metrics(metrics: Metrics, listener: TcpListener) -> io::Result<Serv
         }
     });
     let server = HttpServer::new(move || {
-        let metrics = metrics.clone();
-        App::new().route(
-            "/metrics",
-            web::get().to(move || {
-                let text = metrics.render();
-                async move { HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text) }
-            }),
-        )
+        let metrics = web::Data::new(metrics.clone());
+        App::new().wrap(http::same_path()).app_data(metrics).configure(http::configure_metrics)
     })
     .workers(1)
     .disable_signals()

@@ -17,7 +17,7 @@ use super::routes::{get, post, resource, transact};
 use crate::dispatch::{DispatchError, session};
 use crate::domain::plausibility::FixRules;
 use crate::domain::secret_token::{SecretToken, TokenKind};
-use crate::protocol::inbound::{FrameError, parse_value};
+use crate::protocol::inbound::{FrameError, name_of_value, parse_value};
 use crate::protocol::outbound::{self, moment};
 use crate::protocol::{MAX_BATCH_BYTES, MAX_FRAME_BYTES};
 use crate::sessions::{FrameHandler, interval_of};
@@ -160,8 +160,8 @@ fn parse_frames(body: &Value) -> Result<&[Value], Problem> {
 
 /// An error in answer to a frame that was not read.
 fn told(frame: &Value, code: &'static str, message: &str) -> Value {
-    let reference = frame.get("ref").and_then(Value::as_str).filter(|text| text.chars().count() <= 64);
-    let error = FrameError { reference: reference.map(str::to_owned), seq: None, code, message: message.to_owned() };
+    let (reference, seq, subject) = name_of_value(frame);
+    let error = FrameError { reference, seq, subject, code, message: message.to_owned() };
     outbound::error(&error, Utc::now())
 }
 

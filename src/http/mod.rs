@@ -4,8 +4,8 @@
 //! alone knows which error is which status. Every answer is bounded in time and every body in size; nothing that is
 //! logged here holds a token, a position or a body.
 //!
-//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures). Each handler names the components
-//! that it uses as `web::Data`; [`ApiServices`] are all of them, one each for the process.
+//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and [`same_path`]. Each handler
+//! names the components that it uses as `web::Data`; [`ApiServices`] are all of them, one each for the process.
 
 mod auth;
 mod body;
@@ -19,9 +19,11 @@ mod drivers;
 mod events;
 mod fields;
 mod gate;
+mod handshake;
 mod health;
 mod idempotency;
 mod limits;
+mod metrics_page;
 mod orders;
 mod pagination;
 mod problem;
@@ -51,8 +53,10 @@ use drivers::DriverViews;
 use orders::OrderIntake;
 
 pub use gate::Gate;
+pub use metrics_page::configure as configure_metrics;
 pub use problem::Problem;
 pub use request_id::layers;
+pub use routes::same_path;
 
 /// The components that handlers use.
 pub struct ApiServices {

@@ -4,6 +4,7 @@ use crate::store::Database;
 use actix_web::guard::{self, Guard};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::middleware::NormalizePath;
 use actix_web::{HttpResponse, Resource, ResponseError, Route, web};
 use sqlx::PgConnection;
 
@@ -26,6 +27,11 @@ fn method_not_allowed(allow: &'static str) -> HttpResponse {
 /// What nothing else took.
 pub async fn not_found() -> Result<HttpResponse, Problem> {
     Err(Problem::not_found())
+}
+
+/// Makes a path with a trailing slash the same path as the one without. Goes around an application.
+pub fn same_path() -> NormalizePath {
+    NormalizePath::trim()
 }
 
 /// GET, and HEAD with it.

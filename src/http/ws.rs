@@ -1,17 +1,16 @@
-//! Before a driver's WebSocket: what costs nothing to check (subprotocol, draining, how many an address may have, origin,
+//! Before a driver's WebSocket: what costs nothing to check (the handshake, draining, how many an address may have, origin,
 //! the form of the credentials), then a turn, then who it is. What comes after is the session's.
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use actix_web::http::header::{AUTHORIZATION, ORIGIN};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 
 use super::auth::driver_token;
-use super::gate::{Gate, Refused, header_text};
+use super::gate::{Gate, Refused};
+use super::handshake;
 use super::problem::Problem;
 use super::routes::{get, resource, transact};
 use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::process::Lifecycle;
-use crate::protocol::SUBPROTOCOL;
 use crate::sessions::SessionServices;
 use crate::sessions::driver_session::{self, Guards};
 use crate::store::Database;
@@ -32,7 +31,8 @@ async fn connect(
     lifecycle: web::Data<Lifecycle>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, Error> {
-    check_upgrade(&request)?;
+    // All of it before a ticket is used up.
+    handshake::check(&request)?;
     // First: from here on a drain waits for the session, or this sees the drain.
     let opening = sessions.directory.hold();
     check_draining(&lifecycle)?;
@@ -52,25 +52,6 @@ async fn connect(
 
 fn check_draining(lifecycle: &Lifecycle) -> Result<(), Problem> {
     if lifecycle.is_draining() { Err(Problem::draining()) } else { Ok(()) }
-}
-
-fn check_upgrade(request: &HttpRequest) -> Result<(), Problem> {
-    let asks = header_text(request.headers(), UPGRADE.as_str()).is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
-    if !asks {
-        let detail = "this is a WebSocket: ask for an upgrade";
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail));
-    }
-    let mut offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).peekable();
-    if offered.peek().is_none() {
-        return Ok(());
-    }
-    let is_ours = |text: &str| text.split(',').any(|name| name.trim() == SUBPROTOCOL);
-    if offered.filter_map(|value| value.to_str().ok()).any(is_ours) {
-        Ok(())
-    } else {
-        let detail = format!("the only subprotocol is {SUBPROTOCOL}");
-        Err(Problem::bad_request("unsupported_subprotocol", detail))
-    }
 }
 
 /// What an upgrade shows, by its hash: a bearer token, or for a browser a one-use ticket from an origin that may.
@@ -124,25 +105,6 @@ fn ticket_of(query: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix_web::test::TestRequest;
-
-    fn check(protocols: &[&str]) -> Result<(), &'static str> {
-        let mut request = TestRequest::default().insert_header((UPGRADE, "WebSocket"));
-        for protocol in protocols {
-            request = request.append_header((SEC_WEBSOCKET_PROTOCOL, *protocol));
-        }
-        check_upgrade(&request.to_http_request()).map_err(|problem| problem.code())
-    }
-
-    #[test]
-    fn no_subprotocol_or_ours() {
-        assert_eq!(check(&[]), Ok(()));
-        assert_eq!(check(&["chat, driver-tracker.v1"]), Ok(()));
-        assert_eq!(check(&["chat", "driver-tracker.v1"]), Ok(()));
-        assert_eq!(check(&["driver-tracker.v2"]), Err("unsupported_subprotocol"));
-        let plain = TestRequest::default().to_http_request();
-        assert_eq!(check_upgrade(&plain).unwrap_err().code(), "upgrade_required");
-    }
 
     #[test]
     fn a_ticket_is_read_from_the_query() {

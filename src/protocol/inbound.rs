@@ -25,11 +25,23 @@ pub struct FrameError {
     pub reference: Option<String>,
     /// The heartbeat's `seq`, if it could be read.
     pub seq: Option<i64>,
+    /// What the frame is about, if it could be read.
+    pub subject: Option<Subject>,
     /// A stable code, listed in `docs/protocol.md`.
     pub code: &'static str,
     /// In words, naming the field.
     pub message: String,
 }
+
+/// The thing that a frame is about. An error names it, so that an app finds it without a `ref`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A delivery, by `deliveryId`.
+    Delivery(DeliveryId),
+}
+
+/// What names a frame in its answer: `ref`, `seq` and subject, as far as they can be read.
+pub type FrameName = (Option<String>, Option<i64>, Option<Subject>);
 
 /// A frame from a driver.
 #[derive(Debug, Clone)]
@@ -38,6 +50,16 @@ pub struct Frame {
     pub reference: Option<String>,
     /// What it says.
     pub body: FrameBody,
+}
+
+impl Frame {
+    /// What the frame is about, besides its driver.
+    pub fn subject(&self) -> Option<Subject> {
+        match self.body {
+            FrameBody::DeliveryUpdate { delivery_id, .. } => Some(Subject::Delivery(delivery_id)),
+            _ => None,
+        }
+    }
 }
 
 /// What a frame says.
@@ -132,35 +154,52 @@ fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Op
 }
 
 fn parse_any_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
-    let bare = |code, message: &str| FrameError { reference: None, seq: None, code, message: message.to_owned() };
-    let value: Value = serde_json::from_str(text).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
+    let value: Value = serde_json::from_str(text).map_err(|_| FrameError {
+        reference: None,
+        seq: None,
+        subject: None,
+        code: "invalid_json",
+        message: "the frame is not JSON".to_owned(),
+    })?;
     parse_value(&value, now, rules)
 }
 
 /// Parses one frame that is already JSON.
 pub fn parse_value(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
-    let bare =
-        |message: &str| FrameError { reference: None, seq: None, code: "invalid_frame", message: message.to_owned() };
-    let object = value.as_object().ok_or_else(|| bare("a frame is a JSON object"))?;
-    let reference = match field(object, "ref") {
-        None => None,
-        Some(Value::String(text)) if text.chars().count() <= MAX_REF_CHARS => Some(text.clone()),
-        Some(_) => return Err(bare("ref must be a string of at most 64 characters")),
+    let refuse = |Fault(code, message)| {
+        let (reference, seq, subject) = name_of_value(value);
+        FrameError { reference, seq, subject, code, message }
     };
-    let body = parse_body(object, now, rules).map_err(|Fault(code, message)| FrameError {
-        reference: reference.clone(),
-        seq: field(object, "seq").and_then(Value::as_i64),
-        code,
-        message,
-    })?;
-    Ok(Frame { reference, body })
+    let object = value.as_object().ok_or_else(|| refuse(invalid("a frame", "is a JSON object")))?;
+    let reference = reference(object).map_err(refuse)?;
+    Ok(Frame { reference, body: parse_body(object, now, rules).map_err(refuse)? })
 }
 
-/// What names a frame that is not looked at any further: its `ref` and `seq`, as far as they can be read.
-pub fn name_of(text: &str) -> (Option<String>, Option<i64>) {
-    let Ok(Value::Object(object)) = serde_json::from_str(text) else { return (None, None) };
-    let reference = field(&object, "ref").and_then(Value::as_str).filter(|r| r.chars().count() <= MAX_REF_CHARS);
-    (reference.map(str::to_owned), field(&object, "seq").and_then(Value::as_i64))
+fn reference(object: &Object) -> Result<Option<String>, Fault> {
+    match field(object, "ref") {
+        None => Ok(None),
+        Some(Value::String(text)) if text.chars().count() <= MAX_REF_CHARS => Ok(Some(text.clone())),
+        Some(_) => Err(invalid("ref", "must be a string of at most 64 characters")),
+    }
+}
+
+/// The name of a frame that is not parsed any further.
+pub fn name_of(text: &str) -> FrameName {
+    serde_json::from_str(text).map_or((None, None, None), |value| name_of_value(&value))
+}
+
+/// As [`name_of`], for a frame that is already JSON.
+pub fn name_of_value(value: &Value) -> FrameName {
+    let Some(object) = value.as_object() else { return (None, None, None) };
+    let seq = field(object, "seq").and_then(Value::as_i64);
+    (reference(object).ok().flatten(), seq, subject(object))
+}
+
+fn subject(object: &Object) -> Option<Subject> {
+    match field(object, "type")?.as_str()? {
+        "delivery.update" => id(object, "deliveryId").ok().map(Subject::Delivery),
+        _ => None,
+    }
 }
 
 /// A field's value; `null` means absent, everywhere.

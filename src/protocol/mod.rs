@@ -4,7 +4,7 @@
 pub mod inbound;
 pub mod outbound;
 
-pub use inbound::{Frame, FrameBody, FrameError, parse_frame};
+pub use inbound::{Frame, FrameBody, FrameError, Subject, parse_frame};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "driver-tracker.v1";
@@ -19,6 +19,8 @@ pub const MAX_BATCH_FIXES: usize = 100;
 pub mod close {
     /// Binary frames, or 20 bad frames in a row.
     pub const POLICY: u16 = 1008;
+    /// Bytes that are no frames of a WebSocket client.
+    pub const PROTOCOL: u16 = 1002;
     /// A frame over the limit.
     pub const TOO_BIG: u16 = 1009;
     /// The service restarts; come back.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::inbound::FrameError;
+use super::inbound::{FrameError, Subject};
 use crate::dispatch::session::DriverSnapshot;
 use crate::domain::ids::SessionId;
 use crate::domain::order::Stop;
@@ -93,6 +93,9 @@ pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
     let mut value = json!({"type": "error", "code": error.code, "message": error.message, "retryable": retryable});
     put(&mut value, "ref", error.reference.clone());
     put(&mut value, "seq", error.seq);
+    if let Some(Subject::Delivery(id)) = error.subject {
+        value["deliveryId"] = json!(id);
+    }
     if retryable {
         value["retryAfterMs"] = json!(1000);
     }

@@ -13,6 +13,7 @@
 
 mod inbound;
 mod outbound;
+mod received;
 mod work;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, CloseCode, CloseReason, ProtocolError, WebsocketContext};
 use chrono::Utc;
@@ -29,9 +31,9 @@ use super::SessionServices;
 use super::connection_watchdog::ConnectionWatchdog;
 use super::directory::SessionEntry;
 use super::flow_control::Outgoing;
-use super::fragments::{Fragments, Piece};
-use super::frame_budget::{FrameBudget, Spend};
+use super::frame_budget::FrameBudget;
 use super::frame_handler::refuse;
+use super::frame_reader::FrameReader;
 use super::interval::{SessionPace, interval_of};
 use super::mailbox::SessionMailbox;
 use super::opening::open;
@@ -39,7 +41,7 @@ use crate::dispatch::DispatchError;
 use crate::dispatch::session::DriverSnapshot;
 use crate::domain::ids::{MessageId, SessionId};
 use crate::domain::plausibility::JumpFilter;
-use crate::protocol::{self, MAX_BATCH_BYTES, SUBPROTOCOL, close};
+use crate::protocol::{self, SUBPROTOCOL, close};
 use crate::store::credentials::DriverIdentity;
 use work::Work;
 
@@ -78,7 +80,8 @@ pub fn upgrade(
         last_life: Instant::now(),
         budget: FrameBudget::new(frames_per_second),
         bad_frames: 0,
-        fragments: Fragments::default(),
+        payload: Some(payload),
+        is_message_over: false,
         work: Work::default(),
         sent: HashMap::new(),
         outgoing: Outgoing::default(),
@@ -89,8 +92,13 @@ pub fn upgrade(
         guards,
     };
     let watchdog = session.watchdog.clone();
-    let builder = ws::WsResponseBuilder::new(session, request, payload).protocols(&[SUBPROTOCOL]);
-    let response = builder.frame_size(MAX_BATCH_BYTES).start()?;
+    // The frames come through a reader of our own, which refuses a frame from its header: this crate keeps all of it first.
+    let nothing = futures_util::stream::pending();
+    let mut response = ws::WsResponseBuilder::new(session, request, nothing).start()?;
+    if request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        // The request was checked: it offers ours, in whatever header.
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
     watchdog.leave_to_session();
     Ok(response)
 }
@@ -109,7 +117,10 @@ struct DriverSession {
     last_life: Instant,
     budget: FrameBudget,
     bad_frames: u32,
-    fragments: Fragments,
+    /// What the client sends; read once the session has started.
+    payload: Option<web::Payload>,
+    /// Whether a part of the present message was over the budget: then the message is, too.
+    is_message_over: bool,
     work: Work,
     /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
     /// and name it.
@@ -131,6 +142,9 @@ impl Actor for DriverSession {
         ctx.set_mailbox_capacity(MAILBOX);
         metrics::gauge!("driver_tracker_sessions").increment(1.0);
         ctx.run_interval(CHECK_EVERY, |this, ctx| this.check(ctx));
+        if let Some(payload) = self.payload.take() {
+            ctx.add_stream(FrameReader::new(payload));
+        }
         let mailbox = SessionMailbox::new(ctx.address().recipient());
         let opening = open(self.services.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
         // Nothing else is handled until the welcome is out.
@@ -169,7 +183,7 @@ impl DriverSession {
             Err(_) if self.watchdog.has_left() => self.end(ctx, 1011, "the client has left"),
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
-                self.send(ctx, &refuse(None, &error));
+                self.send(ctx, &refuse(None, None, &error));
                 // 1011: the app comes back by itself.
                 self.end(ctx, 1011, "not possible just now");
             }
@@ -217,19 +231,6 @@ impl DriverSession {
         }
     }
 
-    fn pong(&mut self, bytes: &[u8], ctx: &mut Ctx) {
-        match self.budget.spend() {
-            Spend::Fine => {
-                ctx.pong(bytes);
-                if self.outgoing.sent(bytes.len(), Instant::now()) {
-                    self.ping(ctx);
-                }
-            }
-            Spend::Over => {}
-            Spend::Flood => self.end(ctx, close::POLICY, "too many frames"),
-        }
-    }
-
     /// Ends the session with a close frame, once.
     fn end(&mut self, ctx: &mut Ctx, code: u16, why: &str) {
         if std::mem::replace(&mut self.is_ended, true) {
@@ -245,44 +246,11 @@ impl DriverSession {
             self.end(ctx, close::TOO_SLOW, "frames are not read");
         }
     }
-
-    fn fragment(&mut self, piece: Piece, ctx: &mut Ctx) {
-        match piece {
-            Piece::More => {}
-            Piece::Whole(text) => self.text(&text, ctx),
-            Piece::Binary => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
-            Piece::TooBig => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
-            Piece::NotUtf8 => self.end(ctx, close::POLICY, "a text frame is UTF-8"),
-        }
-    }
 }
 
+/// `WsResponseBuilder` asks for it. Nothing comes this way: its stream is empty, and frames come from [`FrameReader`].
 impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
-    fn handle(&mut self, message: Result<ws::Message, ProtocolError>, ctx: &mut Ctx) {
-        if self.is_ended {
-            return;
-        }
-        self.last_life = Instant::now();
-        match message {
-            Ok(ws::Message::Text(text)) => self.text(&text, ctx),
-            Ok(ws::Message::Binary(_)) => self.end(ctx, close::POLICY, "binary frames are not spoken here"),
-            Ok(ws::Message::Continuation(item)) => {
-                let piece = self.fragments.take(item);
-                self.fragment(piece, ctx);
-            }
-            Ok(ws::Message::Ping(bytes)) => self.pong(&bytes, ctx),
-            Ok(ws::Message::Pong(bytes)) => self.outgoing.answered(&bytes, self.last_life),
-            Ok(ws::Message::Nop) => {}
-            Ok(ws::Message::Close(reason)) => {
-                self.is_ended = true;
-                ctx.close(reason);
-                ctx.stop();
-            }
-            Err(ProtocolError::Overflow) => self.end(ctx, close::TOO_BIG, "a frame is at most 64 KiB"),
-            Err(_) => ctx.stop(),
-        }
-        self.end_if_too_slow(ctx);
-    }
+    fn handle(&mut self, _: Result<ws::Message, ProtocolError>, _: &mut Ctx) {}
 }
 
 fn count_end(code: u16) {

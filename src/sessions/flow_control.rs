@@ -13,6 +13,8 @@ const ASK_EVERY: u64 = 32 * 1024;
 const PAST_WINDOW: u64 = 512 * 1024;
 /// How long a client may stay past the window without reading on.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pings that are remembered as unanswered. A client may answer late, and all at once.
+const MAX_UNANSWERED: u32 = 32;
 
 /// Bytes sent to a client, and what it is known to have read.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Outgoing {
     read: u64,
     /// Up to where the newest ping reaches.
     asked: u64,
+    /// Pings that no pong has answered yet.
+    unanswered: u32,
     full: Option<Full>,
 }
 
@@ -45,16 +49,21 @@ impl Outgoing {
     /// What a ping carries: how far whoever answers it has read.
     pub fn ask(&mut self) -> [u8; 8] {
         self.asked = self.sent;
+        self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
         self.sent.to_be_bytes()
     }
 
-    /// A pong came. One that does not carry what a ping of ours did says nothing.
-    pub fn answered(&mut self, payload: &[u8], now: Instant) {
+    /// A pong came. One that does not carry what a ping of ours did says nothing of what was read. `true` when a ping of ours
+    /// waits for it: each allows one pong.
+    pub fn answered(&mut self, payload: &[u8], now: Instant) -> bool {
+        let is_asked_for = self.unanswered > 0;
+        self.unanswered = self.unanswered.saturating_sub(1);
         let upto = payload.try_into().map_or(0, u64::from_be_bytes);
         if upto > self.read && upto <= self.asked {
             self.read = upto;
             self.full = (!self.has_room()).then_some(Full { since: now, sent: self.sent });
         }
+        is_asked_for
     }
 
     /// Whether commands may be sent.
@@ -114,6 +123,19 @@ mod tests {
         assert!(outgoing.is_too_slow(now + PATIENCE * 2));
         outgoing.answered(&late, now + PATIENCE);
         assert!(outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE * 10));
+    }
+
+    #[test]
+    fn each_ping_asks_for_one_pong() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        assert!(!outgoing.answered(b"", now));
+        let pings = [outgoing.ask(), outgoing.ask()];
+        assert!(pings.iter().all(|ping| outgoing.answered(ping, now)));
+        assert!(!outgoing.answered(&pings[1], now));
+        for _ in 0..1000 {
+            outgoing.ask();
+        }
+        assert_eq!((0..1000).filter(|_| outgoing.answered(b"", now)).count(), 32);
     }
 
     #[test]

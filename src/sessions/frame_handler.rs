@@ -20,7 +20,7 @@ use crate::domain::position::Fix;
 use crate::effects::UseCases;
 use crate::ingest::{JumpMemory, PresenceQueue, Slot, TrackQueue};
 use crate::protocol::inbound::parse_batch_fix;
-use crate::protocol::{Frame, FrameBody, FrameError, outbound};
+use crate::protocol::{Frame, FrameBody, FrameError, Subject, outbound};
 use crate::store::credentials::DriverIdentity;
 use crate::store::drivers::DriverChanged;
 use crate::store::{commands, drivers, positions, sessions};
@@ -84,10 +84,10 @@ impl FrameHandler {
 
     /// Carries out a frame and gives its answer; what goes wrong is an answer too.
     pub async fn answer(&self, who: &DriverIdentity, session: Option<i64>, frame: Frame) -> Value {
-        let reference = frame.reference.clone();
+        let (reference, subject) = (frame.reference.clone(), frame.subject());
         match self.handle(who, session, frame).await {
             Ok(carried) => carried.answer,
-            Err(error) => refuse(reference, &error),
+            Err(error) => refuse(reference, subject, &error),
         }
     }
 
@@ -294,6 +294,7 @@ pub fn refused_fix(reference: Option<&str>, seq: Option<i64>, refusal: &FixRefus
     let error = FrameError {
         reference: reference.map(str::to_owned),
         seq,
+        subject: None,
         code: refusal.code,
         message: refusal.message.clone(),
     };
@@ -304,8 +305,8 @@ fn count_refused_fix(code: &'static str) {
     metrics::counter!("driver_tracker_fixes_refused_total", "code" => code).increment(1);
 }
 
-/// The error frame of a refusal.
-pub fn refuse(reference: Option<String>, error: &DispatchError) -> Value {
+/// The error frame of a refusal. `reference` and `subject` say which frame was refused.
+pub fn refuse(reference: Option<String>, subject: Option<Subject>, error: &DispatchError) -> Value {
     let (code, message) = match error {
         DispatchError::NotFound => ("not_found", "there is no such thing of this driver's".to_owned()),
         DispatchError::InvalidTransition(refusal) => {
@@ -324,5 +325,5 @@ pub fn refuse(reference: Option<String>, error: &DispatchError) -> Value {
             ("unavailable", "not possible just now; try again".to_owned())
         }
     };
-    outbound::error(&FrameError { reference, seq: None, code, message }, Utc::now())
+    outbound::error(&FrameError { reference, seq: None, subject, code, message }, Utc::now())
 }

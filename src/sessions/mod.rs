@@ -11,9 +11,11 @@ mod directory;
 mod drain;
 pub mod driver_session;
 mod flow_control;
-mod fragments;
+
 mod frame_budget;
 mod frame_handler;
+mod frame_header;
+mod frame_reader;
 mod interval;
 mod mailbox;
 mod opening;

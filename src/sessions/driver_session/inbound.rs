@@ -11,9 +11,7 @@ use crate::domain::driver::Attention;
 use crate::domain::heartbeat::Heartbeat;
 use crate::domain::position::Fix;
 use crate::ingest::Slot;
-use crate::protocol::inbound::name_of;
 use crate::protocol::{Frame, FrameBody, FrameError, MAX_FRAME_BYTES, close, outbound, parse_frame};
-use crate::sessions::frame_budget::Spend;
 use crate::sessions::frame_handler::{Tally, refused_fix};
 
 /// Bad frames in a row after which the socket is closed.
@@ -23,19 +21,12 @@ const MAX_BAD_FRAMES: u32 = 20;
 static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
 impl DriverSession {
-    pub(super) fn text(&mut self, text: &str, ctx: &mut Ctx) {
+    pub(super) fn text(&mut self, text: &str, is_over_budget: bool, ctx: &mut Ctx) {
         if text.len() > MAX_FRAME_BYTES && !is_batch(text) {
             return self.end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
         }
-        match self.budget.spend() {
-            Spend::Fine => {}
-            Spend::Over => {
-                let message = "too many frames a second".to_owned();
-                let (reference, seq) = name_of(text);
-                let error = FrameError { reference, seq, code: "rate_limited", message };
-                return self.send(ctx, &outbound::error(&error, Utc::now()));
-            }
-            Spend::Flood => return self.end(ctx, close::POLICY, "too many frames"),
+        if is_over_budget {
+            return self.refuse_over_budget(text, ctx);
         }
         match parse_frame(text, Utc::now(), &self.services.frames.heartbeat_config().fix_rules) {
             Ok(frame) => {

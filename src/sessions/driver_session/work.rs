@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{Ctx, DriverSession};
 use crate::dispatch::DispatchError;
-use crate::protocol::{Frame, FrameBody, FrameError, close, outbound};
+use crate::protocol::{Frame, FrameBody, FrameError, Subject, close, outbound};
 use crate::sessions::frame_handler::{FrameOutcome, refuse};
 
 /// Frames that may wait for PostgreSQL.
@@ -28,7 +28,8 @@ impl DriverSession {
     pub(super) fn enqueue(&mut self, frame: Frame, ctx: &mut Ctx) {
         if self.work.queue.len() >= MAX_QUEUED {
             let message = "too many frames are waiting".to_owned();
-            let error = FrameError { reference: frame.reference, seq: None, code: "rate_limited", message };
+            let subject = frame.subject();
+            let error = FrameError { reference: frame.reference, seq: None, subject, code: "rate_limited", message };
             return self.send(ctx, &outbound::error(&error, Utc::now()));
         }
         self.work.queue.push_back(frame);
@@ -41,7 +42,7 @@ impl DriverSession {
             return;
         }
         let Some(frame) = self.work.queue.pop_front() else { return };
-        let (reference, silent) = (frame.reference.clone(), is_silent(&frame));
+        let (reference, subject, silent) = (frame.reference.clone(), frame.subject(), is_silent(&frame));
         let (frames, identity, epoch) = (self.services.frames.clone(), self.identity, self.session_epoch());
         let (told, answer) = oneshot::channel();
         let hold = self.services.directory.hold();
@@ -54,7 +55,7 @@ impl DriverSession {
             this.work.in_hand = None;
             // Without an answer the app asks again.
             if let Ok(answer) = answer {
-                this.answered(answer, reference, silent, ctx);
+                this.answered(answer, reference, subject, silent, ctx);
             }
             this.work(ctx);
         }));
@@ -84,6 +85,7 @@ impl DriverSession {
         &mut self,
         answer: Result<FrameOutcome, DispatchError>,
         reference: Option<String>,
+        subject: Option<Subject>,
         silent: bool,
         ctx: &mut Ctx,
     ) {
@@ -96,7 +98,7 @@ impl DriverSession {
                 }
             }
             Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),
-            Err(error) => self.send(ctx, &refuse(reference, &error)),
+            Err(error) => self.send(ctx, &refuse(reference, subject, &error)),
         }
     }
 }

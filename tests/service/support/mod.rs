@@ -13,6 +13,7 @@ pub mod other_shop;
 pub mod places;
 pub mod plan;
 pub mod proxy;
+pub mod raw_http;
 pub mod redis;
 pub mod registry;
 pub mod schema;

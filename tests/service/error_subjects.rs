@@ -1,0 +1,107 @@
+//! An error about a delivery names it, whatever went wrong and by whatever way the frame came.
+
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::support::*;
+
+fn update(delivery: &str, assignment: &str, more: Value) -> Value {
+    let mut frame = json!({
+        "type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": "DELIVERED",
+    });
+    more.as_object().unwrap().iter().for_each(|(name, value)| frame[name] = value.clone());
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_update_names_its_delivery_by_socket_and_by_http() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT).await;
+    let answer = world.order(&Order::new("done")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let (done, done_by) = (text("deliveryId"), text("assignmentId"));
+    driver.assignment(&done).await;
+    driver.deliver(&done, &done_by).await;
+    let answer = world.order(&Order::new("present")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let (present, present_by) = (text("deliveryId"), text("assignmentId"));
+    driver.assignment(&present).await;
+
+    let nobodys = uuid::Uuid::now_v7().to_string();
+    let named = |id: &str| json!(id);
+    let cases = [
+        (update(&present, &present_by, json!({})), "invalid_transition", named(&present)),
+        (update(&done, &done_by, json!({"status": "REJECTED"})), "assignment_closed", named(&done)),
+        (update(&nobodys, &done_by, json!({})), "not_found", named(&nobodys)),
+        (update(&present, &nobodys, json!({})), "not_found", named(&present)),
+        (update(&present, "no id", json!({})), "invalid_frame", named(&present)),
+        (update(&present, &present_by, json!({"status": "EATEN"})), "invalid_frame", named(&present)),
+        (update(&present, &present_by, json!({"status": "FAILED"})), "invalid_frame", named(&present)),
+        (update(&present, &present_by, json!({"lat": 1.0})), "invalid_frame", named(&present)),
+        (update("no id", &present_by, json!({})), "invalid_frame", Value::Null),
+        (json!({"type": "dance", "deliveryId": present}), "unknown_type", Value::Null),
+    ];
+    let app = world.node().api().keyed(Some(&driver.token));
+    for (frame, code, subject) in cases {
+        let by_socket = driver.session.ask(frame.clone()).await;
+        let by_http = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
+        for answer in [&by_socket, &by_http["answers"][0]] {
+            assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
+            assert_eq!(answer["deliveryId"], subject, "{frame} → {answer}");
+        }
+    }
+    // A `ref` that cannot be read is no reason to forget the rest.
+    let frame = update(&present, &present_by, json!({"ref": "r".repeat(65)}));
+    driver.session.send(&frame);
+    let answer = driver.session.take("error").await;
+    assert_eq!((&answer["code"], &answer["deliveryId"]), (&json!("invalid_frame"), &json!(present)), "{answer}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_must_wait_names_its_delivery() {
+    let world = World::with().own_postgres().set("FRAMES_PER_SECOND", 5).start().await;
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    let id = uuid::Uuid::now_v7().to_string();
+    let is_limited = |frame: &Value| frame["code"] == "rate_limited";
+    for n in 0..15 {
+        driver.session.send(&update(&id, &id, json!({"ref": format!("fast-{n}")})));
+    }
+    let limited = driver.session.take_where("a frame over the limit", SOON, is_limited).await;
+    assert_eq!(limited["deliveryId"], id, "{limited}");
+    assert!(limited["ref"].is_string(), "{limited}");
+
+    // A message in parts is over the limit when one of them is, and is named all the same.
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    let text = update(&id, &id, json!({"ref": "in parts"})).to_string().into_bytes();
+    let parts = text.chunks(text.len().div_ceil(16)).collect::<Vec<_>>();
+    for (n, part) in parts.iter().enumerate() {
+        let kind = if n == 0 { Data::Text } else { Data::Continue };
+        driver.session.send_raw(Message::Frame(Frame::message(
+            part.to_vec(),
+            OpCode::Data(kind),
+            n + 1 == parts.len(),
+        )));
+    }
+    let limited = driver.session.answer("in parts").await;
+    assert_eq!((&limited["code"], &limited["deliveryId"]), (&json!("rate_limited"), &json!(id)), "{limited}");
+
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    let frames = vec![update(&id, &id, json!({})); 15];
+    let answers = app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200)["answers"].clone();
+    let answers = answers.as_array().expect("answers");
+    assert!(answers.iter().any(is_limited) && answers.iter().all(|answer| answer["deliveryId"] == id), "{answers:?}");
+
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    let postgres = world.own_postgres.clone().expect("an own PostgreSQL");
+    block_in_place(|| postgres.stop());
+    let answer = driver.session.ask(update(&id, &id, json!({}))).await;
+    assert_eq!((&answer["code"], &answer["deliveryId"]), (&json!("unavailable"), &json!(id)), "{answer}");
+    block_in_place(|| postgres.start_again()).expect("PostgreSQL to come back");
+    world.node().wait_for_health("ok").await;
+    world.finish().await;
+}

@@ -1,0 +1,194 @@
+//! What holds for every path: HEAD is GET without the body, and a trailing slash changes nothing.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::raw_http::{self, RawReply};
+use super::support::session::{SUBPROTOCOL, upgrade};
+use super::support::*;
+
+/// Who may ask for a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Anybody,
+    Operator,
+    Driver,
+    /// Of the port of the metrics.
+    Scraper,
+}
+
+/// Every path that takes GET, as the sources register it, and what is asked for.
+const GETS: &[(&str, By, &str)] = &[
+    ("/health", By::Anybody, "/health"),
+    ("/health/live", By::Anybody, "/health/live"),
+    ("/health/ready", By::Anybody, "/health/ready"),
+    ("/metrics", By::Scraper, "/metrics"),
+    ("/ws/driver", By::Anybody, "/ws/driver"),
+    ("/state", By::Driver, "/api/v1/driver/state"),
+    ("/deliveries", By::Operator, "/api/v1/deliveries?limit=5&status=ASSIGNED"),
+    ("/deliveries/{id}", By::Operator, "/api/v1/deliveries/{delivery}"),
+    ("/deliveries/{id}/events", By::Operator, "/api/v1/deliveries/{delivery}/events"),
+    ("/deliveries/{id}/track", By::Operator, "/api/v1/deliveries/{delivery}/track"),
+    ("/drivers", By::Operator, "/api/v1/drivers"),
+    ("/drivers/nearby", By::Operator, "/api/v1/drivers/nearby?lat=12.9&lon=77.6"),
+    ("/drivers/{id}", By::Operator, "/api/v1/drivers/{driver}"),
+    ("/drivers/{id}/tokens", By::Operator, "/api/v1/drivers/{driver}/tokens"),
+    ("/outbound-events", By::Operator, "/api/v1/outbound-events"),
+    ("/outbound-events/{id}", By::Operator, "/api/v1/outbound-events/{event}"),
+    ("/shops", By::Operator, "/api/v1/shops"),
+    ("/shops/{shop}", By::Operator, "/api/v1/shops/vendure"),
+];
+
+/// The paths that take GET, as `src/http` registers them by `resource("path", "methods")`.
+fn registered() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the sources") {
+        let source = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
+        for after in source.split("resource(").skip(1) {
+            let mut texts = after.trim_start().split('"');
+            if let (Some(""), Some(path), Some(_), Some(methods)) =
+                (texts.next(), texts.next(), texts.next(), texts.next())
+                && methods.split(", ").any(|method| method == "GET")
+            {
+                found.push(path.to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_list_of_paths_here_is_that_of_the_sources() {
+    let mut listed: Vec<_> = GETS.iter().map(|(path, ..)| (*path).to_owned()).collect();
+    listed.sort();
+    assert_eq!(listed, registered(), "a path that takes GET must stand in GETS");
+}
+
+/// A world in which each of these paths has something to show.
+struct Shown {
+    world: World,
+    driver: Driver,
+    delivery: String,
+    event: String,
+}
+
+impl Shown {
+    async fn start() -> Shown {
+        let world = World::start().await;
+        let mut driver = world.on_duty(RESTAURANT).await;
+        let delivery = world.order(&Order::new("shown")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+        driver.assignment(&delivery).await;
+        driver.fall_silent();
+        let event = eventually("an event is there", SOON, || async {
+            let events = world.admin().get("/api/v1/outbound-events?state=delivered").await;
+            events.body["items"][0]["id"].as_str().map(str::to_owned)
+        })
+        .await;
+        Shown { world, driver, delivery, event }
+    }
+
+    fn path(&self, template: &str) -> String {
+        let path = template.replace("{delivery}", &self.delivery).replace("{driver}", &self.driver.id);
+        path.replace("{event}", &self.event)
+    }
+
+    async fn ask(&self, method: &str, by: By, path: &str) -> RawReply {
+        let node = self.world.node();
+        let (address, key) = match by {
+            By::Scraper => (&node.metrics_address, None),
+            By::Anybody => (&node.address, None),
+            By::Operator => (&node.address, Some(&self.world.admin_key)),
+            By::Driver => (&node.address, Some(&self.driver.token)),
+        };
+        let key = key.map_or(String::new(), |key| format!("Authorization: Bearer {key}\r\n"));
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nX-Request-Id: x\r\nConnection: close\r\n{key}\r\n");
+        raw_http::send(address, &head).await
+    }
+}
+
+/// The headers of an answer without those that differ from one moment to the next.
+fn lasting(reply: &RawReply) -> Vec<(String, String)> {
+    let changes = ["date", "content-length"];
+    reply.headers.iter().filter(|(name, _)| !changes.contains(&name.as_str())).cloned().collect()
+}
+
+fn length(reply: &RawReply) -> usize {
+    reply.header("content-length").expect("a length").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_answers_as_get_does_without_the_body() {
+    let shown = Shown::start().await;
+    let unknown = "/api/v1/deliveries/0190a0b0-0000-7000-8000-000000000000";
+    let more = [
+        (By::Operator, unknown),
+        (By::Operator, "/api/v1/deliveries?limit=none"),
+        (By::Anybody, "/api/v1/deliveries"),
+        (By::Anybody, "/nowhere"),
+        (By::Scraper, "/nowhere"),
+    ];
+    for (by, template) in GETS.iter().map(|(_, by, path)| (*by, *path)).chain(more) {
+        let path = shown.path(template);
+        let (get, head) = (shown.ask("GET", by, &path).await, shown.ask("HEAD", by, &path).await);
+        assert_eq!((head.status, lasting(&head)), (get.status, lasting(&get)), "{path}");
+        assert_eq!(length(&get), get.body.len(), "{path}");
+        assert!(length(&head) > 0 && head.body.is_empty(), "{path}: {head:?}");
+        let is_good = get.status == 200 || template == "/ws/driver" || more.contains(&(by, template));
+        assert!(is_good, "{path} shows nothing: {get:?}");
+    }
+    let live = "/health/live";
+    let (get, head) = (shown.ask("GET", By::Anybody, live).await, shown.ask("HEAD", By::Anybody, live).await);
+    assert_eq!(length(&head), length(&get));
+    shown.world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trailing_slash_is_the_same_path() {
+    let shown = Shown::start().await;
+    for (_, by, template) in GETS {
+        let path = shown.path(template);
+        let slashed = match path.split_once('?') {
+            Some((path, query)) => format!("{path}/?{query}"),
+            None => format!("{path}/"),
+        };
+        let (with, without) = (shown.ask("GET", *by, &slashed).await, shown.ask("GET", *by, &path).await);
+        assert_eq!((with.status, lasting(&with)), (without.status, lasting(&without)), "{slashed}");
+    }
+    let (world, driver) = (&shown.world, &shown.driver);
+    let post = async |path: &str, body: Value| {
+        http::send(orders::signed(world.node(), path, body.to_string().as_bytes(), WEBHOOK_SECRET)).await
+    };
+    for (n, path) in ["/webhooks/vendure/seller-order-ready/", "/events/seller-order-ready/"].iter().enumerate() {
+        post(path, Order::new(&format!("slashed-{n}")).0).await.expect(202);
+        let cancelled = path.replace("ready", "cancelled");
+        let reply = post(&cancelled, json!({"sellerOrderId": format!("slashed-{n}"), "channelId": "2"})).await;
+        assert_eq!(reply.expect(200)["status"], "CANCELLED");
+    }
+    post("/webhooks/elsewhere/seller-order-ready/", Order::new("slashed").0).await.problem(401);
+
+    let make = |path: &str| {
+        let request = world.admin().request("POST", path).header("idempotency-key", "one driver");
+        http::send(request.json(&json!({"name": "Asha", "phone": "+91 80 5550 1000"})))
+    };
+    let made = make("/api/v1/drivers/").await.expect(201);
+    assert_eq!(make("/api/v1/drivers").await.expect(201)["id"], made["id"], "one route, one key, one driver");
+    let path = format!("/api/v1/drivers/{}/", made["id"].as_str().unwrap());
+    assert_eq!(world.admin().patch(&path, &json!({"name": "Usha"})).await.expect(200)["name"], "Usha");
+    world.admin().delete(&path).await.expect(204);
+
+    let app = world.node().api().keyed(Some(&driver.token));
+    app.post("/api/v1/driver/messages/", &json!({"frames": []})).await.expect(200);
+    let authorization = format!("Bearer {}", driver.token);
+    let headers = [("authorization", authorization.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
+    let session = Session::open(upgrade(&world.node().address, "/ws/driver/", &headers)).await;
+    let session = session.unwrap_or_else(|status| panic!("refused with {status}"));
+    assert_eq!(session.take_first().await["type"], "welcome");
+    world.node().api().get("/nowhere/").await.problem(404);
+    shown.world.finish().await;
+}
