@@ -72,7 +72,7 @@ impl DriverDesk {
             }
             FrameBody::Status { on_duty } => return self.set_duty(driver, session, reference, on_duty).await,
             FrameBody::OfferAnswer => return Err(DispatchError::NotFound),
-            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars } => {
+            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars, ignored } => {
                 let status = self
                     .node
                     .perform(move |unit| {
@@ -85,7 +85,11 @@ impl DriverDesk {
                         })
                     })
                     .await?;
-                outbound::ok(reference, json!({"status": status}))
+                let mut fields = json!({"status": status});
+                if !ignored.is_empty() {
+                    fields["ignored"] = json!(ignored);
+                }
+                outbound::ok(reference, fields)
             }
             FrameBody::Ack { message_id } => {
                 self.node

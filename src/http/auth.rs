@@ -15,9 +15,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::fields::Query;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::transact;
 use crate::actors::Node;
 use crate::domain::event::Actor;

@@ -25,6 +25,7 @@ mod limits;
 mod orders;
 mod pagination;
 mod problem;
+mod query;
 mod request_id;
 mod routes;
 mod shapes;

@@ -8,6 +8,7 @@ use actix_web::{Error, HttpRequest, HttpResponse, web};
 use super::auth::driver_token;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, resource, transact};
 use crate::actors::Node;
 use crate::actors::driver_session::{self, Guards};
@@ -30,6 +31,8 @@ async fn connect(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, Error> {
     check_upgrade(&request)?;
+    // Two tickets name two drivers.
+    Query::of(&request).finish()?;
     // First: from here on a drain waits for the session, or this sees the drain.
     let opening = node.sessions().hold();
     check_draining(&node)?;
