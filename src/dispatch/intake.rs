@@ -19,8 +19,8 @@ pub struct Received {
     pub delivery: Delivery,
     /// It was seen before; nothing was changed.
     pub duplicate: bool,
-    /// It was seen before with other coordinates.
-    pub conflict: bool,
+    /// The fields of pickup and drop that differ from the order as it is stored; empty unless it was seen before.
+    pub differs: Vec<String>,
 }
 
 /// Takes an order in: a new delivery that waits, or the one that exists.
@@ -42,7 +42,7 @@ pub async fn receive_order(
             } else {
                 unit.effects.waiting.push(region);
             }
-            Ok(Received { delivery, duplicate: false, conflict: false })
+            Ok(Received { delivery, duplicate: false, differs: Vec::new() })
         }
         None => seen_before(unit, shop, order, body_hash, actor).await,
     }
@@ -58,21 +58,26 @@ async fn seen_before(
     let id = order.seller_order_id.as_str();
     let missing = || StoreError::Corrupt("an order that exists cannot be read".to_owned());
     let delivery = deliveries::get_by_order(unit.conn, shop, id).await?.ok_or_else(missing)?;
-    let conflict = order.coordinates_differ(&delivery.pickup.position, &delivery.drop.position);
-    if !conflict {
-        return Ok(Received { delivery, duplicate: true, conflict });
+    if order.differs(&delivery.pickup, &delivery.drop).is_empty() {
+        return Ok(Received { delivery, duplicate: true, differs: Vec::new() });
     }
     let delivery = deliveries::lock(unit.conn, delivery.id).await?.ok_or_else(missing)?;
-    let data = json!({
-        "bodyHash": hex::encode(body_hash),
-        "pickup": order.pickup.position, "drop": order.drop.position,
-    });
+    // Compared again under the lock.
+    let differs = order.differs(&delivery.pickup, &delivery.drop);
+    if differs.is_empty() {
+        return Ok(Received { delivery, duplicate: true, differs });
+    }
+    let mut data = json!({"bodyHash": hex::encode(body_hash), "differs": differs});
+    if order.pickup.position != delivery.pickup.position || order.drop.position != delivery.drop.position {
+        data["pickup"] = json!(order.pickup.position);
+        data["drop"] = json!(order.drop.position);
+    }
     let new = audit::append(unit.conn, delivery.id, AuditType::Conflict, unit.now, actor, &data).await?;
     tracing::warn!(
-        delivery.id = %delivery.id, shop = %shop, first_time = new.is_some(),
-        "an order came again with other coordinates; the first ones hold"
+        delivery.id = %delivery.id, shop = %shop, first_time = new.is_some(), differs = %differs.join(", "),
+        "an order came again with other values; the stored ones hold"
     );
-    Ok(Received { delivery, duplicate: true, conflict })
+    Ok(Received { delivery, duplicate: true, differs })
 }
 
 /// What a cancellation met.

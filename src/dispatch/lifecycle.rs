@@ -147,11 +147,12 @@ pub async fn take_back(
     record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
 }
 
-/// Ends a delivery as FAILED, and frees its driver.
+/// Ends a delivery as FAILED, and frees its driver. `data` is what the audit trail holds beside the failure.
 pub async fn fail(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     failure: &Failure,
+    mut data: Value,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     let status = delivery.status.transition(DeliveryAction::Fail)?;
@@ -163,7 +164,8 @@ pub async fn fail(
     delivery.failure = Some(failure.to_json());
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.settled.push(delivery.id);
-    let data = json!({"failure": failure.to_json(), "driverId": driver.id});
+    data["failure"] = failure.to_json();
+    data["driverId"] = json!(driver.id);
     let details = OutboundDetails::Failed {
         code: failure.code,
         reason: failure.reason.clone().unwrap_or_else(|| "unspecified".to_owned()),

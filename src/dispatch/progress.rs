@@ -41,6 +41,8 @@ pub struct Particulars {
     pub proof_url: Option<String>,
     /// With FAILED, and the reason of a REJECTED.
     pub failure: Option<(FailureCode, Option<String>)>,
+    /// Why an operator says so, in their words.
+    pub reason: Option<String>,
 }
 
 /// A driver's update of an assignment. Gives the delivery's state after it; a state already passed is a success that
@@ -102,11 +104,12 @@ async fn advance(
     let holder = delivery.driver_id.zip(delivery.assignment_id);
     match step {
         Step::PickedUp => pick_up(unit, delivery, occurred_at, particulars, actor).await,
-        Step::InTransit => depart(unit, delivery, occurred_at, actor).await,
+        Step::InTransit => depart(unit, delivery, occurred_at, particulars, actor).await,
         Step::Delivered => deliver(unit, delivery, occurred_at, particulars, actor).await,
         Step::Failed => {
             let (code, reason) = particulars.failure.clone().unwrap_or((FailureCode::DeliveryFailed, None));
-            lifecycle::fail(unit, delivery, &Failure { code, reason, occurred_at }, actor).await
+            let failure = Failure { code, reason, occurred_at };
+            lifecycle::fail(unit, delivery, &failure, known(json!({}), particulars), actor).await
         }
         Step::Rejected => {
             let reason = particulars.failure.as_ref().and_then(|(_, reason)| reason.clone());
@@ -153,6 +156,7 @@ async fn depart(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     at: DateTime<Utc>,
+    particulars: &Particulars,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     delivery.status = delivery.status.transition(DeliveryAction::Depart)?;
@@ -160,7 +164,8 @@ async fn depart(
         assignments::mark_departed(unit.conn, assignment, at).await?;
     }
     deliveries::update_state(unit.conn, delivery).await?;
-    lifecycle::record(unit, delivery, AuditType::InTransit, actor, json!({"departedAt": at}), None, None).await
+    let data = known(json!({"departedAt": at}), particulars);
+    lifecycle::record(unit, delivery, AuditType::InTransit, actor, data, None, None).await
 }
 
 async fn deliver(
@@ -185,13 +190,16 @@ async fn deliver(
     lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await
 }
 
-/// Adds what is known of proof and place; what is not is left out.
+/// Adds what is known of proof, place and an operator's reason; what is not is left out.
 fn known(mut data: Value, particulars: &Particulars) -> Value {
     if let Some(link) = &particulars.proof_url {
         data["proofUrl"] = json!(link);
     }
     if let Some(position) = &particulars.position {
         data["position"] = json!(position);
+    }
+    if let Some(reason) = &particulars.reason {
+        data["reason"] = json!(reason);
     }
     data
 }

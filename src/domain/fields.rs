@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct FieldError {
     /// The path of the field, such as `pickup.lat`.
     pub field: String,
-    /// A stable code: `required`, `type`, `length`, `characters`, `range`, `form` or `unknown`.
+    /// A stable code: `required`, `type`, `length`, `characters`, `range`, `form`, `unknown` or `repeated`.
     pub code: &'static str,
     /// What would be right, in words.
     pub message: String,

@@ -10,6 +10,7 @@ pub mod event;
 pub mod fields;
 pub mod heartbeat;
 pub mod ids;
+pub mod json;
 pub mod network;
 pub mod order;
 pub mod plausibility;

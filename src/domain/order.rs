@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::ids::ExternalId;
 use super::position::Position;
@@ -17,6 +17,26 @@ pub struct Stop {
     /// Address, contact and notes.
     #[serde(flatten)]
     pub details: StopDetails,
+}
+
+impl Stop {
+    /// The names of the fields in which two stops differ. A text that is absent is the same as an empty one: senders write
+    /// either for what they do not know.
+    fn differs(&self, other: &Self) -> Vec<&'static str> {
+        fn text(text: &Option<String>) -> &str {
+            text.as_deref().unwrap_or_default()
+        }
+        let (ours, theirs) = (&self.details, &other.details);
+        let fields = [
+            ("lat", self.position.lat() != other.position.lat()),
+            ("lon", self.position.lon() != other.position.lon()),
+            ("address", text(&ours.address) != text(&theirs.address)),
+            ("contactName", text(&ours.contact_name) != text(&theirs.contact_name)),
+            ("phone", text(&ours.phone) != text(&theirs.phone)),
+            ("notes", text(&ours.notes) != text(&theirs.notes)),
+        ];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
 }
 
 /// What a person needs at a stop; every field is optional.
@@ -46,9 +66,9 @@ pub struct Item {
     /// What it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How many.
+    /// How many, or how much: above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quantity: Option<i64>,
+    pub quantity: Option<Number>,
 }
 
 /// Who sells it.
@@ -88,10 +108,14 @@ pub struct NewOrder {
 }
 
 impl NewOrder {
-    /// Whether the same order was sent before with another pickup or drop. Exact: both sides come from the same decimal
-    /// text through the same parser, so a sender that only rebuilds its body never differs.
-    pub fn coordinates_differ(&self, stored_pickup: &Position, stored_drop: &Position) -> bool {
-        self.pickup.position != *stored_pickup || self.drop.position != *stored_drop
+    /// The fields of pickup and drop in which this repeat of an order differs from the order as it is stored, each by its path.
+    /// Exact: both sides come from the same text through the same parser, so a sender that only rebuilds its body never
+    /// differs.
+    pub fn differs(&self, stored_pickup: &Stop, stored_drop: &Stop) -> Vec<String> {
+        let of = |stop: &'static str, sent: &Stop, stored: &Stop| {
+            sent.differs(stored).into_iter().map(move |field| format!("{stop}.{field}"))
+        };
+        of("pickup", &self.pickup, stored_pickup).chain(of("drop", &self.drop, stored_drop)).collect()
     }
 }
 

@@ -16,9 +16,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::fields::Query;
 use super::gate::{Gate, Refused, header_text};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::transact;
 use crate::domain::event::Actor;
 use crate::domain::ids::{ApiKeyId, ShopName};

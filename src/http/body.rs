@@ -14,9 +14,13 @@ use sha2::{Digest, Sha256};
 
 use super::gate::header_text;
 use super::problem::Problem;
+use crate::domain::fields::FieldError;
+use crate::domain::json;
 
 /// The largest body, in bytes, but where a route says otherwise.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The largest body of a shop's, in bytes: an order of 500 items with long names, each character an escape sequence.
+pub const MAX_ORDER_BYTES: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is still read of a body over the cap, so that a client that sends before it reads sees the answer.
@@ -69,25 +73,46 @@ fn is_json(content_type: &str) -> bool {
         })
 }
 
-/// The JSON in a body.
-pub fn parse(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+/// The JSON in a body, without a byte order mark before it. See [`json::Document`] for values that cannot be held.
+fn parse(body: &[u8]) -> Result<json::Document, Problem> {
+    let text = std::str::from_utf8(json::without_bom(body))
+        .map_err(|_| Problem::bad_request("invalid_json", "the body is not JSON: it is not UTF-8"))?;
+    json::read(text).map_err(|error| {
         let detail = format!("the body is not JSON (line {}, column {})", error.line(), error.column());
         Problem::bad_request("invalid_json", detail)
     })
 }
 
-/// SHA-256 of a body: what tells whether two requests are one.
+/// The fields of an object whose values can all be held.
+fn object_of(document: json::Document) -> Result<Map<String, Value>, Problem> {
+    let json::Document { value, mut unholdable } = document;
+    let Value::Object(object) = value else {
+        return Err(Problem::field("", "type", "the body must be an object"));
+    };
+    unholdable.dedup_by(|one, other| one.0 == other.0);
+    let faults = unholdable.into_iter().map(|(field, why)| FieldError::new(field, why.code(), why.message()));
+    let faults: Vec<FieldError> = faults.collect();
+    if faults.is_empty() { Ok(object) } else { Err(Problem::fields(faults)) }
+}
+
+/// SHA-256 of a body, byte for byte.
 pub fn hash(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
+}
+
+/// SHA-256 of what a body says: the same for every spelling of the same JSON. Of a body that has no such spelling, the hash of
+/// its bytes.
+pub fn content_hash(body: &[u8]) -> [u8; 32] {
+    let text = std::str::from_utf8(json::without_bom(body)).ok();
+    text.and_then(json::canonical).map_or_else(|| hash(body), |spelled| hash(spelled.as_bytes()))
 }
 
 /// The JSON object that a request of the API carries; an empty body is an empty object.
 pub struct JsonBody {
     /// Its fields.
     pub object: Map<String, Value>,
-    /// SHA-256 of the body as it came.
-    pub hash: [u8; 32],
+    /// The body as it came.
+    pub raw: Bytes,
 }
 
 impl FromRequest for JsonBody {
@@ -97,21 +122,18 @@ impl FromRequest for JsonBody {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, mut payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            let body = read(request.headers(), &mut payload, MAX_BODY_BYTES).await?;
-            let hash = hash(&body);
-            if body.is_empty() {
-                return Ok(Self { object: Map::new(), hash });
+            let raw = read(request.headers(), &mut payload, MAX_BODY_BYTES).await?;
+            if raw.is_empty() {
+                return Ok(Self { object: Map::new(), raw });
             }
             check_type(request.headers())?;
-            match parse(&body)? {
-                Value::Object(object) => Ok(Self { object, hash }),
-                _ => Err(Problem::field("", "type", "the body must be an object")),
-            }
+            let object = object_of(parse(&raw)?)?;
+            Ok(Self { object, raw })
         })
     }
 }
 
-/// A body of at most `MAX` bytes that is JSON of whatever shape.
+/// A body of at most `MAX` bytes that is JSON of whatever shape; `false` stands for each value that cannot be held.
 pub struct AnyJson<const MAX: usize>(pub Value);
 
 impl<const MAX: usize> FromRequest for AnyJson<MAX> {
@@ -123,12 +145,12 @@ impl<const MAX: usize> FromRequest for AnyJson<MAX> {
         Box::pin(async move {
             let body = read(request.headers(), &mut payload, MAX).await?;
             check_type(request.headers())?;
-            parse(&body).map(Self)
+            parse(&body).map(|document| Self(document.value))
         })
     }
 }
 
-/// The raw body of a webhook, read but not looked at.
+/// The raw body of an order or a cancellation, at most [`MAX_ORDER_BYTES`], read but not looked at.
 pub struct RawBody(pub Bytes);
 
 impl FromRequest for RawBody {
@@ -137,7 +159,7 @@ impl FromRequest for RawBody {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, mut payload) = (request.clone(), payload.take());
-        Box::pin(async move { read(request.headers(), &mut payload, MAX_BODY_BYTES).await.map(Self) })
+        Box::pin(async move { read(request.headers(), &mut payload, MAX_ORDER_BYTES).await.map(Self) })
     }
 }
 
@@ -183,5 +205,24 @@ mod tests {
         assert_eq!(parse(b"{\"a\": }").unwrap_err().code(), "invalid_json");
         assert_eq!(parse(b"\"\xff\"").unwrap_err().code(), "invalid_json");
         assert!(parse(b"[]").is_ok());
+        assert!(parse(b"\xef\xbb\xbf{}").is_ok(), "a byte order mark is no part of it");
+        assert_eq!(parse(b"\xef\xbb\xbf\xef\xbb\xbf{}").unwrap_err().code(), "invalid_json");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_held_is_a_fault_of_its_field() {
+        let refused = |body: &[u8]| object_of(parse(body).unwrap()).unwrap_err();
+        assert_eq!(refused(br#"{"metadata": {"n": [1e400, -1e400]}, "capacity": 1e999}"#).code(), "invalid_fields");
+        assert_eq!(refused(b"1e400").code(), "invalid_fields");
+        assert!(object_of(parse(br#"{"metadata": {"n": 1.7976931348623157e308}}"#).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn one_content_has_one_hash() {
+        let (one, other) = (br#"{"a": 1e2, "b": [0.5]}"#, "\u{feff}{\"b\":[5e-1],\"a\":100.0}".as_bytes());
+        assert_eq!(content_hash(one), content_hash(other));
+        assert_ne!(hash(one), hash(other));
+        assert_ne!(content_hash(one), content_hash(br#"{"a": 101, "b": [0.5]}"#));
+        assert_eq!(content_hash(b"{"), hash(b"{"));
     }
 }

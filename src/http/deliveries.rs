@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::auth::Caller;
 use super::body::{self, RawBody, path_id};
-use super::fields::Query;
 use super::gate::Gate;
 use super::idempotency::{Answer, Keyed};
 use super::orders::{Order, OrderIntake, refusal};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::dispatch::DispatchError;
@@ -44,7 +44,7 @@ async fn create(
     }
     gate.admit_order(&shop)?;
     let body_hash = body::hash(&raw.0);
-    let keyed = Keyed::of(&request, &caller, body_hash)?;
+    let keyed = Keyed::of(&request, &caller, &raw.0)?;
     let order = Order { shop, order, body_hash, actor: caller.actor() };
     Ok(orders.take(order, keyed).await?.into_response())
 }
@@ -60,10 +60,10 @@ fn shop_of(caller: &Caller, named: Option<ShopName>) -> Result<ShopName, Problem
 }
 
 async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
-    let mut query = Query::of(&request);
+    let mut query = Query::with_set(&request, "status");
     let page = Page::<(DateTime<Utc>, DeliveryId)>::read(&mut query);
     let filter = DeliveryFilter {
-        status: query.state("status"),
+        statuses: query.states("status"),
         driver_id: query.id("driverId"),
         shop: caller.listed_shop(&mut query)?,
         seller_order_id: query.external_id("sellerOrderId"),

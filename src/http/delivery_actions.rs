@@ -62,7 +62,7 @@ impl FromRequest for Acting {
             let use_cases = request.app_data::<web::Data<UseCases>>().cloned();
             let use_cases = use_cases.ok_or_else(|| Problem::internal("the application holds no use cases"))?;
             let body = body.await?;
-            let keyed = Keyed::of(&request, &caller, body.hash)?;
+            let keyed = Keyed::of(&request, &caller, &body.raw)?;
             Ok(Self { caller, delivery, use_cases, keyed, object: body.object })
         })
     }
@@ -166,10 +166,10 @@ fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Prob
     fields.finish()?;
     let step = step.ok_or_else(Problem::not_found)?;
     let failure = (step == Step::Failed).then(|| match failure {
-        Some((code, words)) => (code, words.or(reason)),
-        None => (FailureCode::ManualCancel, reason),
+        Some((code, words)) => (code, words.or_else(|| reason.clone())),
+        None => (FailureCode::ManualCancel, reason.clone()),
     });
-    Ok((step, Particulars { failure, ..Particulars::default() }))
+    Ok((step, Particulars { failure, reason, ..Particulars::default() }))
 }
 
 #[cfg(test)]
@@ -209,7 +209,9 @@ mod tests {
         let (step, with) = status(json!({"status": "FAILED", "reason": "lost"})).unwrap();
         assert_eq!((step, with.failure), (Step::Failed, Some((FailureCode::ManualCancel, Some("lost".to_owned())))));
         let named = json!({"status": "FAILED", "reason": "x", "failure": {"code": "TIMEOUT", "reason": "too late"}});
-        assert_eq!(status(named).unwrap().1.failure, Some((FailureCode::Timeout, Some("too late".to_owned()))));
+        let named = status(named).unwrap().1;
+        assert_eq!(named.failure, Some((FailureCode::Timeout, Some("too late".to_owned()))));
+        assert_eq!(named.reason.as_deref(), Some("x"), "the operator's own words stand beside those of the failure");
         let none = status(json!({"status": "DELIVERED", "reason": "told by phone"})).unwrap();
         assert_eq!((none.0, none.1.failure), (Step::Delivered, None));
         for bad in [

@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::auth::{Caller, Staff};
 use super::body::{JsonBody, path_id};
-use super::fields::Query;
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, post, resource};
 use super::shapes;
 use crate::dispatch::{DispatchError, roster};
@@ -38,7 +38,7 @@ async fn create(
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let driver: DriverId = path_id(&path)?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let caller = staff.0.clone();
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {

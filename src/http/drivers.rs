@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 
 use super::auth::Staff;
 use super::body::{JsonBody, path_id};
-use super::fields::{Fields, Query};
+use super::fields::Fields;
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of, read_limit};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use super::whereabouts::{Whereabouts, WhereaboutsOf};
@@ -51,7 +52,7 @@ async fn create(
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let new = parse_new(&body.object)?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let actor = staff.0.actor();
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
@@ -227,7 +228,7 @@ async fn set_status(
     let on_duty = fields.required("status", wish).unwrap_or_default();
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let actor = staff.0.actor();
     let (places, ttl) = (WhereaboutsOf::ask(&views.presence, &[id]).await, views.ttl);
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {

@@ -8,10 +8,11 @@ use sqlx::PgConnection;
 
 use super::auth::Caller;
 use super::body::{JsonBody, path_id};
-use super::fields::{Fields, Query};
+use super::fields::Fields;
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, decode, encode, list as page_of};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::dispatch::DispatchError;
@@ -78,7 +79,7 @@ async fn replay(
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let id: EventId = path_id(&path)?;
-    let keyed = Keyed::of(&request, &caller, body.hash)?;
+    let keyed = Keyed::of(&request, &caller, &body.raw)?;
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             show(unit.conn, &caller, id).await?;
@@ -122,7 +123,7 @@ async fn replay_some(
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let (which, after) = replayed(&caller, &body)?;
-    let keyed = Keyed::of(&request, &caller, body.hash)?;
+    let keyed = Keyed::of(&request, &caller, &body.raw)?;
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             let (count, newest) = outbox::replay_some(unit.conn, &which, after, MOST_REPLAYED).await?;

@@ -1,6 +1,5 @@
-//! Reading the fields of a request: from a JSON object, or from a query. Whatever is wrong is gathered, so that the
-//! answer names every field at once. `null` means absent, but where
-//! [`Fields::is_null`] is asked.
+//! Reading the fields of a JSON object. Whatever is wrong is gathered, so that the answer names every field at once. `null`
+//! means absent, but where [`Fields::is_null`] is asked.
 
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::{Map, Value};
@@ -208,7 +207,7 @@ impl<'a> Fields<'a> {
 }
 
 /// An RFC 3339 time that PostgreSQL can hold.
-fn time_of(text: &str) -> Option<DateTime<Utc>> {
+pub(super) fn time_of(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
     (1970..=9999).contains(&time.year()).then_some(time)
 }
@@ -220,96 +219,6 @@ fn holds_nul(value: &Value) -> bool {
         Value::Array(values) => values.iter().any(holds_nul),
         Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
-/// The parameters of a query. Unknown ones are ignored; of a repeated one the first counts.
-pub struct Query {
-    pairs: Vec<(String, String)>,
-    errors: Vec<FieldError>,
-}
-
-impl Query {
-    /// Reads a query as it stands in the address.
-    pub fn parse_text(text: &str) -> Self {
-        let pairs = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Self { pairs, errors: Vec::new() }
-    }
-
-    /// The query of a request.
-    pub fn of(request: &actix_web::HttpRequest) -> Self {
-        Self::parse_text(request.query_string())
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Notes a fault.
-    pub fn fault(&mut self, name: &str, code: &'static str, message: impl Into<String>) {
-        self.errors.push(FieldError::new(name, code, message));
-    }
-
-    /// A parameter as `take` reads it; a fault is noted when it cannot.
-    pub fn parse<T>(
-        &mut self,
-        name: &str,
-        code: &'static str,
-        message: &str,
-        take: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        let taken = take(self.get(name)?);
-        if taken.is_none() {
-            self.fault(name, code, message);
-        }
-        taken
-    }
-
-    /// A value that must be there; a fault is noted when it is absent.
-    pub fn require(&mut self, name: &str) {
-        if self.get(name).is_none() {
-            self.fault(name, "required", "is required");
-        }
-    }
-
-    /// A state, by its name.
-    pub fn state<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
-        self.parse(name, "unknown", "must be the name of a state", |text| text.parse().ok())
-    }
-
-    /// `true` or `false`.
-    pub fn boolean(&mut self, name: &str) -> Option<bool> {
-        self.parse(name, "type", "must be true or false", |text| text.parse().ok())
-    }
-
-    /// An id of ours.
-    pub fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
-        self.parse(name, "form", "must be a UUID", |text| text.parse().ok())
-    }
-
-    /// An opaque text of the outside world.
-    pub fn external_id(&mut self, name: &str) -> Option<String> {
-        self.parse(name, "form", "must have 1 to 128 characters, none of them a control character", |text| {
-            ExternalId::parse(text).is_ok().then(|| text.to_owned())
-        })
-    }
-
-    /// A moment, RFC 3339.
-    pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
-        self.parse(name, "form", "must be an RFC 3339 time", |text| {
-            // A plus sign that was not escaped arrives as a space.
-            time_of(&text.replace(' ', "+"))
-        })
-    }
-
-    /// A finite number.
-    pub fn number(&mut self, name: &str) -> Option<f64> {
-        self.parse(name, "type", "must be a number", |text| text.parse().ok().filter(|n: &f64| n.is_finite()))
-    }
-
-    /// Whether nothing was at fault; else the 422.
-    pub fn finish(self) -> Result<(), Problem> {
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }
 }
 
@@ -353,17 +262,5 @@ mod tests {
     fn metadata_is_bounded() {
         let body = json!({"metadata": {"a": "x".repeat(5000)}});
         assert_eq!(faults(&body, |f| drop(f.metadata("metadata")))[0].1, "length");
-    }
-
-    #[test]
-    fn a_query_reads_typed_values() {
-        let mut query = Query::parse_text("online=true&from=2026-01-27T10:00:00+01:00&lat=1e999&driverId=7&x=%00");
-        assert_eq!(query.boolean("online"), Some(true));
-        assert_eq!(query.moment("from").unwrap().to_rfc3339(), "2026-01-27T09:00:00+00:00");
-        assert_eq!(query.number("lat"), None);
-        assert_eq!(query.id::<crate::domain::ids::DriverId>("driverId"), None);
-        assert_eq!(query.external_id("x"), None);
-        let named: Vec<String> = query.errors.into_iter().map(|e| e.field).collect();
-        assert_eq!(named, ["lat", "driverId", "x"]);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The answer is kept in the transaction of the work itself, so that there is never one without the other. Only a 2xx is
 //! kept: an error rolls the transaction back.
+//!
+//! A repeat says the same, whatever white space, order of names or spelling of a number it is written with: many clients build
+//! the body again for each attempt.
 
 use crate::effects::UseCases;
 use actix_web::HttpRequest;
@@ -11,6 +14,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use serde_json::Value;
 
 use super::auth::Caller;
+use super::body;
 use super::problem::Problem;
 use crate::dispatch::{DispatchError, Unit};
 use crate::store::idempotency::{self, RequestKey, SavedAnswer};
@@ -62,12 +66,15 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Keyed {
     request: RequestKey,
+    /// Of the body, byte for byte.
     body_hash: [u8; 32],
+    /// Of what the body says, however it is written.
+    content_hash: [u8; 32],
 }
 
 impl Keyed {
-    /// The key of a request, if it carries one; `body_hash` is SHA-256 of its body.
-    pub fn of(request: &HttpRequest, caller: &Caller, body_hash: [u8; 32]) -> Result<Option<Self>, Problem> {
+    /// The key of a request, if it carries one; `body` is its body as it came.
+    pub fn of(request: &HttpRequest, caller: &Caller, body: &[u8]) -> Result<Option<Self>, Problem> {
         let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
         let key = value.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
         let Some(key) = key else {
@@ -75,7 +82,7 @@ impl Keyed {
         };
         let route = format!("{} {}", request.method(), request.path());
         let request = RequestKey { owner: caller.key_id.to_string(), route, key: key.to_owned() };
-        Ok(Some(Self { request, body_hash }))
+        Ok(Some(Self { request, body_hash: body::hash(body), content_hash: body::content_hash(body) }))
     }
 
     /// Takes the key's turn in the unit's transaction, and gives the answer that was given before.
@@ -84,16 +91,19 @@ impl Keyed {
             return Err(DispatchError::UnderWay);
         }
         let Some(saved) = idempotency::find(unit.conn, &self.request).await? else { return Ok(None) };
-        if saved.body_hash != self.body_hash {
+        let is_repeat =
+            saved.body_hash == self.body_hash || saved.content_hash.is_some_and(|hash| hash == self.content_hash);
+        if !is_repeat {
             return Err(DispatchError::KeyReused);
         }
-        Ok(Some(restore(saved)?))
+        Ok(Some(restore(saved.status, saved.location, &saved.response)?))
     }
 
     /// Keeps an answer in the unit's transaction.
     pub async fn keep(&self, unit: &mut Unit<'_>, answer: &Answer) -> Result<(), DispatchError> {
         let saved = SavedAnswer {
             body_hash: self.body_hash.to_vec(),
+            content_hash: Some(self.content_hash.to_vec()),
             status: answer.status.as_u16().into(),
             location: answer.location.clone(),
             response: answer.body.to_string().into_bytes(),
@@ -102,14 +112,13 @@ impl Keyed {
     }
 }
 
-fn restore(saved: SavedAnswer) -> Result<Answer, StoreError> {
-    let status = u16::try_from(saved.status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+fn restore(status: i32, location: Option<String>, response: &[u8]) -> Result<Answer, StoreError> {
+    let status = u16::try_from(status).ok().and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.filter(StatusCode::is_success);
     let status = status.ok_or_else(|| StoreError::corrupt("a kept answer's status is none of a success"))?;
     // What the parser says would quote the answer.
-    let body =
-        serde_json::from_slice(&saved.response).map_err(|_| StoreError::corrupt("a kept answer's body is not JSON"))?;
-    Ok(Answer { status, location: saved.location, body })
+    let body = serde_json::from_slice(response).map_err(|_| StoreError::corrupt("a kept answer's body is not JSON"))?;
+    Ok(Answer { status, location, body })
 }
 
 /// Does `work` in one transaction with the keeping of its answer, or gives the answer that was given before.
@@ -136,21 +145,20 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn saved(status: i32, response: &[u8]) -> SavedAnswer {
-        let location = Some("/api/v1/drivers/1".to_owned());
-        SavedAnswer { body_hash: vec![1], status, location, response: response.to_vec() }
+    fn restored(status: i32, response: &[u8]) -> Result<Answer, StoreError> {
+        restore(status, Some("/api/v1/drivers/1".to_owned()), response)
     }
 
     #[test]
     fn a_kept_answer_is_given_again_as_it_was() {
-        let before = restore(saved(201, br#"{"a":1}"#)).unwrap();
+        let before = restored(201, br#"{"a":1}"#).unwrap();
         assert_eq!(before, Answer::created("/api/v1/drivers/1".to_owned(), json!({"a": 1})));
     }
 
     #[test]
     fn a_kept_answer_that_cannot_be_read_is_no_success() {
         for (status, response) in [(0, &b"{}"[..]), (500, b"{}"), (70_000, b"{}"), (200, b""), (200, b"{")] {
-            assert!(matches!(restore(saved(status, response)), Err(StoreError::Corrupt(_))), "{status}");
+            assert!(matches!(restored(status, response), Err(StoreError::Corrupt(_))), "{status}");
         }
     }
 }

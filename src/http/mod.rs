@@ -27,6 +27,7 @@ mod metrics_page;
 mod orders;
 mod pagination;
 mod problem;
+mod query;
 mod request_id;
 mod routes;
 mod shapes;

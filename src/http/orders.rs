@@ -173,8 +173,9 @@ fn answer(received: &Received) -> Answer {
         DeliveryStatus::Cancelled | DeliveryStatus::Failed => StatusCode::OK,
     };
     let mut body = shape(delivery, received.duplicate);
-    if received.conflict {
+    if !received.differs.is_empty() {
         body["conflict"] = json!(true);
+        body["differs"] = json!(received.differs);
     }
     let location = (status == StatusCode::CREATED).then(|| format!("/api/v1/deliveries/{}", delivery.id));
     Answer { status, location, body }
@@ -208,7 +209,7 @@ mod tests {
     use crate::domain::region::Region;
     use chrono::Utc;
 
-    fn received(status: DeliveryStatus, duplicate: bool, conflict: bool) -> Received {
+    fn received(status: DeliveryStatus, duplicate: bool, differs: &[&str]) -> Received {
         let position = Position::new(12.9, 77.6).unwrap();
         let stop = Stop { position, details: StopDetails::default() };
         let delivery = Delivery {
@@ -237,25 +238,26 @@ mod tests {
             created_at: Utc::now(),
             updated_at: Utc::now(),
         };
-        Received { delivery, duplicate, conflict }
+        Received { delivery, duplicate, differs: differs.iter().map(|field| (*field).to_owned()).collect() }
     }
 
     #[test]
     fn the_status_is_the_tables() {
         use DeliveryStatus as S;
         for (status, code) in [(S::Assigned, 201), (S::InTransit, 201), (S::Pending, 202), (S::Cancelled, 200)] {
-            assert_eq!(answer(&received(status, false, false)).status.as_u16(), code, "{status}");
-            assert_eq!(answer(&received(status, true, false)).status.as_u16(), 200, "{status}");
+            assert_eq!(answer(&received(status, false, &[])).status.as_u16(), code, "{status}");
+            assert_eq!(answer(&received(status, true, &[])).status.as_u16(), 200, "{status}");
         }
     }
 
     #[test]
     fn the_shape_leaves_out_what_is_not_known() {
-        let pending = answer(&received(DeliveryStatus::Pending, false, false));
+        let pending = answer(&received(DeliveryStatus::Pending, false, &[]));
         let names: Vec<&String> = pending.body.as_object().unwrap().keys().collect();
         assert_eq!(names, ["deliveryId", "duplicate", "sellerOrderId", "shop", "status"]);
-        let conflicting = answer(&received(DeliveryStatus::Assigned, true, true));
+        let conflicting = answer(&received(DeliveryStatus::Assigned, true, &["drop.phone"]));
         assert_eq!((&conflicting.body["duplicate"], &conflicting.body["conflict"]), (&json!(true), &json!(true)));
+        assert_eq!(conflicting.body["differs"], json!(["drop.phone"]));
         assert!(conflicting.body.get("driverId").is_some());
     }
 }

@@ -46,6 +46,8 @@ pub fn delivery(delivery: &Delivery) -> Value {
         "createdAt": moment(delivery.created_at), "updatedAt": moment(delivery.updated_at),
     });
     put(&mut value, "orderCode", delivery.order_code.clone());
+    put(&mut value, "items", delivery.items.clone());
+    put(&mut value, "readyAt", delivery.ready_at.map(moment));
     put(&mut value, "driverId", delivery.driver_id.map(|id| id.to_string()));
     put(&mut value, "assignmentId", delivery.assignment_id.map(|id| id.to_string()));
     put(&mut value, "assignedAt", delivery.assigned_at.map(moment));

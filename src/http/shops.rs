@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use super::auth::{Caller, Staff};
 use super::body::JsonBody;
-use super::fields::{Fields, Query};
+use super::fields::Fields;
 use super::idempotency::{self, Answer, Keyed};
 use super::pagination::{Page, list as page_of};
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, post, resource, transact};
 use super::shapes;
 use crate::config;
@@ -129,7 +130,7 @@ async fn create(
     fields.finish()?;
     let name = name.ok_or_else(|| Problem::internal("a shop without a name"))?;
     let fingerprint = current_key(directory.keys())?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::create(unit.conn, &name, wanted.orders_per_second.flatten()).await? {
@@ -229,7 +230,7 @@ async fn add_secret(
     fields.finish()?;
     let direction = direction.ok_or_else(|| Problem::internal("a secret without a direction"))?;
     let fingerprint = current_key(directory.keys())?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::lock(unit.conn, &shop).await? {
@@ -281,7 +282,7 @@ async fn enable_endpoint(
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
     let shop = shop_name(&path)?;
-    let keyed = Keyed::of(&request, &staff.0, body.hash)?;
+    let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             if !shops::enable_endpoint(unit.conn, &shop).await? {

@@ -8,6 +8,7 @@ use super::auth::driver_token;
 use super::gate::{Gate, Refused};
 use super::handshake;
 use super::problem::Problem;
+use super::query::Query;
 use super::routes::{get, resource, transact};
 use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::process::Lifecycle;
@@ -33,6 +34,8 @@ async fn connect(
 ) -> Result<HttpResponse, Error> {
     // All of it before a ticket is used up.
     handshake::check(&request)?;
+    // Two tickets name two drivers.
+    Query::of(&request).finish()?;
     // First: from here on a drain waits for the session, or this sees the drain.
     let opening = sessions.directory.hold();
     check_draining(&lifecycle)?;

@@ -11,10 +11,14 @@ const WINDOW: u64 = 256 * 1024;
 const ASK_EVERY: u64 = 32 * 1024;
 /// What may be sent past the window: answers to a client that asks and does not read them.
 const PAST_WINDOW: u64 = 512 * 1024;
-/// How long a client may stay past the window without reading on.
+/// How long a client may stay past the window without reading on. A frame is asked about at its end alone, so that a large one
+/// takes as long for each [`ASK_EVERY`] of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pings that are remembered as unanswered. A client may answer late, and all at once.
 const MAX_UNANSWERED: u32 = 32;
+
+/// The most parts of [`ASK_EVERY`] that give a frame more time: 512 KiB.
+const MAX_PARTS: u32 = 16;
 
 /// Bytes sent to a client, and what it is known to have read.
 #[derive(Debug, Default)]
@@ -25,7 +29,17 @@ pub struct Outgoing {
     asked: u64,
     /// Pings that no pong has answered yet.
     unanswered: u32,
+    /// The largest frame that is not known to be read.
+    largest: Option<Frame>,
     full: Option<Full>,
+}
+
+/// A frame that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    bytes: u64,
+    /// What had been sent with it.
+    upto: u64,
 }
 
 /// Past the window.
@@ -39,7 +53,11 @@ struct Full {
 impl Outgoing {
     /// Counts what is sent. `true` when it is time to ask the client how far it has read.
     pub fn sent(&mut self, bytes: usize, now: Instant) -> bool {
-        self.sent += bytes as u64;
+        let bytes = bytes as u64;
+        self.sent += bytes;
+        if self.largest.is_none_or(|largest| largest.bytes <= bytes) {
+            self.largest = Some(Frame { bytes, upto: self.sent });
+        }
         if !self.has_room() && self.full.is_none() {
             self.full = Some(Full { since: now, sent: self.sent });
         }
@@ -61,6 +79,7 @@ impl Outgoing {
         let upto = payload.try_into().map_or(0, u64::from_be_bytes);
         if upto > self.read && upto <= self.asked {
             self.read = upto;
+            self.largest = self.largest.filter(|largest| largest.upto > upto);
             self.full = (!self.has_room()).then_some(Full { since: now, sent: self.sent });
         }
         is_asked_for
@@ -73,9 +92,14 @@ impl Outgoing {
 
     /// Whether the client reads so little that its session ends.
     pub fn is_too_slow(&self, now: Instant) -> bool {
-        self.full
-            .as_ref()
-            .is_some_and(|full| now.duration_since(full.since) >= PATIENCE || self.sent - full.sent > PAST_WINDOW)
+        self.full.as_ref().is_some_and(|full| {
+            now.duration_since(full.since) >= self.patience() || self.sent - full.sent > PAST_WINDOW
+        })
+    }
+
+    fn patience(&self) -> Duration {
+        let largest = self.largest.map_or(0, |largest| largest.bytes);
+        PATIENCE * u32::try_from(largest.div_ceil(ASK_EVERY)).unwrap_or(u32::MAX).clamp(1, MAX_PARTS)
     }
 }
 
@@ -100,7 +124,7 @@ mod tests {
     #[test]
     fn one_that_reads_nothing_gets_no_more_commands_and_is_ended_after_a_while_or_when_it_asks_for_more() {
         let (mut outgoing, now) = (Outgoing::default(), Instant::now());
-        outgoing.sent(256 * KIB, now);
+        (0..8).for_each(|_| _ = outgoing.sent(32 * KIB, now));
         assert!(outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE));
         outgoing.sent(1, now);
         assert!(!outgoing.has_room() && !outgoing.is_too_slow(now));
@@ -114,9 +138,9 @@ mod tests {
     #[test]
     fn reading_on_gives_more_time_and_reading_up_gives_room() {
         let (mut outgoing, now) = (Outgoing::default(), Instant::now());
-        outgoing.sent(100 * KIB, now);
+        (0..4).for_each(|_| _ = outgoing.sent(25 * KIB, now));
         let early = outgoing.ask();
-        outgoing.sent(300 * KIB, now);
+        (0..12).for_each(|_| _ = outgoing.sent(25 * KIB, now));
         let late = outgoing.ask();
         outgoing.answered(&early, now + PATIENCE / 2);
         assert!(!outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE));
@@ -136,6 +160,19 @@ mod tests {
             outgoing.ask();
         }
         assert_eq!((0..1000).filter(|_| outgoing.answered(b"", now)).count(), 32);
+    }
+
+    #[test]
+    fn a_large_frame_may_take_as_long_as_small_ones_of_its_size() {
+        let (mut outgoing, now) = (Outgoing::default(), Instant::now());
+        outgoing.sent(300 * KIB, now);
+        let large = outgoing.ask();
+        assert!(!outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE * 9));
+        assert!(outgoing.is_too_slow(now + PATIENCE * 10));
+        // Once it is read, nothing is left of its time.
+        outgoing.answered(&large, now);
+        (0..9).for_each(|_| _ = outgoing.sent(32 * KIB, now));
+        assert!(!outgoing.has_room() && outgoing.is_too_slow(now + PATIENCE));
     }
 
     #[test]

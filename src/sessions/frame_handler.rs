@@ -114,7 +114,7 @@ impl FrameHandler {
             }
             FrameBody::Status { on_duty } => return self.set_duty(driver, session, reference, on_duty).await,
             FrameBody::OfferAnswer => return Err(DispatchError::NotFound),
-            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars } => {
+            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars, ignored } => {
                 let status = self
                     .services
                     .use_cases
@@ -128,7 +128,11 @@ impl FrameHandler {
                         })
                     })
                     .await?;
-                outbound::ok(reference, json!({"status": status}))
+                let mut fields = json!({"status": status});
+                if !ignored.is_empty() {
+                    fields["ignored"] = json!(ignored);
+                }
+                outbound::ok(reference, fields)
             }
             FrameBody::Ack { message_id } => {
                 self.services

@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::StoreError;
+use super::json::exact;
 use super::statement::{query_as, query_scalar};
 use crate::domain::event::{Actor, AuditType};
 use crate::domain::ids::DeliveryId;
@@ -41,7 +42,7 @@ pub async fn append(
         .bind(at)
         .bind(actor.kind())
         .bind(actor.id())
-        .bind(data)
+        .bind(exact(data))
         .fetch_optional(conn)
         .await?)
 }

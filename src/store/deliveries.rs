@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::json::exact;
 use super::statement::{query, query_as, query_scalar};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, ShopName};
@@ -40,7 +41,7 @@ statements! {
                assigned_at = $6, picked_up_at = $7, delivered_at = $8, cancelled_at = $9, failure = $10,
                search_rounds = $11, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = $1";
     LIST = concat!("SELECT ", delivery_columns!(), " FROM deliveries d
-        WHERE ($1::text IS NULL OR d.status = $1) AND ($2::uuid IS NULL OR d.driver_id = $2)
+        WHERE ($1::text[] IS NULL OR d.status = ANY($1)) AND ($2::uuid IS NULL OR d.driver_id = $2)
           AND ($3::text IS NULL OR d.shop = $3) AND ($4::text IS NULL OR d.seller_order_id = $4)
           AND ($5::text IS NULL OR d.external_id = $5) AND ($6::timestamptz IS NULL OR d.created_at >= $6)
           AND ($7::timestamptz IS NULL OR d.created_at < $7) AND ($8::timestamptz IS NULL OR d.updated_at >= $8)
@@ -187,7 +188,7 @@ pub async fn insert(
         .bind(order.channel_id.as_str())
         .bind(&order.order_code)
         .bind(order.external_id.as_ref().map(|id| id.as_str()))
-        .bind(&order.metadata)
+        .bind(order.metadata.as_ref().map(exact))
         .bind(order.seller.as_ref().map(Json))
         .bind(order.items.as_ref().map(Json))
         .bind(order.ready_at)
@@ -281,8 +282,8 @@ pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Resul
 /// Which deliveries a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
-    /// Only with this status.
-    pub status: Option<DeliveryStatus>,
+    /// Only with one of these statuses.
+    pub statuses: Option<Vec<DeliveryStatus>>,
     /// Only of this driver.
     pub driver_id: Option<DriverId>,
     /// Only of this shop.
@@ -305,8 +306,10 @@ pub struct DeliveryFilter {
 
 /// Deliveries, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
+    let statuses: Option<Vec<&str>> =
+        filter.statuses.as_ref().map(|all| all.iter().map(|status| status.as_str()).collect());
     let rows: Vec<Row> = query_as(LIST)
-        .bind(filter.status.map(DeliveryStatus::as_str))
+        .bind(statuses)
         .bind(filter.driver_id.map(|id| id.0))
         .bind(&filter.shop)
         .bind(&filter.seller_order_id)

@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::StoreError;
+use super::json::exact;
 use super::statement::{query, query_as, query_scalar};
 use crate::domain::driver::{Attention, DriverState, DriverStatus};
 use crate::domain::event::Actor;
@@ -197,7 +198,7 @@ pub async fn insert(conn: &mut PgConnection, new: &NewDriver, actor: &Actor) -> 
         .bind(&new.phone)
         .bind(new.capacity)
         .bind(&new.external_id)
-        .bind(&new.metadata)
+        .bind(new.metadata.as_ref().map(exact))
         .fetch_one(&mut *conn)
         .await?;
     query(INSERT_CREATED_EVENT).bind(row.id).bind(actor.kind()).bind(actor.id()).execute(conn).await?;
@@ -295,7 +296,7 @@ pub async fn update_profile(conn: &mut PgConnection, id: DriverId, change: &Prof
         .bind(change.external_id.is_some())
         .bind(change.external_id.clone().flatten())
         .bind(change.metadata.is_some())
-        .bind(change.metadata.clone().flatten())
+        .bind(change.metadata.as_ref().and_then(Option::as_ref).map(exact))
         .execute(conn)
         .await?;
     Ok(())

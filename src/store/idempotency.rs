@@ -7,13 +7,13 @@ use super::statement::{query, query_as, query_scalar};
 
 statements! {
     TRY_TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 1))";
-    FIND = "SELECT body_hash, status, location, response FROM idempotency_keys
+    FIND = "SELECT body_hash, content_hash, status, location, response FROM idempotency_keys
         WHERE owner = $1 AND route = $2 AND key = $3 AND created_at > clock_timestamp() - interval '24 hours'";
-    SAVE = "INSERT INTO idempotency_keys (owner, route, key, body_hash, status, location, response)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+    SAVE = "INSERT INTO idempotency_keys (owner, route, key, body_hash, status, location, response, content_hash)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         ON CONFLICT ON CONSTRAINT idempotency_keys_once DO UPDATE SET body_hash = EXCLUDED.body_hash,
             status = EXCLUDED.status, location = EXCLUDED.location, response = EXCLUDED.response,
-            created_at = clock_timestamp()";
+            content_hash = EXCLUDED.content_hash, created_at = clock_timestamp()";
     PRUNE = "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '24 hours'";
 }
 
@@ -31,8 +31,10 @@ pub struct RequestKey {
 /// An answer that was given.
 #[derive(Debug, Clone, FromRow)]
 pub struct SavedAnswer {
-    /// SHA-256 of the request's body.
+    /// SHA-256 of the request's body, byte for byte.
     pub body_hash: Vec<u8>,
+    /// SHA-256 of what the body says, however it is written; `None` in what an older program kept.
+    pub content_hash: Option<Vec<u8>>,
     /// HTTP status.
     pub status: i32,
     /// `Location`, where there was one.
@@ -61,6 +63,7 @@ pub async fn save(conn: &mut PgConnection, key: &RequestKey, answer: &SavedAnswe
         .bind(answer.status)
         .bind(&answer.location)
         .bind(&answer.response)
+        .bind(&answer.content_hash)
         .execute(conn)
         .await?;
     Ok(())

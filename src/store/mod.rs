@@ -43,6 +43,7 @@ pub mod drivers;
 pub mod early_cancellations;
 mod error;
 pub mod idempotency;
+mod json;
 pub mod leases;
 pub mod outbox;
 pub mod overview;

@@ -2,10 +2,11 @@
 //!
 //! Ids have 1 to 128 characters, metadata at most 4 KiB. More bounds, so that nothing without end is stored:
 //! `address` and `notes` 1,000 characters, `contactName` 256, `phone` 64, `orderCode` 128, `seller.name` 256, at most 500
-//! `items` with `sku` 128, `name` 256 and `quantity` 0 to 1,000,000,000; `reason` 1,000; metadata nests 64 levels deep.
+//! `items` with `sku` 128, `name` 256 and `quantity` above 0 and at most 1,000,000,000; `reason` 1,000; metadata nests 64 levels deep.
 //! Metadata numbers are doubles, or integers of 64 bits; longer integers come back rounded.
 //!
-//! Coordinates are JSON numbers, never numeric strings. Unknown fields are ignored. Every fault is named at once.
+//! Coordinates are JSON numbers, never numeric strings. `phone`, `orderCode` and `sku` may be JSON integers, which are taken
+//! as their decimal text. A byte order mark before the JSON is ignored. Unknown fields are ignored. Every fault is named at once.
 
 use super::reader::{NotJson, Object, Reader};
 use crate::domain::fields::FieldError;
@@ -23,7 +24,7 @@ pub const MAX_CODE_CHARS: usize = 128;
 pub const MAX_PHONE_CHARS: usize = 64;
 /// The most items of an order.
 pub const MAX_ITEMS: usize = 500;
-/// The most pieces of an item.
+/// The largest quantity of an item.
 pub const MAX_QUANTITY: i64 = 1_000_000_000;
 const MAX_METADATA_BYTES: usize = 4_096;
 
@@ -86,7 +87,7 @@ fn order(reader: &mut Reader, root: &Object<'_>) -> Option<NewOrder> {
     let channel_id = reader.required_id(root, "channelId");
     let pickup = stop(reader, root, "pickup");
     let drop = stop(reader, root, "drop");
-    let order_code = reader.text(root, "orderCode", MAX_CODE_CHARS);
+    let order_code = reader.text_or_integer(root, "orderCode", MAX_CODE_CHARS);
     let seller = seller(reader, root);
     let items = items(reader, root);
     let ready_at = reader.time(root, "readyAt");
@@ -113,7 +114,7 @@ fn stop(reader: &mut Reader, root: &Object<'_>, key: &str) -> Option<Stop> {
     let details = StopDetails {
         address: reader.text(&object, "address", MAX_LINE_CHARS),
         contact_name: reader.text(&object, "contactName", MAX_NAME_CHARS),
-        phone: reader.text(&object, "phone", MAX_PHONE_CHARS),
+        phone: reader.text_or_integer(&object, "phone", MAX_PHONE_CHARS),
         notes: reader.text(&object, "notes", MAX_LINE_CHARS),
     };
     let position = Position::new(lat?, lon?).ok()?;
@@ -129,9 +130,9 @@ fn seller(reader: &mut Reader, root: &Object<'_>) -> Option<Seller> {
 fn items(reader: &mut Reader, root: &Object<'_>) -> Option<Vec<Item>> {
     let objects = reader.objects(root, "items", MAX_ITEMS)?;
     let item = |object: &Object<'_>| Item {
-        sku: reader.text(object, "sku", MAX_CODE_CHARS),
+        sku: reader.text_or_integer(object, "sku", MAX_CODE_CHARS),
         name: reader.text(object, "name", MAX_NAME_CHARS),
-        quantity: reader.integer(object, "quantity", 0, MAX_QUANTITY),
+        quantity: reader.positive(object, "quantity", MAX_QUANTITY),
     };
     Some(objects.iter().map(item).collect())
 }

@@ -9,11 +9,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use crate::domain::fields::FieldError;
 use crate::domain::ids::{ExternalId, TextIdError};
+use crate::domain::json;
 
 /// How deep a JSON value that we keep may nest: far below what parsers refuse, its own included.
 const MAX_DEPTH: usize = 64;
@@ -63,7 +64,13 @@ impl Field<'_> {
     }
 
     fn is_integer(&self) -> bool {
-        self.is_number() && self.raw.bytes().all(|b| b == b'-' || b.is_ascii_digit())
+        json::is_integer(self.raw)
+    }
+
+    /// The decimal text of an integer, with all its digits.
+    fn integer_text(&self) -> Option<String> {
+        let text = if self.raw == "-0" { "0" } else { self.raw };
+        self.is_integer().then(|| text.to_owned())
     }
 
     /// A whole number that is written as another one (`2.0`, `1e2`), which JSON Schema calls an integer too.
@@ -76,7 +83,7 @@ impl Field<'_> {
 impl Reader {
     /// Checks that `body` is one JSON document, and opens it. `None` when it is no object, which is then reported.
     pub fn open<'a>(&mut self, body: &'a [u8]) -> Result<Option<Object<'a>>, NotJson> {
-        let text = std::str::from_utf8(body).map_err(|_| NotJson("it is not UTF-8".to_owned()))?;
+        let text = std::str::from_utf8(json::without_bom(body)).map_err(|_| NotJson("it is not UTF-8".to_owned()))?;
         let document: &RawValue = serde_json::from_str(text).map_err(|error| NotJson(error.to_string()))?;
         Ok(self.object(&Field { path: String::new(), raw: document.get() }))
     }
@@ -151,6 +158,20 @@ impl Reader {
     pub fn text(&mut self, object: &Object<'_>, key: &str, max_chars: usize) -> Option<String> {
         let field = object.get(key)?;
         let text = self.string(&field, "must be a string")?;
+        self.bounded(&field, text, max_chars)
+    }
+
+    /// An optional text that some senders write as a number: an integer is taken as its decimal text.
+    pub fn text_or_integer(&mut self, object: &Object<'_>, key: &str, max_chars: usize) -> Option<String> {
+        let field = object.get(key)?;
+        let text = match field.integer_text() {
+            Some(digits) => digits,
+            None => self.string(&field, "must be a string or an integer")?,
+        };
+        self.bounded(&field, text, max_chars)
+    }
+
+    fn bounded(&mut self, field: &Field<'_>, text: String, max_chars: usize) -> Option<String> {
         if text.chars().count() > max_chars {
             self.fault(&field.path, "length", format!("must be at most {max_chars} characters"));
             return None;
@@ -165,10 +186,9 @@ impl Reader {
     /// An optional opaque id: a string, or a JSON integer taken as its decimal text.
     pub fn id(&mut self, object: &Object<'_>, key: &str) -> Option<ExternalId> {
         let field = object.get(key)?;
-        let text = match field.is_integer() {
-            true if field.raw == "-0" => "0".to_owned(),
-            true => field.raw.to_owned(),
-            false => self.string(&field, "must be a string or an integer")?,
+        let text = match field.integer_text() {
+            Some(digits) => digits,
+            None => self.string(&field, "must be a string or an integer")?,
         };
         match ExternalId::parse(&text) {
             Ok(id) => Some(id),
@@ -214,19 +234,20 @@ impl Reader {
         }
     }
 
-    /// An optional integer within `min..=max`.
-    pub fn integer(&mut self, object: &Object<'_>, key: &str, min: i64, max: i64) -> Option<i64> {
+    /// An optional number above 0, at most `max`. A whole one is kept as an integer, every other as the same double.
+    pub fn positive(&mut self, object: &Object<'_>, key: &str, max: i64) -> Option<Number> {
         let field = object.get(key)?;
-        let whole = field.whole_float();
-        if !field.is_integer() && whole.is_none() {
-            self.fault(&field.path, "type", "must be an integer");
+        if !field.is_number() {
+            self.fault(&field.path, "type", "must be a number");
             return None;
         }
-        let integer = field.raw.parse::<i64>().ok().or(whole).filter(|integer| (min..=max).contains(integer));
-        if integer.is_none() {
-            self.fault(&field.path, "range", format!("must be between {min} and {max}"));
+        let fits = |number: &f64| *number > 0.0 && *number <= max as f64;
+        let number = field.raw.parse::<f64>().ok().filter(fits);
+        let number = number.and_then(|number| field.whole_float().map(Number::from).or(Number::from_f64(number)));
+        if number.is_none() {
+            self.fault(&field.path, "range", format!("must be above 0 and at most {max}"));
         }
-        integer
+        number
     }
 
     /// An optional RFC 3339 time, in UTC.
@@ -249,11 +270,12 @@ impl Reader {
             self.fault(&field.path, "form", format!("must nest at most {MAX_DEPTH} levels deep"));
             return None;
         }
-        let Ok(value) = serde_json::from_str::<Value>(field.raw) else {
-            // Syntax and depth are checked already: only these two are left.
-            self.fault(&field.path, "form", "must hold only Unicode text and numbers that fit a double");
+        // Syntax is checked already.
+        let json::Document { value, unholdable } = json::read(field.raw).ok()?;
+        if let Some((_, why)) = unholdable.first() {
+            self.fault(&field.path, why.code(), why.message());
             return None;
-        };
+        }
         if value.to_string().len() > max_bytes {
             self.fault(&field.path, "length", format!("must be at most {max_bytes} bytes of JSON"));
             return None;

@@ -102,7 +102,7 @@ async fn the_path_of_the_service_before_this_one_means_the_same() {
 async fn size_is_looked_at_before_type_and_type_before_credentials_and_those_before_json_and_fields() {
     let world = World::start().await;
     let (node, path) = (world.node(), ready_path("vendure"));
-    let huge = vec![b' '; 64 * 1024 + 1];
+    let huge = vec![b' '; 256 * 1024 + 1];
     let text = |body: &[u8]| node.api().request("POST", &path).header("content-type", "text/plain").body(body.to_vec());
 
     http::send(text(&huge)).await.problem(413);
@@ -110,13 +110,47 @@ async fn size_is_looked_at_before_type_and_type_before_credentials_and_those_bef
     http::send(node.api().request("POST", &path).body(b"{}".to_vec())).await.problem(415);
     http::send(unsigned(node, &path, b"{")).await.problem(401);
     let mut exactly = body("padded");
-    exactly.resize(64 * 1024, b' ');
+    exactly.resize(256 * 1024, b' ');
     post(&world, &exactly).await.expect(202);
     let kinds = ["application/json; charset=utf-8", "Application/JSON"];
     for kind in kinds {
         let request = node.api().request("POST", &path).header("content-type", kind).body(body("padded"));
         http::send(request.header("X-Webhook-Secret", WEBHOOK_SHARED_SECRET)).await.expect(200);
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_order_mark_before_a_body_is_no_part_of_its_json_and_is_signed() {
+    let world = World::start().await;
+    let marked = |body: &str| format!("\u{feff}{body}");
+    let order = marked(&Order::new("marked").0.to_string());
+    let made = post(&world, order.as_bytes()).await.expect(202);
+    assert_eq!(post(&world, &body("marked")).await.expect(200)["deliveryId"], made["deliveryId"]);
+    let unsigned_mark = sign(WEBHOOK_SECRET, "msg_1", Utc::now().timestamp(), &body("marked"));
+    let request = unsigned(world.node(), &ready_path("vendure"), order.as_bytes());
+    let request = unsigned_mark.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+    http::send(request).await.problem(401);
+    post(&world, marked(&order).as_bytes()).await.refused(400, "invalid_json");
+    let cancelled = marked(r#"{"sellerOrderId": "marked", "channelId": "2"}"#);
+    let path = super::support::orders::cancelled_path("vendure");
+    http::send(signed(world.node(), &path, cancelled.as_bytes(), WEBHOOK_SECRET)).await.expect(200);
+
+    let send = |api: &http::Api, method: &str, path: &str, body: String| {
+        http::send(api.request(method, path).header("content-type", "application/json").body(body))
+    };
+    let admin = world.admin();
+    let by_hand = marked(&Order::new("by-hand").with("shop", json!("vendure")).0.to_string());
+    send(&admin, "POST", "/api/v1/deliveries", by_hand).await.expect(202);
+    let driver = send(&admin, "POST", "/api/v1/drivers", marked(r#"{"name": "Asha", "phone": "1"}"#)).await.expect(201);
+    let path = format!("/api/v1/drivers/{}", driver["id"].as_str().unwrap());
+    assert_eq!(send(&admin, "PATCH", &path, marked(r#"{"name": "Meera"}"#)).await.expect(200)["name"], "Meera");
+    let (_, token) = world.new_token(driver["id"].as_str().unwrap()).await;
+    let app = world.node().api().keyed(Some(&token));
+    send(&app, "POST", "/api/v1/driver/locations", marked(r#"{"fixes": []}"#)).await.expect(200);
+    let frames = marked(r#"{"frames": [{"type": "status", "status": "OFFLINE"}]}"#);
+    let answers = send(&app, "POST", "/api/v1/driver/messages", frames).await.expect(200);
+    assert_eq!(answers["answers"][0]["type"], "ok");
     world.finish().await;
 }
 

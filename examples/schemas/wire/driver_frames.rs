@@ -128,7 +128,7 @@ pub enum DriverFrame {
         occurred_at: Option<Moment>,
         lat: Option<Latitude>,
         lon: Option<Longitude>,
-        proof_url: Option<Link>,
+        proof_url: Option<ProofLink>,
         failure: Option<DriversFailure>,
     },
     /// A command arrived.

@@ -86,22 +86,29 @@ shape! {
     Name = {"type": "string", "maxLength": MAX_NAME_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A code.
     Code = {"type": "string", "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
+    /// The same where shops write it; an integer is taken as its decimal text.
+    SentCode = {"type": ["string", "integer"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A telephone number.
     Phone = {"type": "string", "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
+    /// The same where shops write it; an integer is taken as its decimal text.
+    SentPhone = {"type": ["string", "integer"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// Degrees; the bound is that of Redis GEO.
     Latitude = {"type": "number", "minimum": (-MAX_LATITUDE), "maximum": MAX_LATITUDE};
     /// Degrees.
     Longitude = {"type": "number", "minimum": (-180), "maximum": 180};
-    /// How many.
-    Quantity = {"type": "integer", "minimum": 0, "maximum": MAX_QUANTITY};
+    /// How many, or how much.
+    Quantity = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_QUANTITY};
     /// Comes back in the answer.
     Reference = {"type": "string", "maxLength": MAX_REF_CHARS};
     /// A reason.
     Reason = {"type": "string", "maxLength": MAX_REASON_CHARS, "pattern": "^[^\\u0000]*$"};
     /// An id of an offer.
     OfferId = {"type": "string", "maxLength": 128, "pattern": "^[^\\u0000]*$"};
-    /// `http` or `https`.
-    Link = {"type": "string", "maxLength": MAX_URL_CHARS, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\u0000]+$"};
+    /// A link that blocks nothing: whatever is no link is left out.
+    ProofLink = {
+        "description": (format!("An http or https address of at most {MAX_URL_CHARS} characters. Any other value is left out, \
+            and the answer names the field in `ignored`."))
+    };
 }
 
 mod driver_frames;

@@ -11,16 +11,16 @@ pub struct SellerOrderReady {
     /// The shop's channel.
     channel_id: ShopId,
     /// Where it is fetched.
-    pickup: Stop,
+    pickup: Stop<SentPhone>,
     /// Where it goes.
-    drop: Stop,
+    drop: Stop<SentPhone>,
     /// The code that people know the order by.
-    order_code: Option<Code>,
+    order_code: Option<SentCode>,
     /// Who sells it.
     seller: Option<Seller>,
     /// What is in it.
     #[schemars(length(max = MAX_ITEMS))]
-    items: Option<Vec<Option<Item>>>,
+    items: Option<Vec<Option<Item<SentCode>>>>,
     /// Shown to the driver; delays nothing.
     ready_at: Option<Moment>,
     /// An id of the sender's own, to find the delivery by.
@@ -29,15 +29,15 @@ pub struct SellerOrderReady {
     metadata: Option<Value>,
 }
 
-/// A pickup or a drop.
+/// A pickup or a drop. `P` is a telephone number as shops write it, or as the service does.
 #[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-pub struct Stop {
+#[schemars(rename = "Stop", rename_all = "camelCase")]
+pub struct Stop<P> {
     lat: Latitude,
     lon: Longitude,
     address: Option<Line>,
     contact_name: Option<Name>,
-    phone: Option<Phone>,
+    phone: Option<P>,
     notes: Option<Line>,
 }
 
@@ -48,10 +48,11 @@ pub struct Seller {
     name: Option<Name>,
 }
 
-/// Of an order.
+/// Of an order. `C` is a code as shops write it, or as the service does.
 #[derive(JsonSchema)]
-pub struct Item {
-    sku: Option<Code>,
+#[schemars(rename = "Item")]
+pub struct Item<C> {
+    sku: Option<C>,
     name: Option<Name>,
     quantity: Option<Quantity>,
 }

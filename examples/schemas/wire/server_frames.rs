@@ -42,14 +42,14 @@ pub struct Delivery {
     id: Id,
     status: DeliveryStatus,
     seller_order_id: ShopIdText,
-    pickup: Stop,
-    drop: Stop,
+    pickup: Stop<Phone>,
+    drop: Stop<Phone>,
     #[schemars(default, with = "Id")]
     assignment_id: Option<Id>,
     #[schemars(default, with = "String")]
     order_code: Option<String>,
-    #[schemars(default, with = "Vec<Item>")]
-    items: Option<Vec<Item>>,
+    #[schemars(default, with = "Vec<Item<Code>>")]
+    items: Option<Vec<Item<Code>>>,
     #[schemars(default, with = "Moment")]
     ready_at: Option<Moment>,
     #[schemars(default, with = "Value")]
@@ -102,6 +102,9 @@ pub enum ServerFrame {
         /// Of an offer.
         #[schemars(default, with = "String")]
         outcome: Option<String>,
+        /// The names of fields that were left out, since they could not be taken; the rest of the frame was carried out.
+        #[schemars(default, with = "Vec<String>")]
+        ignored: Option<Vec<String>>,
     },
     /// What was wrong with which frame.
     #[schemars(rename = "error")]

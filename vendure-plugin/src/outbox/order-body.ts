@@ -14,7 +14,7 @@ const MAX_CODE = 128;
 const MAX_PHONE = 64;
 const MAX_ITEMS = 500;
 /** What driver-tracker takes of a body. */
-const MAX_BODY_BYTES = 65_536;
+const MAX_BODY_BYTES = 262_144;
 
 /** `POST /webhooks/{shop}/seller-order-ready`. */
 export interface ReadyBody {

@@ -59,8 +59,15 @@ function judgeSuccess(sellerOrderId: string, status: number, document: Record<st
         return { outcome: 'retry', status, error };
     }
     const deliveryId = typeof document.deliveryId === 'string' ? document.deliveryId : undefined;
-    const note = document.conflict === true ? 'driver-tracker knew the order with other coordinates and keeps those' : undefined;
+    const note = document.conflict === true ? conflictNote(document.differs) : undefined;
     return { outcome: 'sent', status, deliveryId, note };
+}
+
+/** Which values driver-tracker did not take. An older one compares coordinates alone, and names no field. */
+function conflictNote(differs: unknown): string {
+    const fields = (Array.isArray(differs) ? differs : []).map(textOf).filter(Boolean);
+    const what = fields.length > 0 ? fields.join(', ') : 'coordinates';
+    return `driver-tracker knew the order with other values and keeps those: ${what}`.slice(0, MAX_ERROR_CHARS);
 }
 
 /** An RFC 9457 problem in one line, each field at fault named. */

@@ -22,7 +22,11 @@ test('every 2xx in the shape of the service is taken', () => {
         assert.deepEqual(verdict, { outcome: 'sent', status, deliveryId: 'd1', note: undefined });
     }
     const conflict = judge('ready', '7', answer(200, { ...TAKEN, duplicate: true, conflict: true }));
-    assert.match(conflict.outcome === 'sent' ? (conflict.note ?? '') : '', /other coordinates/);
+    const note = (verdict: typeof conflict) => (verdict.outcome === 'sent' ? (verdict.note ?? '') : '');
+    assert.match(note(conflict), /other values and keeps those: coordinates$/);
+    const differs = ['drop.phone', 'pickup.notes'];
+    const named = judge('ready', '7', answer(200, { ...TAKEN, duplicate: true, conflict: true, differs }));
+    assert.match(note(named), /keeps those: drop.phone, pickup.notes$/);
     // A cancellation of an order that is not known yet has no delivery.
     assert.equal(judge('cancelled', '7', answer(202, { sellerOrderId: '7', status: 'CANCELLED' })).outcome, 'sent');
 });

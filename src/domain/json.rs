@@ -1,0 +1,229 @@
+//! JSON from outside: the byte order mark before it, values that no type of ours can hold, and one spelling for one content.
+//!
+//! `serde_json` refuses a whole document for one number beyond a double. Here the document is read all the same, and the
+//! path of such a value is named, so that the answer can name its field.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// How deep a document with a value that cannot be held may nest, and one that is to be spelled canonically.
+const MAX_DEPTH: usize = 64;
+/// Up to here a 64-bit float holds every whole number.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// `body` without a UTF-8 byte order mark at its start.
+pub fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+/// Why a value cannot be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unholdable {
+    /// A number beyond the range of a double.
+    Number,
+    /// A text with half of a surrogate pair, or an object with such a name.
+    Text,
+    /// A value that nests too deep.
+    Depth,
+}
+
+impl Unholdable {
+    /// The stable code of the fault.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Number => "range",
+            Self::Text => "characters",
+            Self::Depth => "form",
+        }
+    }
+
+    /// What would be right, in words.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Number => "must hold only numbers that fit a double",
+            Self::Text => "must hold only Unicode text",
+            Self::Depth => "must not nest so deep",
+        }
+    }
+}
+
+/// A document as it could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The document. `false` stands in the place of each value that cannot be held: a field that wants a number, a text, an
+    /// object or a list refuses it by its name.
+    pub value: Value,
+    /// The values that cannot be held, each by the top-level field that it belongs to; empty for the document itself.
+    pub unholdable: Vec<(String, Unholdable)>,
+}
+
+/// Reads a document. The error is the parser's, for what is no JSON.
+pub fn read(text: &str) -> Result<Document, serde_json::Error> {
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(Document { value, unholdable: Vec::new() }),
+        Err(error) => {
+            // A raw value is checked for its syntax alone.
+            let Ok(raw) = serde_json::from_str::<&RawValue>(text) else { return Err(error) };
+            let mut unholdable = Vec::new();
+            let value = rebuild(raw.get(), "", 0, &mut unholdable);
+            Ok(Document { value, unholdable })
+        }
+    }
+}
+
+fn rebuild(raw: &str, field: &str, depth: usize, unholdable: &mut Vec<(String, Unholdable)>) -> Value {
+    if let Ok(value) = serde_json::from_str(raw) {
+        return value;
+    }
+    let mut give_up = |why| {
+        unholdable.push((field.to_owned(), why));
+        Value::Bool(false)
+    };
+    match raw.as_bytes().first() {
+        Some(b'{' | b'[') if depth >= MAX_DEPTH => give_up(Unholdable::Depth),
+        Some(b'{') => {
+            let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) else {
+                return give_up(Unholdable::Text);
+            };
+            let of = |name: &str| if depth == 0 { name.to_owned() } else { field.to_owned() };
+            let rebuilt = fields.into_iter().map(|(name, inner)| {
+                let value = rebuild(inner.get(), &of(&name), depth + 1, unholdable);
+                (name, value)
+            });
+            Value::Object(rebuilt.collect())
+        }
+        Some(b'[') => match serde_json::from_str::<Vec<&RawValue>>(raw) {
+            Ok(items) => items.into_iter().map(|item| rebuild(item.get(), field, depth + 1, unholdable)).collect(),
+            Err(_) => give_up(Unholdable::Text),
+        },
+        Some(b'"') => give_up(Unholdable::Text),
+        _ => give_up(Unholdable::Number),
+    }
+}
+
+/// One spelling for one content: names sorted, no white space, each text and each number written one way. Integers keep their
+/// digits. `None` for what is no JSON, holds half of a surrogate pair, or nests too deep.
+pub fn canonical(text: &str) -> Option<String> {
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    let mut spelled = String::with_capacity(text.len());
+    spell(raw.get(), 0, &mut spelled)?;
+    Some(spelled)
+}
+
+fn spell(raw: &str, depth: usize, into: &mut String) -> Option<()> {
+    match raw.as_bytes().first()? {
+        b'{' | b'[' if depth >= MAX_DEPTH => return None,
+        b'{' => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(raw).ok()?;
+            into.push('{');
+            for (name, inner) in fields {
+                into.push_str(&serde_json::to_string(&name).ok()?);
+                into.push(':');
+                spell(inner.get(), depth + 1, into)?;
+                into.push(',');
+            }
+            into.push('}');
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+            into.push('[');
+            for item in items {
+                spell(item.get(), depth + 1, into)?;
+                into.push(',');
+            }
+            into.push(']');
+        }
+        b'"' => {
+            let text: String = serde_json::from_str(raw).ok()?;
+            into.push_str(&serde_json::to_string(&text).ok()?);
+        }
+        b'-' | b'0'..=b'9' => into.push_str(&spell_number(raw)),
+        _ => into.push_str(raw),
+    }
+    Some(())
+}
+
+fn spell_number(raw: &str) -> String {
+    if is_integer(raw) {
+        return raw.to_owned();
+    }
+    match raw.parse::<f64>() {
+        Ok(number) if number == 0.0 && number.is_sign_negative() => "-0".to_owned(),
+        Ok(number) if number.fract() == 0.0 && number.abs() <= MAX_EXACT => (number as i64).to_string(),
+        Ok(number) if number.is_finite() => format!("{number:e}"),
+        _ => raw.to_owned(),
+    }
+}
+
+/// Whether a JSON number is written as an integer: digits alone, perhaps after a minus sign.
+pub fn is_integer(raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_value_that_cannot_be_held_is_named_by_its_field() {
+        let text = r#"{"a": {"b": [1, 1e400, "x"]}, "c": "\ud800", "d": [[[9]]], "e": 2.5}"#;
+        let document = read(text).unwrap();
+        assert_eq!(document.value, json!({"a": {"b": [1, false, "x"]}, "c": false, "d": [[[9]]], "e": 2.5}));
+        let named: Vec<_> = document.unholdable.iter().map(|(field, why)| (field.as_str(), *why)).collect();
+        assert_eq!(named, [("a", Unholdable::Number), ("c", Unholdable::Text)]);
+        for beyond in ["1e400".to_owned(), "-1e400".to_owned(), "9".repeat(400), format!("-{}.5", "9".repeat(400))] {
+            let unholdable = read(&format!("{{\"n\": {beyond}}}")).unwrap().unholdable;
+            assert_eq!(unholdable, [("n".to_owned(), Unholdable::Number)], "{beyond}");
+        }
+        let deep = format!("{{\"n\": {}}}", "[".repeat(200) + &"]".repeat(200));
+        assert_eq!(read(&deep).unwrap().unholdable, [("n".to_owned(), Unholdable::Depth)]);
+        assert_eq!(read("1e400").unwrap().unholdable, [(String::new(), Unholdable::Number)]);
+        for broken in ["{", "{\"a\": 1e}", "[1e400,]", "nope"] {
+            assert!(read(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn one_content_has_one_spelling() {
+        let spelled = canonical(r#"{"b": [1.0, 0.5, 1e2, "é"], "a": null, "a": true, "n": 1.7976931348623157e308}"#);
+        assert!(spelled.is_some());
+        let respelled = r#"{"n":1.7976931348623157E+308,"a":true,"b":[1,5e-1,100,"\u00e9"]}"#;
+        assert_eq!(spelled, canonical(respelled));
+        for (one, other) in [
+            ("[1]", "[2]"),
+            ("[1,[2]]", "[[1],2]"),
+            ("{\"a\":1}", "{\"b\":1}"),
+            ("\"1\"", "1"),
+            ("0.1", "0.10000000000000002"),
+            ("-0.0", "0.0"),
+            ("123456789012345678901234567890", "123456789012345678901234567891"),
+        ] {
+            assert_ne!(canonical(one), canonical(other), "{one} {other}");
+        }
+        assert_eq!(canonical("{"), None);
+        assert_eq!(canonical(r#""\ud800""#), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_double_returns_as_the_same_double(bits in any::<u64>()) {
+            let number = f64::from_bits(bits);
+            prop_assume!(number.is_finite());
+            let read = read(&format!("[{number:e}]")).unwrap().value;
+            let back: Value = serde_json::from_str(&read.to_string()).unwrap();
+            prop_assert_eq!(back[0].as_f64().map(f64::to_bits), Some(bits));
+            prop_assert_eq!(canonical(&format!("{number:e}")), canonical(&serde_json::json!(number).to_string()));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,200}") {
+            let _ = read(&text);
+            let _ = canonical(&text);
+        }
+    }
+}

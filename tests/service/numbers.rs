@@ -1,0 +1,221 @@
+//! Numbers of the caller's own: each returns as the same double, and one that cannot be stored is a fault of its field.
+
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::support::http::Api;
+use super::support::orders::{ready_path, signed};
+use super::support::plan::WEBHOOK_SECRET;
+use super::support::*;
+
+/// An order as a shop sent it.
+const FLOATS: &str = include_str!("cases/metadata-floats.json");
+
+/// More numbers, each as it is written and as the double that it is.
+const MORE: [(&str, f64); 10] = [
+    ("-0.0", -0.0),
+    ("-0", -0.0),
+    ("0", 0.0),
+    ("100.0", 100.0),
+    ("1e22", 1e22),
+    ("1E+300", 1e300),
+    ("-1.7976931348623157e308", f64::MIN),
+    ("2.2250738585072014e-308", f64::MIN_POSITIVE),
+    ("18446744073709551615", 18_446_744_073_709_551_615.0),
+    ("123456789012345680000", 123_456_789_012_345_680_000.0),
+];
+
+/// Numbers that no double holds.
+fn beyond() -> [String; 4] {
+    ["1e400".to_owned(), "-1e400".to_owned(), "9".repeat(400), format!("{}.5", "9".repeat(400))]
+}
+
+/// Metadata of numbers: what the file holds, and more.
+fn metadata() -> String {
+    let listed = MORE.map(|(text, _)| text).join(", ");
+    format!(
+        r#"{{"n": 13.331328405054185, "small": 5e-324, "sum": 0.30000000000000004, "large": 9007199254740993,
+            "huge": 1.7976931348623157e308, "more": [{listed}]}}"#
+    )
+}
+
+#[track_caller]
+fn assert_metadata(shown: &Value, where_from: &str) {
+    let is = |value: &Value, number: f64| {
+        assert_eq!(value.as_f64().map(f64::to_bits), Some(number.to_bits()), "{where_from}: {value} for {number}");
+    };
+    is(&shown["n"], 13.331328405054185);
+    is(&shown["small"], 5e-324);
+    is(&shown["sum"], 0.30000000000000004);
+    is(&shown["huge"], f64::MAX);
+    assert_eq!(shown["large"].as_u64(), Some(9_007_199_254_740_993), "{where_from}");
+    for (at, (_, number)) in MORE.iter().enumerate() {
+        is(&shown["more"][at], *number);
+    }
+}
+
+async fn post(api: &Api, path: &str, key: Option<&str>, body: &str) -> Reply {
+    let request = api.request("POST", path).header(CONTENT_TYPE, "application/json").body(body.to_owned());
+    http::send(key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key))).await
+}
+
+#[test]
+fn the_program_asks_for_exact_floats_itself() {
+    // A crate of the tests asks for them too, so that no other test would miss the line.
+    let manifest: toml::Table = toml::from_str(include_str!("../../Cargo.toml")).unwrap();
+    let features = manifest["dependencies"]["serde_json"]["features"].as_array().unwrap();
+    assert!(features.iter().any(|feature| feature.as_str() == Some("float_roundtrip")), "{features:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_shown() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let body = FLOATS.split_once("\"metadata\": ").map(|(before, _)| before).unwrap();
+    let body = format!("{body}\"metadata\": {}, \"items\": [{{\"quantity\": 0.1}}]}}", metadata());
+    let send = || http::send(signed(world.node(), &ready_path("vendure"), body.as_bytes(), WEBHOOK_SECRET));
+    let id = send().await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+
+    let frame = driver.assignment(&id).await;
+    let shown = world.delivery(&id).await;
+    let event = world.shop().event(&id, "DELIVERY_ASSIGNED_V1").await;
+    let raw_event: Value = serde_json::from_slice(&event.raw).unwrap();
+    let welcome = driver.reconnect(world.node()).await;
+    let held = &welcome["deliveries"][0];
+    for (what, seen) in [("frame", &frame["delivery"]), ("REST", &shown), ("event", &raw_event), ("welcome", held)] {
+        assert_metadata(&seen["metadata"], what);
+    }
+    for (what, seen) in [("frame", &frame["delivery"]), ("REST", &shown), ("welcome", held)] {
+        assert_eq!(seen["pickup"]["lat"].as_f64(), "12.971600000000001".parse().ok(), "{what}");
+        assert_eq!(seen["pickup"]["lon"].as_f64(), "77.59460000000001".parse().ok(), "{what}");
+        assert_eq!(seen["items"][0]["quantity"].as_f64(), Some(0.1), "{what}");
+    }
+    let again = send().await.expect(200);
+    assert!(again.get("conflict").is_none(), "{again}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_under_its_key_is_a_repeat_however_its_numbers_are_written() {
+    let world = World::start().await;
+    let admin = world.admin();
+    let driver =
+        format!(r#"{{"name": "Asha", "phone": "+91 1", "externalId": 9007199254740993, "metadata": {}}}"#, metadata());
+    // Another client: names in another order, no white space, other spellings of the same numbers.
+    let respelled = driver
+        .replace("e308", "E+308")
+        .replace("100.0", "1e2")
+        .replace(", ", ",")
+        .replace(r#"{"name": "Asha","phone": "+91 1","#, r#"{"phone":"\u002b91 1","name":"Asha","#);
+    assert_ne!(driver, respelled);
+    let first = post(&admin, "/api/v1/drivers", Some("floats"), &driver).await;
+    for body in [&driver, &respelled, &driver] {
+        let again = post(&admin, "/api/v1/drivers", Some("floats"), body).await;
+        assert_eq!((again.status, &again.text), (201, &first.text));
+    }
+    let made = first.expect(201);
+    assert_metadata(&made["metadata"], "the answer");
+    assert_eq!(made["externalId"], "9007199254740993");
+    let id = made["id"].as_str().unwrap();
+    assert_metadata(&world.driver(id).await["metadata"], "the driver");
+    let patch = admin.request("PATCH", &format!("/api/v1/drivers/{id}")).header(CONTENT_TYPE, "application/json");
+    let patched = http::send(patch.body(format!(r#"{{"metadata": {}}}"#, metadata()))).await.expect(200);
+    assert_metadata(&patched["metadata"], "the changed driver");
+    let other = driver.replace("0.30000000000000004", "0.3");
+    post(&admin, "/api/v1/drivers", Some("floats"), &other).await.refused(422, "idempotency_key_reused");
+    let other = driver.replace("9007199254740993, \"metadata\"", "9007199254740992, \"metadata\"");
+    post(&admin, "/api/v1/drivers", Some("floats"), &other).await.refused(422, "idempotency_key_reused");
+
+    let order = FLOATS.trim_end().replacen('{', r#"{"shop": "vendure", "#, 1);
+    let first = post(&admin, "/api/v1/deliveries", Some("order"), &order).await;
+    let again = post(&admin, "/api/v1/deliveries", Some("order"), &order.replace("e308", "E+308")).await;
+    assert_eq!((first.status, &first.text), (again.status, &again.text));
+    assert_eq!(first.expect(202)["duplicate"], false);
+    assert_eq!(world.count("SELECT count(*) FROM drivers").await, 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_cannot_be_stored_is_a_fault_of_its_field() {
+    let world = World::start().await;
+    let admin = world.admin();
+    let (id, token) = world.new_driver().await;
+    let app = world.node().api().keyed(Some(&token));
+    for number in beyond() {
+        let order = FLOATS.replace("1.7976931348623157e308", &number);
+        let reply = http::send(signed(world.node(), &ready_path("vendure"), order.as_bytes(), WEBHOOK_SECRET)).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        let order = order.replacen('{', r#"{"shop": "vendure", "#, 1);
+        let reply = post(&admin, "/api/v1/deliveries", None, &order).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+
+        let driver =
+            format!(r#"{{"name": "A", "phone": "1", "capacity": {number}, "metadata": {{"a": [{{"b": {number}}}]}}}}"#);
+        let reply = post(&admin, "/api/v1/drivers", Some("k"), &driver).await;
+        let named = vec!["capacity".to_owned(), "metadata".to_owned()];
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, named), "{number}");
+        let patch = admin.request("PATCH", &format!("/api/v1/drivers/{id}")).header(CONTENT_TYPE, "application/json");
+        let reply = http::send(patch.body(format!(r#"{{"metadata": {{"b": {number}}}}}"#))).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+
+        // One bad fix never makes an app send the rest again.
+        let now = chrono::Utc::now().to_rfc3339();
+        let good = format!(r#"{{"fixTime": "{now}", "lat": 12.9, "lon": 77.5}}"#);
+        let fixes = format!(r#"{{"fixes": [{}, {good}]}}"#, good.replace("77.5", &number));
+        let answer = post(&app, "/api/v1/driver/locations", None, &fixes).await.expect(200);
+        assert_eq!((&answer["accepted"], &answer["refused"][0]["index"]), (&json!(1), &json!(0)), "{answer}");
+        let frames = format!(
+            r#"{{"frames": [{{"type": "heartbeat", "ref": "a", "seq": {number}}}, {{"type": "status", "ref": "b", "status": "OFFLINE"}}]}}"#
+        );
+        let answers = post(&app, "/api/v1/driver/messages", None, &frames).await.expect(200)["answers"].clone();
+        assert_eq!((&answers[0]["code"], &answers[0]["ref"]), (&json!("invalid_frame"), &json!("a")), "{answers}");
+        assert!(answers[0]["message"].as_str().unwrap().starts_with("seq"), "{answers}");
+        assert_eq!(answers[1]["type"], "ok", "{answers}");
+    }
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.session.send_text(r#"{"type": "heartbeat", "seq": 1, "ref": "s", "lat": 1e400, "lon": 1}"#);
+    let answer = driver.session.answer("s").await;
+    assert_eq!(answer["code"], "invalid_frame", "{answer}");
+    assert!(answer["message"].as_str().unwrap().starts_with("lat"), "{answer}");
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let mut order = Order::new("numbers").with("orderCode", json!(20260127));
+    order.0["drop"]["phone"] = json!(919_812_345_678_i64);
+    order.0["pickup"]["phone"] = json!(1800);
+    order.0["items"] = json!([{"sku": 1001, "name": "Ribbon", "quantity": 0.5}, {"quantity": 3}]);
+    let id = world.order(&order).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.assignment(&id).await;
+    for shown in [&frame["delivery"], &world.delivery(&id).await] {
+        assert_eq!(shown["orderCode"], "20260127");
+        assert_eq!((&shown["pickup"]["phone"], &shown["drop"]["phone"]), (&json!("1800"), &json!("919812345678")));
+        assert_eq!(shown["items"], json!([{"sku": "1001", "name": "Ribbon", "quantity": 0.5}, {"quantity": 3}]));
+    }
+    let mut as_texts = order.clone();
+    as_texts.0["drop"]["phone"] = json!("919812345678");
+    as_texts.0["pickup"]["phone"] = json!("1800");
+    let again = world.order(&as_texts).await.expect(200);
+    assert!(again.get("conflict").is_none(), "{again}");
+
+    for (pointer, value, field) in [
+        ("/drop/phone", "9.1981e11", "drop.phone"),
+        ("/drop/phone", "true", "drop.phone"),
+        ("/orderCode", "20260127.0", "orderCode"),
+        ("/items/0/quantity", "0", "items[0].quantity"),
+        ("/items/0/quantity", "-0.5", "items[0].quantity"),
+        ("/items/0/quantity", "1e400", "items[0].quantity"),
+        ("/items/0/quantity", "\"1\"", "items[0].quantity"),
+    ] {
+        let mut bad = order.clone().with("sellerOrderId", json!("bad"));
+        *bad.0.pointer_mut(pointer).unwrap() = json!("HERE");
+        let raw = bad.0.to_string().replace("\"HERE\"", value);
+        let reply = http::send(signed(world.node(), &ready_path("vendure"), raw.as_bytes(), WEBHOOK_SECRET)).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![field.to_owned()]), "{pointer} = {value}");
+    }
+    world.finish().await;
+}

@@ -1,0 +1,97 @@
+//! Links to proofs: long ones are taken, and one that cannot be taken never blocks the step.
+
+use serde_json::{Value, json};
+
+use super::support::*;
+
+/// A link as an object store signs it, of `chars` characters.
+fn link(chars: usize) -> String {
+    let start = "https://proofs.s3.example.com/2026/01/27/4711.jpg?X-Amz-Security-Token=";
+    format!("{start}{}", "T".repeat(chars - start.len()))
+}
+
+fn not_taken() -> Vec<Value> {
+    vec![
+        json!(link(8193)),
+        json!("ftp://x.example/1"),
+        json!("javascript:alert(1)"),
+        json!("not a link"),
+        json!(""),
+        json!("https://x.example/\u{0}"),
+        json!("https://x.example/a\nb"),
+        json!(5),
+        json!(true),
+        json!({"url": "https://x.example/1"}),
+        json!(["https://x.example/1"]),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_link_is_taken_over_the_socket_and_by_http() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    let answer = world.order(&Order::new("signed")).await.expect(201);
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let taken = driver.update(id, assignment, "PICKED_UP", json!({"proofUrl": link(2374)})).await;
+    assert_eq!((&taken["type"], taken.get("ignored")), (&json!("ok"), None), "{taken}");
+    let frame = json!({"type": "delivery.update", "deliveryId": id, "assignmentId": assignment, "status": "DELIVERED",
+        "proofUrl": link(8192)});
+    let taken = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
+    assert_eq!((&taken["answers"][0]["type"], taken["answers"][0].get("ignored")), (&json!("ok"), None), "{taken}");
+    let picked_up = world.shop().event(id, "DELIVERY_PICKED_UP_V1").await.event;
+    let delivered = world.shop().event(id, "DELIVERY_DELIVERED_V1").await.event;
+    assert_eq!(picked_up["pickupProofUrl"], link(2374));
+    assert_eq!(delivered["deliveryProofUrl"], link(8192));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_that_cannot_be_taken_is_named_and_the_step_is_taken() {
+    let world = World::start().await;
+    let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    for (n, proof) in not_taken().into_iter().enumerate() {
+        world.until_driver(&driver.id, "AVAILABLE").await;
+        let answer = world.order(&Order::new(&format!("proof-{n}"))).await;
+        assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
+        let id = answer.body["deliveryId"].as_str().unwrap();
+        let frame = driver.assignment(id).await;
+        let assignment = frame["delivery"]["assignmentId"].as_str().unwrap();
+        let taken = driver.update(id, assignment, "PICKED_UP", json!({"proofUrl": proof})).await;
+        assert_eq!((&taken["type"], &taken["status"]), (&json!("ok"), &json!("PICKED_UP")), "{proof} → {taken}");
+        assert_eq!(taken["ignored"], json!(["proofUrl"]), "{proof} → {taken}");
+        let update = json!({"type": "delivery.update", "deliveryId": id, "assignmentId": assignment,
+            "status": "DELIVERED", "proofUrl": proof});
+        // The repeat of a step that was taken says the same.
+        for _ in 0..2 {
+            let taken = app.post("/api/v1/driver/messages", &json!({"frames": [update]})).await.expect(200);
+            let taken = &taken["answers"][0];
+            assert_eq!((&taken["type"], &taken["status"]), (&json!("ok"), &json!("DELIVERED")), "{proof} → {taken}");
+            assert_eq!(taken["ignored"], json!(["proofUrl"]), "{proof} → {taken}");
+        }
+        let event = world.shop().event(id, "DELIVERY_DELIVERED_V1").await.event;
+        assert!(event.get("deliveryProofUrl").is_none(), "{event}");
+    }
+    // By HTTP one that is larger than a frame may be.
+    world.until_driver(&driver.id, "AVAILABLE").await;
+    let id = world.order(&Order::new("larger")).await.body["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.assignment(&id).await;
+    for status in ["PICKED_UP", "DELIVERED"] {
+        let update = json!({"type": "delivery.update", "deliveryId": id, "status": status, "proofUrl": link(40_000),
+            "assignmentId": frame["delivery"]["assignmentId"]});
+        let taken = app.post("/api/v1/driver/messages", &json!({"frames": [update]})).await.expect(200);
+        assert_eq!(taken["answers"][0]["ignored"], json!(["proofUrl"]), "{taken}");
+    }
+    // Half of a surrogate pair, which is no text.
+    world.until_driver(&driver.id, "AVAILABLE").await;
+    let id = world.order(&Order::new("half")).await.body["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.assignment(&id).await;
+    let assignment = &frame["delivery"]["assignmentId"];
+    driver.session.send_text(&format!(
+        r#"{{"type": "delivery.update", "ref": "h", "deliveryId": "{id}", "assignmentId": {assignment}, "status": "PICKED_UP", "proofUrl": "https://x.example/\ud83d"}}"#
+    ));
+    let taken = driver.session.answer("h").await;
+    assert_eq!((&taken["type"], &taken["ignored"]), (&json!("ok"), &json!(["proofUrl"])), "{taken}");
+    world.finish().await;
+}

@@ -1,0 +1,106 @@
+//! The same order again with other values: nothing is changed, and everybody sees that it differs.
+
+use serde_json::{Value, json};
+
+use super::support::*;
+
+/// An order with every field of pickup and drop.
+fn whole() -> Order {
+    let mut order = Order::new("again");
+    for stop in ["pickup", "drop"] {
+        for (name, value) in [
+            ("address", "12 Lake Road"),
+            ("contactName", "Meera"),
+            ("phone", "+91 80 5550 1000"),
+            ("notes", "ring twice"),
+        ] {
+            order.0[stop][name] = json!(value);
+        }
+    }
+    order
+}
+
+/// The data of the CONFLICT rows of a delivery, oldest first.
+async fn conflicts(world: &World, id: &str) -> Vec<Value> {
+    let trail = world.admin().get(&format!("/api/v1/deliveries/{id}/events")).await.expect(200);
+    let rows = trail["items"].as_array().unwrap().iter().rev();
+    rows.filter(|row| row["type"] == "CONFLICT").map(|row| row["data"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_with_other_values_names_the_fields_and_is_kept_once_a_body() {
+    let world = World::start().await;
+    let order = whole();
+    let id = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let same = world.order(&order.clone().with("orderCode", json!("other"))).await.expect(200);
+    assert!(same.get("conflict").is_none() && same.get("differs").is_none(), "{same}");
+
+    let secret = "+91 99 SECRET";
+    let mut kept = Vec::new();
+    for field in [
+        "pickup.lat",
+        "pickup.lon",
+        "pickup.address",
+        "pickup.contactName",
+        "pickup.phone",
+        "pickup.notes",
+        "drop.lat",
+        "drop.lon",
+        "drop.address",
+        "drop.contactName",
+        "drop.phone",
+        "drop.notes",
+    ] {
+        let mut other = order.clone();
+        let place = other.0.pointer_mut(&format!("/{}", field.replace('.', "/"))).unwrap();
+        *place = place.as_f64().map_or(json!(secret), |degrees| json!(degrees + 0.001));
+        for _ in 0..2 {
+            let answer = world.order(&other).await.expect(200);
+            assert_eq!((&answer["duplicate"], &answer["conflict"]), (&json!(true), &json!(true)), "{answer}");
+            assert_eq!(answer["differs"], json!([field]));
+        }
+        kept.push(json!([field]));
+    }
+    let mut two = order.clone();
+    two.0["drop"]["phone"] = json!(secret);
+    two.0["pickup"]["notes"] = Value::Null;
+    let admin = world.admin();
+    let answer = admin.post("/api/v1/deliveries", &two.clone().with("shop", json!("vendure")).0).await.expect(200);
+    assert_eq!(answer["differs"], json!(["pickup.notes", "drop.phone"]));
+    kept.push(json!(["pickup.notes", "drop.phone"]));
+
+    let rows = conflicts(&world, &id).await;
+    let named: Vec<Value> = rows.iter().map(|data| data["differs"].clone()).collect();
+    assert_eq!(named, kept, "one row for each different body");
+    assert!(rows.iter().all(|data| data["bodyHash"].is_string() && !data.to_string().contains(secret)), "{rows:?}");
+    let shown = world.delivery(&id).await;
+    for stop in ["pickup", "drop"] {
+        assert_eq!(shown[stop], order.0[stop], "nothing is changed");
+    }
+    let warned =
+        |line: &String| line.contains("\"WARN\"") && line.contains(&id) && line.contains("pickup.notes, drop.phone");
+    assert!(world.node().log_lines().iter().any(warned), "the fields stand in the log");
+    world.assert_logs_keep_secrets(&[secret.to_owned()]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_absent_null_or_empty_is_the_same() {
+    let world = World::start().await;
+    let unset = |value: Option<Value>| {
+        let mut order = Order::new("unset");
+        for (stop, name) in [("drop", "phone"), ("pickup", "notes"), ("drop", "address"), ("pickup", "contactName")] {
+            if let Some(value) = &value {
+                order.0[stop][name] = value.clone();
+            }
+        }
+        order
+    };
+    let id = world.order(&unset(Some(json!("")))).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    for value in [None, Some(Value::Null), Some(json!(""))] {
+        let answer = world.order(&unset(value)).await.expect(200);
+        assert!(answer.get("conflict").is_none() && answer.get("differs").is_none(), "{answer}");
+    }
+    assert_eq!(world.trail(&id).await, ["CREATED"]);
+    world.finish().await;
+}
