@@ -63,13 +63,12 @@ impl Actor for WaitingSweep {
     }
 }
 
-/// While PostgreSQL is out, the last counts stand beside a `database_up` of 0.
+/// While PostgreSQL is out, the last counts stand.
 async fn measure(node: &Node) {
     let counted: Result<(i64, OutboxStats), StoreError> = node
         .database()
         .transact(|conn| Box::pin(async move { Ok((overview::waiting(conn).await?, outbox::stats(conn).await?)) }))
         .await;
-    metrics::gauge!("driver_tracker_database_up").set(if counted.is_ok() { 1.0 } else { 0.0 });
     match counted {
         Ok((waiting, outbox)) => {
             let oldest_ms = outbox.oldest_pending_ms.unwrap_or(0).max(0);
