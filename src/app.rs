@@ -138,11 +138,12 @@ impl Service {
         let http_listener = listen(config.listen_addr, "the API")?;
         let metrics_listener = listen(config.metrics_addr, "the metrics")?;
         let (http_addr, metrics_addr) = (http_listener.local_addr()?, metrics_listener.local_addr()?);
-        let database_url = config.database.url.expose().as_str();
+        let database_url = config.database.url.expose();
         let settings = &config.database;
         let database =
             Database::new(database_url, settings.max_connections, settings.prepared_statements, background.clone())?;
         prepare_database(&config, &database).await?;
+        database.watch();
         let presence = Presence::new(presence_settings(&config, background.clone()))?;
         let poster = poster(&config)?;
         warn_of_internal_destination(&config);
@@ -363,7 +364,7 @@ async fn check_schema(config: &Config, database: &Database) -> Result<(), StartE
     let read = || database.transact(|conn| Box::pin(async move { schema::state(conn).await }));
     let mut state = read().await?;
     if state == SchemaState::Behind && config.migrate_on_start {
-        schema::migrate(config.database.url.expose().as_str()).await?;
+        schema::migrate(config.database.url.expose()).await?;
         state = read().await?;
     }
     match state {

@@ -33,14 +33,14 @@ pub enum CommandError {
 
 /// Brings the schema up to date.
 pub async fn migrate(config: MaintenanceConfig) -> Result<(), CommandError> {
-    schema::migrate(config.database.url.expose().as_str()).await?;
+    schema::migrate(config.database.url.expose()).await?;
     tracing::info!(version = schema::newest_known(), "the database is up to date");
     Ok(())
 }
 
 /// Makes, lists or revokes API keys. The key itself is all that `create` prints on standard output.
 pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
-    let url = config.database.url.expose().as_str();
+    let url = config.database.url.expose();
     let database = Database::new(url, 1, false, tokio::runtime::Handle::current())?;
     match command {
         ApiKeyCommand::Create { name, scope } => println!("{}", create_api_key(&database, name, scope).await?),

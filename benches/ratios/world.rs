@@ -23,7 +23,7 @@ pub struct World {
 impl World {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let options = PostgresOptions { fsync: true, remove_on_drop: true };
+        let options = PostgresOptions { remove_on_drop: true, ..PostgresOptions::default() };
         let postgres = PrivatePostgres::start_with(&dir.path().join("postgres"), None, options).expect("PostgreSQL");
         let redis = PrivateRedis::start(&dir.path().join("redis"), None).expect("Redis");
         postgres.create_database("bench").expect("a database");

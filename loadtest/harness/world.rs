@@ -31,7 +31,7 @@ pub struct Servers {
 impl Servers {
     /// Starts both; their data are removed at the end.
     pub fn start(dir: &Path, watched: &Watched) -> Result<Self> {
-        let options = PostgresOptions { fsync: true, remove_on_drop: true };
+        let options = PostgresOptions { remove_on_drop: true, ..PostgresOptions::default() };
         let postgres = PrivatePostgres::start_with(&dir.join("postgres"), None, options)?;
         let redis = PrivateRedis::start(&dir.join("redis"), None)?;
         watched.set(Group::Postgres, "postgres", postgres.pid());

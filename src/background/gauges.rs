@@ -12,13 +12,12 @@ pub struct Gauges {
 }
 
 impl Task for Gauges {
-    /// While PostgreSQL is out, the last counts stay, beside a `database_up` of 0.
+    /// While PostgreSQL is out, the last counts stay.
     async fn run(&mut self) -> Result<(), TaskError> {
         let counted: Result<(i64, OutboxStats), StoreError> = self
             .database
             .transact(|conn| Box::pin(async move { Ok((overview::waiting(conn).await?, outbox::stats(conn).await?)) }))
             .await;
-        metrics::gauge!("driver_tracker_database_up").set(if counted.is_ok() { 1.0 } else { 0.0 });
         let (waiting, outbox) = counted?;
         let oldest_ms = outbox.oldest_pending_ms.unwrap_or(0).max(0);
         metrics::gauge!("driver_tracker_orders_waiting").set(waiting as f64);

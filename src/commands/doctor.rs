@@ -52,7 +52,7 @@ pub struct Diagnosis {
 
 /// Compares the stores.
 pub async fn examine(args: &DoctorArgs, config: &DoctorConfig) -> Result<Diagnosis, DoctorError> {
-    let database = Database::new(config.database.url.expose().as_str(), 1, false, Handle::current())?;
+    let database = Database::new(config.database.url.expose(), 1, false, Handle::current())?;
     match database.transact(|conn| Box::pin(async move { schema::state(conn).await })).await? {
         SchemaState::Fits => {}
         SchemaState::Behind => return Err(DoctorError::SchemaBehind),

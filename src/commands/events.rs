@@ -18,7 +18,7 @@ const PAGE: i64 = 1000;
 
 /// Does what is asked, and prints what came of it on standard output.
 pub async fn run(command: EventsCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
-    let database = Database::new(config.database.url.expose().as_str(), 1, false, Handle::current())?;
+    let database = Database::new(config.database.url.expose(), 1, false, Handle::current())?;
     match command {
         EventsCommand::List(chosen, limit) => list(&database, &chosen, limit).await,
         EventsCommand::Show(id) => show(&database, id).await,

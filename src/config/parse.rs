@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use super::secret::{Secret, SecretUrl};
+use super::secret::Secret;
+use crate::domain::postgres_url;
 
 /// A value, or what it must be.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -105,14 +106,10 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     Ok(format!("{}://{host}{port}", url.scheme()))
 }
 
-/// The address of PostgreSQL.
-pub(super) fn database_url(text: &str) -> Parsed<SecretUrl> {
-    let must = "must be a URL such as postgres://user:password@host:5432/name";
-    let url = Url::parse(text).map_err(|_| format!("{must}; special characters in the password are written as %XX"))?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err(format!("{must}: its scheme is not postgres or postgresql"));
-    }
-    Ok(SecretUrl::new(url))
+/// The address of PostgreSQL, which may name several servers.
+pub(super) fn database_url(text: &str) -> Parsed<Secret<String>> {
+    postgres_url::servers(text)?;
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// The address of Redis.

@@ -7,6 +7,7 @@ use url::Url;
 use super::secret::SecretUrl;
 use super::settings::{SETTINGS, Setting, Shown};
 use super::sources::{Origin, Sources};
+use crate::domain::postgres_url;
 
 /// The effective configuration, fit to be shown to anybody.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,10 +45,14 @@ impl Row {
     }
 }
 
-/// A URL without what may be secret in it; a text that is no URL may hold anything, and shows nothing.
+/// A URL without what may be secret in it; a text that is no URL may hold anything, and shows nothing. A list of
+/// PostgreSQL servers is shown as the URL of each.
 fn shown_url(value: &str) -> String {
-    match Url::parse(value) {
-        Ok(url) if url.has_host() => SecretUrl::new(url).to_string(),
+    let urls = Url::parse(value).map(|url| vec![url]).ok().or_else(|| postgres_url::servers(value).ok());
+    match urls {
+        Some(urls) if urls.iter().all(Url::has_host) => {
+            urls.into_iter().map(|url| SecretUrl::new(url).to_string()).collect::<Vec<_>>().join(", ")
+        }
         _ => "[set]".to_owned(),
     }
 }

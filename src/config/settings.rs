@@ -130,7 +130,8 @@ pub const SETTINGS: &[Setting] = &[
         "DATABASE_URL",
         "required",
         Url,
-        "PostgreSQL: postgres://user:password@host:5432/name; may stand behind a transaction-pooling proxy",
+        "PostgreSQL: postgres://user:password@host:5432/name, or host1:5432,host2:5432 for several servers of which one takes \
+         writes; may stand behind a transaction-pooling proxy",
     ),
     plain(
         Database,

@@ -245,6 +245,9 @@ fn events_need_a_secret_and_a_place_that_is_allowed() {
 #[test]
 fn addresses_must_be_of_their_kind() {
     refused(&[("DATABASE_URL", "mysql://db/x")], &["DATABASE_URL", "postgres"]);
+    refused(&[("DATABASE_URL", "postgres://db1,,db2/x")], &["DATABASE_URL", "empty entry"]);
+    refused(&[("DATABASE_URL", "postgres://db/x?target_session_attrs=any")], &["DATABASE_URL", "read-write"]);
+    assert!(load(&[("DATABASE_URL", "postgres://u:p@db1:1,db2:2/x?target_session_attrs=read-write")]).is_ok());
     assert!(load(&[("DATABASE_URL", "postgresql:///x?host=/run/postgresql")]).is_ok());
     refused(&[("REDIS_URL", "http://cache/")], &["REDIS_URL", "redis or rediss"]);
     refused(&[("REDIS_URL", "redis://a,redis://b")], &["REDIS_URL", "Cluster"]);

@@ -90,8 +90,8 @@ pub struct DoctorConfig {
 /// PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
-    /// `postgres://…`.
-    pub url: SecretUrl,
+    /// `postgres://…`, of one server or several.
+    pub url: Secret<String>,
     /// The most connections of this node.
     pub max_connections: u32,
     /// Whether statements stay prepared on their connections.

@@ -15,6 +15,7 @@ pub mod network;
 pub mod order;
 pub mod plausibility;
 pub mod position;
+pub mod postgres_url;
 pub mod ranking;
 pub mod region;
 pub mod secret_token;

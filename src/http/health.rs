@@ -54,15 +54,17 @@ async fn health(
     Answer { status, location: None, body }.into_response()
 }
 
-/// The outbox and how long it took to count; `None` when PostgreSQL is out.
+/// The outbox and how long it took to count; `None` when PostgreSQL does not answer or takes no writes.
 async fn probe_database(database: &Database) -> Option<(OutboxStats, f64)> {
     let started = Instant::now();
     let counting = database.transact(|conn| Box::pin(async move { outbox::stats(conn).await }));
-    let counted: Result<OutboxStats, StoreError> = timeout(PROBE_TIMEOUT, counting).await.ok()?;
+    let probing = async { tokio::try_join!(counting, database.prove_writable()) };
+    let probed: Result<(OutboxStats, ()), StoreError> = timeout(PROBE_TIMEOUT, probing).await.ok()?;
+    let counted = probed.map(|(stats, ())| stats);
     match counted {
         Ok(stats) => Some((stats, started.elapsed().as_secs_f64() * 1000.0)),
         Err(error) => {
-            tracing::debug!(error = %error, "PostgreSQL did not answer a health probe");
+            tracing::debug!(error = %error, "PostgreSQL did not pass a health probe");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! The pool, and the one way to use it: work runs in a task of its own that nobody can cut short.
+//! The one way to use PostgreSQL: work runs in a task of its own that nobody can cut short.
 //!
 //! A `pool.begin()` that is cancelled poisons the pooled connection (transact-rs/sqlx#4393), so a caller that gives up
 //! only stops waiting; the work itself ends by commit, rollback, or by throwing its connection away.
@@ -6,26 +6,33 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify, oneshot};
 
+use super::commits::{Commits, Committed};
+use super::connections::Connections;
+use super::error::watching_connection;
+use super::proof::{self, Note, ProofState, Running};
+use super::servers::Servers;
 use super::{StoreError, statement};
 
 /// Database work on a borrowed connection.
 pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
 
-/// How long a free connection is waited for.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2500);
 /// What is said of work that did not end in time.
 const LATE: &str = "no answer in time";
-/// How long one piece of work may take before its connection is thrown away.
+/// How long work may take up to its commit before its connection is thrown away.
 const WORK_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a caller waits for the answer: within the five seconds after which a 503 is promised.
 const CALLER_TIMEOUT: Duration = Duration::from_millis(4800);
+/// How often it is proved that PostgreSQL takes writes.
+const PROVE_EVERY: Duration = Duration::from_secs(2);
+/// How often while it does not, and how soon after a failure.
+const PROVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Session settings live only as long as the transaction, so that a transaction pooler may stand between.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '6s'";
@@ -33,12 +40,28 @@ const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL idle_i
 const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL synchronous_commit = off; \
                              SET LOCAL idle_in_transaction_session_timeout = '6s'";
 
+/// How a transaction commits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// The commit waits for disk and synchronous standbys.
+    Full,
+    /// It waits for nothing.
+    Relaxed,
+}
+
 /// A handle on PostgreSQL; cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    pool: PgPool,
+    shared: Arc<Shared>,
     runtime: Handle,
-    health: Arc<Health>,
+}
+
+struct Shared {
+    connections: Connections,
+    commits: Commits,
+    health: Health,
+    /// Held while a proof runs, so that there is one at a time.
+    proof: Mutex<ProofState>,
 }
 
 /// When PostgreSQL last failed us, so that nobody judges drivers by an outage of ours.
@@ -46,28 +69,32 @@ struct Health {
     started: Instant,
     /// Milliseconds after `started` from which on every call succeeded.
     healthy_since_ms: AtomicU64,
-    /// Whether the last call failed.
-    out: AtomicBool,
+    /// Wakes the task that proves writes.
+    failed: Notify,
+}
+
+/// What became of work on a connection.
+enum Outcome<T, E> {
+    Ended(Result<T, E>),
+    /// Nothing is known of it, and nothing more will be.
+    Lost,
 }
 
 impl Database {
     /// A pool on `url` that connects when first used. Its connections live on `runtime`, which must outlive every caller.
-    /// With `keep_statements` they are prepared once a connection, which a transaction-pooling proxy may not bear.
+    /// `url` may name several servers. With `keep_statements` statements are prepared once a connection, which a
+    /// transaction-pooling proxy may not allow.
     pub fn new(url: &str, max_connections: u32, keep_statements: bool, runtime: Handle) -> Result<Self, StoreError> {
         statement::keep_statements(keep_statements);
-        // No start-up parameter but those that every pooler knows.
-        let options = url.parse::<PgConnectOptions>()?.application_name("driver-tracker").extra_float_digits(None);
+        let servers = Servers::parse(url)?;
         let _guard = runtime.enter();
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        let health = Arc::new(Health {
-            started: Instant::now(),
-            healthy_since_ms: AtomicU64::new(0),
-            out: AtomicBool::new(false),
+        let shared = Arc::new(Shared {
+            connections: Connections::new(servers, max_connections),
+            commits: Commits::new(max_connections),
+            health: Health { started: Instant::now(), healthy_since_ms: AtomicU64::new(0), failed: Notify::new() },
+            proof: Mutex::default(),
         });
-        Ok(Self { pool, runtime, health })
+        Ok(Self { shared, runtime })
     }
 
     /// Runs `work` in a transaction and commits it; an error rolls it back.
@@ -77,7 +104,7 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.spawn(BEGIN, work).await
+        self.spawn(Durability::Full, work).await
     }
 
     /// As [`Self::transact`], with an asynchronous commit: for positions, tracks and leases alone.
@@ -87,86 +114,200 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.spawn(BEGIN_RELAXED, work).await
+        self.spawn(Durability::Relaxed, work).await
     }
 
-    async fn spawn<T, E, F>(&self, begin: &'static str, work: F) -> Result<T, E>
+    async fn spawn<T, E, F>(&self, durability: Durability, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let this = self.clone();
-        let task = self.runtime.spawn(async move { this.run(begin, work).await });
+        let shared = self.shared.clone();
+        let task = self.runtime.spawn(async move { shared.run(durability, work).await });
         match tokio::time::timeout(CALLER_TIMEOUT, task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(join)) => Err(StoreError::Corrupt(format!("database work ended early: {join}")).into()),
-            Err(_) => {
-                self.note_failure(LATE);
-                Err(StoreError::Unavailable(LATE.to_owned()).into())
-            }
+            Err(_) => Err(self.shared.late().into()),
         }
     }
 
-    async fn run<T, E, F>(self, begin: &'static str, work: F) -> Result<T, E>
-    where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send,
-        E: From<StoreError>,
-    {
-        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
-        let outcome = tokio::time::timeout(WORK_TIMEOUT, async {
-            let mut transaction = connection.begin_with(begin).await.map_err(|error| self.failed(error))?;
-            match work(&mut transaction).await {
-                Ok(value) => {
-                    transaction.commit().await.map_err(|error| self.failed(error))?;
-                    self.note_success();
-                    Ok(value)
+    /// Proves that PostgreSQL takes writes, by one that is committed. The answer comes within 1.4 s unless other proofs are
+    /// asked for at once; those share one.
+    pub async fn prove_writable(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        // In a task of its own: a caller that gives up must not cut it short.
+        let proving = self.runtime.spawn(async move { shared.prove().await });
+        proving.await.unwrap_or_else(|join| Err(StoreError::Corrupt(format!("a proof ended early: {join}"))))
+    }
+
+    /// Proves at intervals that PostgreSQL takes writes, until the pool is closed: for the metric, and for one line of the log
+    /// for each change.
+    pub fn watch(&self) {
+        let shared = self.shared.clone();
+        self.runtime.spawn(async move {
+            let mut takes_writes = true;
+            while !shared.connections.is_closed() {
+                let proved = shared.clone().prove().await;
+                metrics::gauge!("driver_tracker_database_up").set(if proved.is_ok() { 1.0 } else { 0.0 });
+                match &proved {
+                    Ok(()) if !takes_writes => tracing::info!("PostgreSQL takes writes again"),
+                    Err(error) if takes_writes => tracing::error!(why = %error.reason(), "PostgreSQL takes no writes"),
+                    _ => {}
                 }
-                Err(error) => {
-                    // A rollback that fails leaves a connection that the pool finds broken before it is used again.
-                    let _ = transaction.rollback().await;
-                    Err(error)
+                takes_writes = proved.is_ok();
+                tokio::time::sleep(PROVE_AGAIN).await;
+                if takes_writes {
+                    let _ = tokio::time::timeout(PROVE_EVERY - PROVE_AGAIN, shared.health.failed.notified()).await;
                 }
             }
-        })
-        .await;
-        outcome.unwrap_or_else(|_| {
-            drop(connection.detach());
-            self.note_failure(LATE);
-            Err(StoreError::Unavailable(LATE.to_owned()).into())
-        })
-    }
-
-    fn failed(&self, error: sqlx::Error) -> StoreError {
-        let error = StoreError::from(error);
-        if error.is_unavailable() {
-            self.note_failure(&error.to_string());
-        }
-        error
-    }
-
-    fn note_success(&self) {
-        if self.health.out.load(Ordering::Relaxed) && self.health.out.swap(false, Ordering::Relaxed) {
-            tracing::info!("PostgreSQL answers again");
-        }
-    }
-
-    fn note_failure(&self, why: &str) {
-        if !self.health.out.swap(true, Ordering::Relaxed) {
-            tracing::error!(why, "PostgreSQL does not answer as it should");
-        }
-        let now_ms = self.health.started.elapsed().as_millis() as u64;
-        self.health.healthy_since_ms.fetch_max(now_ms.max(1), Ordering::Relaxed);
+        });
     }
 
     /// How long PostgreSQL has answered every call of this process.
     pub fn healthy_for(&self) -> Duration {
-        let since = Duration::from_millis(self.health.healthy_since_ms.load(Ordering::Relaxed));
-        self.health.started.elapsed().saturating_sub(since)
+        let health = &self.shared.health;
+        let since = Duration::from_millis(health.healthy_since_ms.load(Ordering::Relaxed));
+        health.started.elapsed().saturating_sub(since)
     }
 
     /// Closes the pool once every connection is back, within `limit`.
     pub async fn close(&self, limit: Duration) {
-        let _ = tokio::time::timeout(limit, self.pool.close()).await;
+        let _ = tokio::time::timeout(limit, self.shared.connections.close()).await;
+    }
+}
+
+impl Shared {
+    async fn run<T, E, F>(&self, durability: Durability, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send,
+        E: From<StoreError>,
+    {
+        let mut connection = self.connections.acquire().await.inspect_err(|error| self.note(error))?;
+        let (outcome, must_close) = watching_connection(self.attempt(&mut connection, durability, work)).await;
+        let is_lost = matches!(outcome, Outcome::Lost);
+        if must_close || is_lost {
+            self.connections.discard(connection);
+        }
+        if must_close {
+            self.note_failure();
+        }
+        match outcome {
+            Outcome::Ended(result) => result,
+            Outcome::Lost => Err(self.late().into()),
+        }
+    }
+
+    async fn attempt<T, E, F>(&self, conn: &mut PgConnection, durability: Durability, work: F) -> Outcome<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send,
+        E: From<StoreError>,
+    {
+        let begin = if durability == Durability::Full { BEGIN } else { BEGIN_RELAXED };
+        let working = async {
+            let begun = conn.begin_with(begin).await;
+            let mut transaction = begun.map_err(|error| self.failed(error.into()))?;
+            let outcome = async {
+                let value = work(&mut transaction).await?;
+                // What does not wait for a standby needs no turn.
+                let turn = match durability {
+                    Durability::Full => {
+                        self.commits.turn(&mut transaction).await.map_err(|error| self.failed(error))?
+                    }
+                    Durability::Relaxed => None,
+                };
+                Ok((value, turn))
+            };
+            match outcome.await {
+                Ok((value, turn)) => Ok((value, turn, transaction)),
+                Err(error) => {
+                    // A rollback that fails leaves a connection that is found broken before it is used again.
+                    let _ = transaction.rollback().await;
+                    Err(error)
+                }
+            }
+        };
+        match tokio::time::timeout(WORK_TIMEOUT, working).await {
+            Err(_) => Outcome::Lost,
+            Ok(Err(error)) => Outcome::Ended(Err(error)),
+            Ok(Ok((value, _turn, transaction))) => match self.commits.commit(transaction).await {
+                Committed::Answered(done) => {
+                    Outcome::Ended(done.map(|()| value).map_err(|error| self.failed(error).into()))
+                }
+                Committed::Lost => Outcome::Lost,
+            },
+        }
+    }
+
+    async fn prove(self: Arc<Self>) -> Result<(), StoreError> {
+        let mut state = self.proof.lock().await;
+        if let Some(verdict) = state.recent() {
+            return verdict;
+        }
+        let verdict = match state.take_hung() {
+            Ok(hung) => state.wait_for(self.clone().start_proof(hung)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &verdict {
+            self.note(error);
+        }
+        state.note(&verdict);
+        verdict
+    }
+
+    /// Starts a proof; before it, one that hangs is ended.
+    fn start_proof(self: Arc<Self>, hung: Option<Running>) -> Running {
+        let (stop, stopped) = oneshot::channel();
+        let (note, began) = (Note::default(), Instant::now());
+        let (noted, hung) = (note.clone(), hung.and_then(Running::end));
+        let task = tokio::spawn(async move {
+            let mut connection = self.connections.acquire().await?;
+            let writing = async {
+                if let Some(backend) = hung {
+                    proof::end_hung(&mut connection, backend).await?;
+                }
+                let mut transaction = connection.begin_with(BEGIN).await?;
+                proof::write(&mut transaction, &noted).await?;
+                Ok(transaction.commit().await?)
+            };
+            let (outcome, must_close) = watching_connection(async {
+                tokio::select! {
+                    outcome = writing => Some(outcome),
+                    _ = stopped => None,
+                }
+            })
+            .await;
+            if must_close || outcome.is_none() {
+                self.connections.discard(connection);
+            }
+            let outcome = outcome.unwrap_or_else(|| Err(StoreError::Unavailable(LATE.to_owned())));
+            if outcome.is_ok() {
+                self.commits.note_success(began);
+            }
+            outcome
+        });
+        Running { task, note, stop, began }
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        self.note(&error);
+        error
+    }
+
+    fn late(&self) -> StoreError {
+        self.note_failure();
+        StoreError::Unavailable(LATE.to_owned())
+    }
+
+    fn note(&self, error: &StoreError) {
+        if error.is_unavailable() {
+            self.note_failure();
+        }
+    }
+
+    fn note_failure(&self) {
+        let now_ms = self.health.started.elapsed().as_millis() as u64;
+        self.health.healthy_since_ms.fetch_max(now_ms.max(1), Ordering::Relaxed);
+        self.health.failed.notify_one();
     }
 }

@@ -36,6 +36,8 @@ macro_rules! driver_columns {
 pub mod assignments;
 pub mod audit;
 pub mod commands;
+mod commits;
+mod connections;
 pub mod credentials;
 mod database;
 pub mod deliveries;
@@ -48,7 +50,9 @@ pub mod leases;
 pub mod outbox;
 pub mod overview;
 pub mod positions;
+mod proof;
 pub mod schema;
+mod servers;
 pub mod sessions;
 pub mod shops;
 mod statement;
@@ -64,6 +68,7 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         assignments::STATEMENTS,
         audit::STATEMENTS,
         commands::STATEMENTS,
+        commits::STATEMENTS,
         credentials::STATEMENTS,
         deliveries::STATEMENTS,
         drivers::STATEMENTS,
@@ -73,7 +78,9 @@ pub fn statements() -> Vec<(&'static str, &'static str)> {
         outbox::STATEMENTS,
         overview::STATEMENTS,
         positions::STATEMENTS,
+        proof::STATEMENTS,
         schema::STATEMENTS,
+        servers::STATEMENTS,
         sessions::STATEMENTS,
         shops::STATEMENTS,
         tracks::STATEMENTS,

@@ -6,7 +6,9 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::StoreError;
-use super::statement::query_scalar;
+use super::error::advice;
+use super::servers::Servers;
+use super::statement::{query_as, query_scalar};
 
 /// Held by whoever migrates: any number that nobody else uses.
 const MIGRATION_LOCK: i64 = 0x6472_6976_6572_7472;
@@ -18,6 +20,15 @@ statements! {
     APPLIED = "SELECT max(version) FROM _sqlx_migrations WHERE success";
     MIN_PROGRAM = "SELECT min_program_schema FROM database_identity";
     TABLE_EXISTS = "SELECT to_regclass('public._sqlx_migrations') IS NOT NULL";
+    // The schema that new tables go into: the first of the search path in which the user may look at all.
+    RIGHTS = "SELECT current_user::text, current_schema()::text,
+        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+    // Tables of the service that the user may not even read; the owner of one is the owner of all.
+    UNREADABLE = "SELECT current_user::text, quote_ident(n.nspname), c.relname::text FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_class m ON m.relname = '_sqlx_migrations' AND m.relnamespace = n.oid AND m.relowner = c.relowner
+        WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+          AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 3 LIMIT 1";
     TRY_LOCK = "SELECT pg_try_advisory_lock($1)";
     // What an interrupted CREATE INDEX CONCURRENTLY or REINDEX leaves: written to, and never used.
     INVALID_INDEXES = "SELECT quote_ident(c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -29,8 +40,51 @@ statements! {
 
 /// Why a database could not be migrated.
 #[derive(Debug, thiserror::Error)]
-#[error("the database could not be migrated: {0}")]
-pub struct MigrationError(#[from] MigrateError);
+pub enum MigrationError {
+    /// No server of the address takes writes, or it refused the user.
+    #[error("the database could not be migrated: {0}")]
+    Store(#[from] StoreError),
+    /// A migration failed.
+    #[error("the database could not be migrated: {}", in_words(.0))]
+    Migrate(#[from] MigrateError),
+    /// The user may not make tables.
+    #[error(
+        "the database could not be migrated: the user {user} lacks the right CREATE on the schema {schema}: run GRANT CREATE ON \
+         SCHEMA {schema} TO {user} as the owner of the schema or as a superuser, or migrate as a user who has it"
+    )]
+    NoCreate {
+        /// The user, as SQL writes it.
+        user: String,
+        /// The schema, as SQL writes it.
+        schema: String,
+    },
+    /// The user sees no schema at all.
+    #[error(
+        "the database could not be migrated: the user {user} has no schema to make tables in: run GRANT USAGE, CREATE ON SCHEMA \
+         public TO {user} as the owner of the schema or as a superuser, and see that the user's search_path names public"
+    )]
+    NoSchema {
+        /// The user, as SQL writes it.
+        user: String,
+    },
+}
+
+/// A migration that fails for want of a right is told as one: it changes tables that another user owns.
+fn in_words(error: &MigrateError) -> String {
+    let (MigrateError::Execute(sqlx::Error::Database(db))
+    | MigrateError::ExecuteMigration(sqlx::Error::Database(db), _)) = error
+    else {
+        return error.to_string();
+    };
+    let code = db.code().unwrap_or_default();
+    if code == "42501" {
+        return format!(
+            "the user in DATABASE_URL lacks a right ({}): migrate as the owner of the tables",
+            db.message()
+        );
+    }
+    advice(&code, db.message()).unwrap_or_else(|| error.to_string())
+}
 
 /// Whether the program and the database's schema fit each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +104,11 @@ pub fn newest_known() -> i64 {
 
 /// Compares the database's schema with this program.
 pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
+    if let Some((user, schema, table)) =
+        query_as::<(String, String, String)>(UNREADABLE).fetch_optional(&mut *conn).await?
+    {
+        return Err(unreadable(&user, &schema, &table));
+    }
     let exists: bool = query_scalar(TABLE_EXISTS).fetch_one(&mut *conn).await?;
     if !exists {
         return Ok(SchemaState::Behind);
@@ -62,11 +121,38 @@ pub async fn state(conn: &mut PgConnection) -> Result<SchemaState, StoreError> {
     Ok(if min_program > newest_known() { SchemaState::TooNew } else { SchemaState::Fits })
 }
 
+fn unreadable(user: &str, schema: &str, table: &str) -> StoreError {
+    let user = quoted(user);
+    StoreError::Refused(format!(
+        "the user {user} in DATABASE_URL may not read the table {table} in the schema {schema}: use the user who owns the tables, \
+         or run as their owner GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN \
+         SCHEMA {schema} TO {user}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {user}"
+    ))
+}
+
+/// An identifier as SQL writes it.
+fn quoted(name: &str) -> String {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Refuses a user who may make no tables, in words: what PostgreSQL says of it names neither the user nor what to do.
+async fn require_rights(conn: &mut PgConnection) -> Result<(), MigrationError> {
+    let rights = query_as::<(String, Option<String>, bool)>(RIGHTS).fetch_one(conn).await.map_err(StoreError::from)?;
+    match rights {
+        (_, Some(_), true) => Ok(()),
+        (user, Some(schema), false) => Err(MigrationError::NoCreate { user: quoted(&user), schema: quoted(&schema) }),
+        (user, None, _) => Err(MigrationError::NoSchema { user: quoted(&user) }),
+    }
+}
+
 /// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler, and makes indexes
 /// anew that an interrupted run has left unusable.
 pub async fn migrate(url: &str) -> Result<(), MigrationError> {
     use sqlx::Connection;
-    let mut conn = PgConnection::connect(url).await.map_err(MigrateError::Execute)?;
+    let (_, mut conn) = Servers::parse(url)?.connect_writable().await?;
+    require_rights(&mut conn).await?;
     // Asked for again and again: one that waits in PostgreSQL holds a snapshot, for which an index that is built waits in turn.
     while !query_scalar::<bool>(TRY_LOCK)
         .bind(MIGRATION_LOCK)

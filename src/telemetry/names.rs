@@ -98,7 +98,7 @@ pub const METRICS: &[Metric] = &[
     gauge("driver_tracker_outbox_pending", "Events that wait to be posted, of the whole database"),
     gauge("driver_tracker_outbox_dead", "Events given up, which an operator may replay, of the whole database"),
     gauge("driver_tracker_outbox_oldest_pending_seconds", "Age of the oldest event that waits, 0 when none does"),
-    gauge("driver_tracker_database_up", "1 while PostgreSQL answers, else 0"),
+    gauge("driver_tracker_database_up", "1 while PostgreSQL takes writes, else 0"),
     counter(
         "driver_tracker_redis_calls_total",
         &["op", "outcome"],

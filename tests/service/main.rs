@@ -9,6 +9,8 @@ mod architecture;
 mod cancellations;
 mod commands;
 mod configuration;
+mod database_commits;
+mod database_failover;
 mod deadlines;
 mod doctor;
 mod drain;

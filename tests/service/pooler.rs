@@ -76,6 +76,7 @@ async fn whole_deliveries_through_a_transaction_pooler() {
     let world = World::start().await;
     let pooler = Pooler::before(&world.database_url).await;
     let node = world.start_node_with(&[("DATABASE_URL", pooler.url.as_str())]).await;
+    node.wait_for_health("ok").await;
     for round in 0..4 {
         let driver = world.on_duty_at(&node, RESTAURANT.offset(100.0 + f64::from(round), 0.0)).await;
         let answer = world.order_at(&node, &Order::new(&format!("pooled-{round}"))).await.expect(201);

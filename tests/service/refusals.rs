@@ -83,6 +83,65 @@ async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() 
     servers::drop_database(&url).await;
 }
 
+/// The URL of the same database for another user.
+fn for_user(url: &str, user: &str, password: &str) -> String {
+    let mut url = url::Url::parse(url).expect("a URL");
+    url.set_username(user).expect("a user");
+    url.set_password(Some(password)).expect("a password");
+    url.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_type() {
+    let url = servers::empty_database().await;
+    let user = format!("few_rights_{}_{}", std::process::id(), servers::next_number());
+    let mut conn = servers::connect(&url).await;
+    let create_user = format!("CREATE ROLE {user} LOGIN PASSWORD 'sesame-of-the-user'");
+    servers::execute(&mut conn, create_user).await;
+    servers::execute(&mut conn, "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned()).await;
+    let as_user = for_user(&url, &user, "sesame-of-the-user");
+    let wrong_password = for_user(&url, &user, "not-the-password");
+    let no_database = format!("{}_of_nobody", as_user);
+    let run = async |command: &str, url: &str, needles: &[&str]| {
+        let out = node::run(&[command], &env(&[("DATABASE_URL", Some(url))])).await;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success(), "{command} {url}");
+        for needle in needles {
+            assert!(said.contains(needle), "{command}: {needle} is not said: {said}");
+        }
+        assert!(!said.contains("sesame-of-the-user") && !said.contains("not-the-password"), "{said}");
+    };
+    let grant = format!("GRANT CREATE ON SCHEMA public TO {user}");
+    run("migrate", &as_user, &["lacks the right CREATE on the schema public", &grant]).await;
+    for command in ["migrate", "serve"] {
+        run(command, &wrong_password, &["refused the user or the password in DATABASE_URL", &user]).await;
+        run(command, &no_database, &["does not exist", "CREATE DATABASE"]).await;
+    }
+    // What the sentence says to type is enough.
+    servers::execute(&mut conn, grant.clone()).await;
+    let migrated = node::run(&["migrate"], &env(&[("DATABASE_URL", Some(&as_user))])).await;
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+
+    // Another user neither owns the tables nor was given them.
+    let other = format!("{user}_b");
+    servers::execute(&mut conn, format!("CREATE ROLE {other} LOGIN PASSWORD 'sesame-of-the-user'")).await;
+    let as_other = for_user(&url, &other, "sesame-of-the-user");
+    let grant_tables = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {other}");
+    run("serve", &as_other, &["may not read the table", "in the schema public", &grant_tables]).await;
+    servers::execute(&mut conn, format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other}")).await;
+    run("serve", &as_other, &["lacks a right", "permission denied", "GRANT SELECT"]).await;
+    servers::execute(&mut conn, format!("GRANT CREATE ON SCHEMA public TO {other}")).await;
+    // A migration that changes a table needs its owner.
+    let forget = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
+    servers::execute(&mut conn, forget).await;
+    servers::execute(&mut conn, format!("GRANT INSERT, UPDATE ON _sqlx_migrations TO {other}")).await;
+    run("migrate", &as_other, &["lacks a right", "migrate as the owner of the tables"]).await;
+    drop(conn);
+    servers::drop_database(&url).await;
+    let mut conn = servers::connect(&servers::shared_postgres().url("postgres")).await;
+    servers::execute(&mut conn, format!("DROP ROLE {other}; DROP ROLE {user}")).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew() {
     let url = servers::empty_database().await;

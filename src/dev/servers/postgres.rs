@@ -27,18 +27,20 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// Whether the directory, data included, is removed with the value.
     pub remove_on_drop: bool,
+    /// Whether standbys may follow it, and it may be one.
+    pub replication: bool,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { fsync: true, remove_on_drop: false }
+        Self { fsync: true, remove_on_drop: false, replication: false }
     }
 }
 
 impl PostgresOptions {
     /// Fast, and leaves nothing.
     pub fn for_tests() -> Self {
-        Self { fsync: false, remove_on_drop: true }
+        Self { fsync: false, remove_on_drop: true, replication: false }
     }
 }
 
@@ -69,6 +71,20 @@ impl PrivatePostgres {
             _ => kind.init(&directory)?,
         }
         Ok(Self { server: Server::start(kind, directory, port)? })
+    }
+
+    /// Makes a standby of `primary` (whose options allow it) with its data in `dir`, and starts it. It streams by the
+    /// replication slot `slot`, and has the primary's databases and password.
+    pub fn start_standby(primary: &Self, slot: &str, dir: &Path) -> Result<Self, ServerError> {
+        let of = &primary.server.kind;
+        let directory = Directory::hold(dir)?;
+        let place = place(directory.path(), Accounts::find()?)?;
+        let copy =
+            Postgres { place, programs: of.programs.clone(), options: of.options, password: of.password.clone() };
+        copy.copy_from(primary.port(), slot)?;
+        directory.write("password", &copy.password)?;
+        drop(directory);
+        Self::start_with(dir, None, of.options)
     }
 
     /// How a client reaches the database `name`.
@@ -223,8 +239,25 @@ impl Postgres {
         fs::rename(&unfinished, &data).map_err(about("rename", &unfinished))
     }
 
+    /// Copies the data of the running server on `port`, to follow it.
+    fn copy_from(&self, port: u16, slot: &str) -> Result<(), ServerError> {
+        let mut copy = self.tool("pg_basebackup")?;
+        copy.arg("--pgdata").arg(self.data());
+        copy.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--username", USER, "--no-password"]);
+        copy.args(["--write-recovery-conf", "--create-slot", "--slot", slot, "--checkpoint=fast", "--no-sync"]);
+        copy.env("PGPASSWORD", &self.password).env("HOME", "/");
+        let output = launcher::run(copy, INITDB_LIMIT)
+            .map_err(|source| ServerError::Io { what: "could not run pg_basebackup".to_owned(), source })?;
+        if !output.status.success() {
+            return Err(failed::<Self>("could not be copied".to_owned(), said(&output.stderr)));
+        }
+        Ok(())
+    }
+
     fn settings(&self, port: u16) -> Vec<String> {
         let fsync = if self.options.fsync { "on" } else { "off" };
+        // Without standbys there is less to write and less to run.
+        let (wal_level, wal_senders) = if self.options.replication { ("replica", 4) } else { ("minimal", 0) };
         vec![
             format!("port={port}"),
             "listen_addresses=127.0.0.1".to_owned(),
@@ -233,9 +266,8 @@ impl Postgres {
             "shared_buffers=64MB".to_owned(),
             format!("fsync={fsync}"),
             format!("full_page_writes={fsync}"),
-            // No replicas here: less to write, less to run.
-            "wal_level=minimal".to_owned(),
-            "max_wal_senders=0".to_owned(),
+            format!("wal_level={wal_level}"),
+            format!("max_wal_senders={wal_senders}"),
             "logging_collector=off".to_owned(),
             "log_destination=stderr".to_owned(),
             "log_checkpoints=off".to_owned(),

@@ -21,6 +21,7 @@ pub mod servers;
 pub mod session;
 pub mod shop;
 pub mod socket;
+pub mod standby;
 pub mod world;
 
 pub use crowd::Crowd;

@@ -19,6 +19,7 @@ pub struct Plan {
     pub(super) without_shop: bool,
     pub(super) own_redis: bool,
     pub(super) own_postgres: bool,
+    pub(super) own_primary: bool,
     pub(super) redis_url: Option<String>,
     pub(super) settings: Env,
 }
@@ -45,6 +46,12 @@ impl Plan {
     /// A PostgreSQL that the test may break.
     pub fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
+        self
+    }
+
+    /// As `own_postgres`, with standbys allowed.
+    pub fn own_primary(mut self) -> Self {
+        self.own_primary = true;
         self
     }
 

@@ -54,7 +54,7 @@ pub fn shared_redis() -> &'static PrivateRedis {
 /// The PostgreSQL that ordinary tests share; each has a database of its own.
 pub fn shared_postgres() -> &'static PrivatePostgres {
     static POSTGRES: OnceLock<PrivatePostgres> = OnceLock::new();
-    let options = PostgresOptions { fsync: false, remove_on_drop: false };
+    let options = PostgresOptions { remove_on_drop: false, ..PostgresOptions::for_tests() };
     let start = || in_free_directory("postgres", |dir| PrivatePostgres::start_with(dir, None, options));
     block_in_place(|| POSTGRES.get_or_init(start))
 }
@@ -93,6 +93,17 @@ pub fn own_redis() -> Own<PrivateRedis> {
 /// A PostgreSQL that a test may break.
 pub fn own_postgres() -> Own<PrivatePostgres> {
     own("postgres", |dir| PrivatePostgres::start_with(dir, None, PostgresOptions::for_tests()))
+}
+
+/// As [`own_postgres`], with standbys allowed.
+pub fn own_primary() -> Own<PrivatePostgres> {
+    let options = PostgresOptions { replication: true, ..PostgresOptions::for_tests() };
+    own("primary", |dir| PrivatePostgres::start_with(dir, None, options))
+}
+
+/// A standby of a server that [`own_primary`] made.
+pub fn own_standby(primary: &PrivatePostgres) -> Own<PrivatePostgres> {
+    own("standby", |dir| PrivatePostgres::start_standby(primary, "standby", dir))
 }
 
 /// The least that the program must be told to run one of its commands on a database.

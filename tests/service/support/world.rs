@@ -46,7 +46,11 @@ impl World {
     }
 
     pub(super) async fn start_as(plan: Plan) -> World {
-        let own_postgres = plan.own_postgres.then(|| Arc::new(servers::own_postgres()));
+        let own_postgres = match (plan.own_primary, plan.own_postgres) {
+            (true, _) => Some(Arc::new(servers::own_primary())),
+            (false, true) => Some(Arc::new(servers::own_postgres())),
+            (false, false) => None,
+        };
         let own_redis = plan.own_redis.then(|| Arc::new(servers::own_redis()));
         let (database_url, admin_key) = match &own_postgres {
             Some(server) => servers::fresh_database_on(server).await,
@@ -107,6 +111,13 @@ impl World {
         env.push(("NODE_ID".to_owned(), format!("node-{}", servers::next_number())));
         env.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         env
+    }
+
+    /// Looks past the service into another database from now on.
+    pub async fn look_into(&mut self, database_url: &str) {
+        self.pool.close().await;
+        self.pool = PgPoolOptions::new().max_connections(6).connect_lazy(database_url).expect("a database URL");
+        self.database_url = database_url.to_owned();
     }
 
     /// The first node.

@@ -1,0 +1,270 @@
+//! The pool of connections: none leaves it to a server that takes no writes, and none comes back that met a failover.
+//!
+//! - A new connection is asked whether its server takes writes before it is used. Of several servers the pool is led to the
+//!   first that does, and again whenever connections fail.
+//! - A connection that met an error of a failover is closed, and so is, before its next use, every connection that was
+//!   opened before that moment: it leads to the same server.
+//! - Connections live for about ten minutes, each process with a lifetime of its own, and are replaced one at a time, so
+//!   that neither a node nor a fleet of nodes opens all of its connections anew at once.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection, Postgres};
+use tokio::time::timeout;
+
+use super::StoreError;
+use super::servers::{Servers, read_only, takes_writes};
+
+/// How long a free connection is waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How long an idle connection may take to answer before it is used.
+const PING_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long a new connection may take to say whether its server takes writes.
+const QUESTION_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a connection may take to say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long nobody asks again after no server took writes.
+const REFUSAL_HOLDS: Duration = Duration::from_millis(200);
+/// The lifetime of connections, in milliseconds; each process takes one between the two.
+const LIFETIME_MS: std::ops::Range<u64> = 480_000..720_000;
+/// The least time between two connections that are replaced because of their age.
+const RETIRE_EVERY: Duration = Duration::from_secs(2);
+/// After this age a connection is closed even if it is not used.
+const MAX_LIFETIME: Duration = Duration::from_secs(1200);
+
+tokio::task_local! {
+    /// Whether the connection that is being acquired was just opened.
+    static IS_NEW: Cell<bool>;
+}
+
+/// The pool.
+pub(super) struct Connections {
+    pool: PgPool,
+    servers: Servers,
+    ages: Arc<Ages>,
+    /// Whether the pool leads to a server that took writes when it was last asked, and nothing failed since.
+    settled: AtomicBool,
+    /// The server that the pool leads to.
+    chosen: AtomicUsize,
+    /// Held while a server is chosen, so that one task asks for all.
+    choosing: tokio::sync::Mutex<()>,
+    /// When last no server took writes, and what was said.
+    refusal: Mutex<Option<(Instant, String)>>,
+}
+
+impl Connections {
+    /// A pool that connects when first used; inside a runtime.
+    pub(super) fn new(servers: Servers, max_connections: u32) -> Self {
+        let ages = Arc::new(Ages::new());
+        let judge = ages.clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .max_lifetime(MAX_LIFETIME)
+            // Asked in `is_usable`, with a deadline of its own.
+            .test_before_acquire(false)
+            .before_acquire(move |conn, meta| {
+                let ages = judge.clone();
+                Box::pin(async move { Ok(is_usable(conn, meta.age, &ages).await) })
+            })
+            .after_connect(|_, _| {
+                let _ = IS_NEW.try_with(|is_new| is_new.set(true));
+                Box::pin(async { Ok(()) })
+            })
+            .connect_lazy_with(servers.options(0).clone());
+        Self {
+            pool,
+            settled: AtomicBool::new(!servers.are_several()),
+            servers,
+            ages,
+            chosen: AtomicUsize::new(0),
+            choosing: tokio::sync::Mutex::new(()),
+            refusal: Mutex::new(None),
+        }
+    }
+
+    /// A connection to a server that takes writes. Runs in a task that nobody cuts short.
+    pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        if !self.settled.load(Ordering::Acquire) {
+            self.choose().await?;
+        }
+        if self.pool.num_idle() == 0 {
+            self.refused_lately()?;
+        }
+        let acquiring = async { (self.pool.acquire().await, IS_NEW.with(Cell::get)) };
+        let (acquired, is_new) = IS_NEW.scope(Cell::new(false), acquiring).await;
+        let mut connection = acquired.map_err(|error| {
+            self.unsettle();
+            StoreError::from(error)
+        })?;
+        if is_new {
+            let answer = timeout(QUESTION_TIMEOUT, takes_writes(&mut connection)).await;
+            let answer = answer.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
+            let refusal = match answer {
+                Ok(true) => return Ok(connection),
+                Ok(false) => read_only(),
+                Err(error) => error,
+            };
+            close(connection);
+            self.unsettle();
+            self.note_refusal(&refusal);
+            return Err(refusal);
+        }
+        Ok(connection)
+    }
+
+    /// Closes a connection that met an error of a failover, and sees that those opened before now are not used again.
+    pub(super) fn discard(&self, connection: PoolConnection<Postgres>) {
+        self.ages.suspect_all();
+        self.unsettle();
+        close(connection);
+    }
+
+    /// Leads the pool to the first server that takes writes. One task asks; the others wait for what it finds.
+    async fn choose(&self) -> Result<(), StoreError> {
+        let _turn = self.choosing.lock().await;
+        if self.settled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.refused_lately()?;
+        let (index, conn) = self.servers.connect_writable().await.inspect_err(|error| self.note_refusal(error))?;
+        tokio::spawn(timeout(CLOSE_TIMEOUT, conn.close()));
+        self.pool.set_connect_options(self.servers.options(index).clone());
+        if self.chosen.swap(index, Ordering::AcqRel) != index {
+            self.ages.suspect_all();
+            tracing::info!(
+                server = self.servers.name(index),
+                "another PostgreSQL server of DATABASE_URL takes the writes"
+            );
+        }
+        self.settled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn unsettle(&self) {
+        // A single server is asked by each new connection.
+        if self.servers.are_several() {
+            self.settled.store(false, Ordering::Release);
+        }
+    }
+
+    fn refused_lately(&self) -> Result<(), StoreError> {
+        match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, why)) if at.elapsed() < REFUSAL_HOLDS => Err(StoreError::Unavailable(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_refusal(&self, error: &StoreError) {
+        if error.is_unavailable() {
+            let refusal = (Instant::now(), error.reason());
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        }
+    }
+
+    /// Whether [`Self::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    /// Closes the pool once every connection is back.
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Takes a connection out of the pool at once, and ends it beside.
+fn close(connection: PoolConnection<Postgres>) {
+    tokio::spawn(timeout(CLOSE_TIMEOUT, connection.detach().close()));
+}
+
+/// Whether an idle connection may be used.
+async fn is_usable(conn: &mut PgConnection, age: Duration, ages: &Ages) -> bool {
+    if ages.is_suspect(age) || ages.retires(age) {
+        return false;
+    }
+    let answers = matches!(timeout(PING_TIMEOUT, conn.ping()).await, Ok(Ok(())));
+    if !answers {
+        ages.suspect_all();
+    }
+    answers
+}
+
+/// Which connections are too old to be used.
+struct Ages {
+    started: Instant,
+    lifetime: Duration,
+    /// Connections opened up to then are not used again, in milliseconds after `started`; 0: none.
+    suspect_until_ms: AtomicU64,
+    /// When the last connection was replaced because of its age, in milliseconds after `started`.
+    retired_ms: AtomicU64,
+}
+
+impl Ages {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            lifetime: Duration::from_millis(rand::random_range(LIFETIME_MS)),
+            suspect_until_ms: AtomicU64::new(0),
+            retired_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn suspect_all(&self) {
+        self.suspect_until_ms.fetch_max(self.now_ms().max(1), Ordering::Relaxed);
+    }
+
+    fn is_suspect(&self, age: Duration) -> bool {
+        let suspect_until_ms = self.suspect_until_ms.load(Ordering::Relaxed);
+        suspect_until_ms > 0 && self.now_ms().saturating_sub(age.as_millis() as u64) <= suspect_until_ms
+    }
+
+    /// Whether a connection of this age is replaced now: one in `RETIRE_EVERY` is.
+    fn retires(&self, age: Duration) -> bool {
+        if age < self.lifetime {
+            return false;
+        }
+        let (now_ms, last_ms) = (self.now_ms(), self.retired_ms.load(Ordering::Relaxed));
+        now_ms.saturating_sub(last_ms) >= RETIRE_EVERY.as_millis() as u64
+            && self.retired_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ages(running_for: Duration) -> Ages {
+        Ages { started: Instant::now().checked_sub(running_for).expect("a moment ago"), ..Ages::new() }
+    }
+
+    #[test]
+    fn connections_opened_before_a_failure_are_suspect_and_later_ones_are_not() {
+        let ages = ages(Duration::from_secs(60));
+        assert!(!ages.is_suspect(Duration::from_secs(50)));
+        ages.suspect_until_ms.store(30_000, Ordering::Relaxed);
+        assert!(ages.is_suspect(Duration::from_secs(40)));
+        assert!(!ages.is_suspect(Duration::from_secs(20)));
+        ages.suspect_all();
+        assert!(ages.is_suspect(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn old_connections_are_replaced_one_at_a_time() {
+        let ages = ages(Duration::from_secs(900));
+        assert!(!ages.retires(Duration::from_millis(LIFETIME_MS.start - 1)));
+        let old = Duration::from_millis(LIFETIME_MS.end);
+        assert_eq!([ages.retires(old), ages.retires(old)], [true, false]);
+        ages.retired_ms.store(ages.now_ms() - 2_500, Ordering::Relaxed);
+        assert!(ages.retires(old));
+    }
+}

@@ -1,0 +1,75 @@
+//! A primary, a synchronous standby that streams from it, and a name that leads to one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use driver_tracker::dev::servers::PrivatePostgres;
+use tokio::task::block_in_place;
+use url::Url;
+
+use super::plan::Plan;
+use super::proxy::Proxy;
+use super::servers::{self, Own};
+use super::{World, eventually};
+
+/// How long a server may take to start, to follow or to be promoted.
+const SERVER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The two servers and the name.
+pub struct Pair {
+    pub primary: Arc<Own<PrivatePostgres>>,
+    pub standby: Own<PrivatePostgres>,
+    pub name: Proxy,
+}
+
+impl Pair {
+    /// A world without nodes on a primary whose commits wait for a standby; the name leads to the primary.
+    pub async fn start(plan: Plan) -> (World, Pair) {
+        let world = plan.own_primary().nodes(0).start().await;
+        let primary = world.own_postgres.clone().expect("a primary");
+        let standby = block_in_place(|| servers::own_standby(&primary));
+        let name = Proxy::before(primary.port()).await;
+        let pair = Pair { primary, standby, name };
+        pair.wait_for_standby(true).await;
+        (world, pair)
+    }
+
+    /// From now on commits of the primary wait for a standby, or do not.
+    pub async fn wait_for_standby(&self, yes: bool) {
+        let names = if yes { "*" } else { "" };
+        let mut conn = servers::connect(&self.primary.url("postgres")).await;
+        servers::execute(&mut conn, format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'")).await;
+        servers::execute(&mut conn, "SELECT pg_reload_conf()".to_owned()).await;
+        if yes {
+            eventually("the standby is synchronous", SERVER_LIMIT, || async {
+                let mut conn = servers::connect(&self.primary.url("postgres")).await;
+                let state = "SELECT sync_state FROM pg_stat_replication";
+                let state: Option<String> = sqlx::query_scalar(state).fetch_optional(&mut conn).await.ok()?;
+                (state? == "sync").then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Kills the primary and lets the standby take its place. The name stays where it leads.
+    pub async fn fail_over(&self) {
+        block_in_place(|| self.primary.kill());
+        let mut conn = servers::connect(&self.standby.url("postgres")).await;
+        let is_promoted: bool =
+            sqlx::query_scalar("SELECT pg_promote(true, 30)").fetch_one(&mut conn).await.expect("a promotion");
+        assert!(is_promoted, "the standby was not promoted in time");
+    }
+
+    /// The URL of the world's database by the name.
+    pub fn url_by_name(&self) -> String {
+        self.url_at(&[self.name.port])
+    }
+
+    /// The URL of the world's database on several ports, in this order.
+    pub fn url_at(&self, ports: &[u16]) -> String {
+        let url: Url = self.primary.url("test").parse().expect("a URL");
+        let own = format!("127.0.0.1:{}", self.primary.port());
+        let list: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        url.as_str().replace(&own, &list.join(","))
+    }
+}
