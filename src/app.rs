@@ -16,7 +16,7 @@ use crate::domain::ids::ShopName;
 use crate::effects::{
     AssignmentQueue, AssignmentWaiters, EffectsApplier, OutboxWakeUp, SessionNotifications, UseCases,
 };
-use crate::http::{ApiServices, Gate};
+use crate::http::ApiServices;
 use crate::ingest::{PresenceQueue, PresenceWriter, PresenceWriterServices, TrackQueue, TrackWriter};
 use crate::listeners;
 use crate::outbox::{OutboxRelay, Poster, RelayServices};
@@ -27,10 +27,10 @@ use crate::shops::ShopDirectory;
 use crate::store::schema::{self, MigrationError, SchemaState};
 use crate::store::{Database, StoreError, shops};
 use crate::telemetry::Metrics;
-use crate::vendure::client::{ClientError, EventsClient, EventsClientSettings};
-use crate::vendure::network::check_url_resolving;
-use crate::vendure::retry::RetrySchedule;
-use crate::vendure::signature::SecretError;
+use crate::webhooks::client::{ClientError, EventsClient, EventsClientSettings};
+use crate::webhooks::network::check_url_resolving;
+use crate::webhooks::retry::RetrySchedule;
+use crate::webhooks::signature::SecretError;
 
 /// How long PostgreSQL is waited for at start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -309,7 +309,6 @@ fn start_parts(handles: &HandlesOfNode, poster: Poster, arbiter: &ArbiterHandle,
 
 fn api_services(handles: &HandlesOfNode) -> ApiServices {
     ApiServices {
-        gate: Gate::new(&handles.config, handles.shops.clone(), handles.node.http_addr),
         config: handles.config.clone(),
         database: handles.database.clone(),
         presence: handles.presence.clone(),

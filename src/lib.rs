@@ -3,8 +3,6 @@
 //! The rooms, and who may know whom: `domain ← store, presence, vendure ← dispatch ← protocol ← actors ← http ← listeners ← app`; never upward.
 //! `store`, `presence` and `vendure` never know each other. `dev` is never needed in production.
 
-pub mod domain;
-
 pub mod app;
 pub mod assignment;
 pub mod background;
@@ -13,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod dev;
 pub mod dispatch;
+pub mod domain;
 pub mod effects;
 pub mod http;
 pub mod ingest;
@@ -25,4 +24,4 @@ pub mod sessions;
 pub mod shops;
 pub mod store;
 pub mod telemetry;
-pub mod vendure;
+pub mod webhooks;

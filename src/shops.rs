@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::domain::ids::ShopName;
 use crate::store::shops::{self, SecretRow, ShopRow};
 use crate::store::{Database, StoreError};
-use crate::vendure::shop_keys::{Direction, ShopKeys};
-use crate::vendure::signature::{InboundCredentials, SecretError, SharedSecret, SigningSecret};
+use crate::webhooks::shop_keys::{Direction, ShopKeys};
+use crate::webhooks::signature::{InboundCredentials, SecretError, SharedSecret, SigningSecret};
 
 /// Shops that are read; nobody has so many.
 const MOST_SHOPS: i64 = 100_000;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use driver_tracker::vendure::signature::{SigningSecret, sign};
+use driver_tracker::webhooks::signature::{SigningSecret, sign};
 use futures_util::{StreamExt, stream};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::json;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use driver_tracker::domain::delivery::FailureCode;
 use driver_tracker::domain::ids::{AssignmentId, DeliveryId, DriverId, EventId, ExternalId, ShopName};
 use driver_tracker::domain::position::Position;
-use driver_tracker::vendure::event::{EventDriver, OutboundDetails, OutboundEvent};
+use driver_tracker::webhooks::event::{EventDriver, OutboundDetails, OutboundEvent};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

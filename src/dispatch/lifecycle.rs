@@ -16,7 +16,7 @@ use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::{self, Driver};
 use crate::store::outbox::{self, NewEvent};
 use crate::store::{StoreError, audit, shops};
-use crate::vendure::event::{EventDriver, OutboundDetails, OutboundEvent};
+use crate::webhooks::event::{EventDriver, OutboundDetails, OutboundEvent};
 
 /// Why something ended, in the words of whoever ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::store::assignments::{self, Assignment, EndedAs};
 use crate::store::commands::{self, CommandKind};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers;
-use crate::vendure::event::OutboundDetails;
+use crate::webhooks::event::OutboundDetails;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::gate::header_text;
-use super::problem::Problem;
 use crate::domain::fields::FieldError;
 use crate::domain::json;
+use crate::http::admission::header_text;
+use crate::http::problem::Problem;
 
 /// The largest body, in bytes, but where a route says otherwise.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -4,9 +4,9 @@
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ExternalId;
+use crate::http::problem::Problem;
 
 /// The most characters of a name or a telephone number.
 const MAX_NAME_CHARS: usize = 200;
@@ -207,7 +207,7 @@ impl<'a> Fields<'a> {
 }
 
 /// An RFC 3339 time that PostgreSQL can hold.
-pub(super) fn time_of(text: &str) -> Option<DateTime<Utc>> {
+pub(in crate::http) fn time_of(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
     (1970..=9999).contains(&time.year()).then_some(time)
 }

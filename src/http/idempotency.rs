@@ -13,10 +13,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use serde_json::Value;
 
-use super::auth::Caller;
-use super::body;
-use super::problem::Problem;
 use crate::dispatch::{DispatchError, Unit};
+use crate::http::body;
+use crate::http::middleware::auth::Caller;
+use crate::http::problem::Problem;
 use crate::store::idempotency::{self, RequestKey, SavedAnswer};
 use crate::store::{StoreError, Work};
 

@@ -1,6 +1,6 @@
 //! The one place where an error becomes a status: problem documents of RFC 9457, each with a stable `code`.
 //!
-//! A 5xx says nothing of the inside: its cause is kept for the log alone, which [`super::request_id`] writes once.
+//! A 5xx says nothing of the inside: its cause is kept for the log alone, which [`crate::http::middleware::request_id`] writes once.
 
 use std::fmt;
 

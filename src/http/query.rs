@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::fields::time_of;
-use super::problem::Problem;
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ExternalId;
+use crate::http::fields::time_of;
+use crate::http::problem::Problem;
 
 /// The parameters of a query. Unknown ones are ignored. One that stands twice is a fault, but where it is a set.
 pub struct Query {

@@ -8,7 +8,7 @@ use actix_web::middleware::NormalizePath;
 use actix_web::{HttpResponse, Resource, ResponseError, Route, web};
 use sqlx::PgConnection;
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 use crate::store::{StoreError, Work};
 
 /// A resource that answers other methods than `allow` with a 405 that names them.

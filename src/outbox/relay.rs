@@ -26,9 +26,9 @@ use crate::process::{Lifecycle, Supervised, forward_wake_ups};
 use crate::shops::{Endpoint, Shop, ShopDirectory};
 use crate::store::outbox::{self, Leased};
 use crate::store::{Database, StoreError, shops};
-use crate::vendure::client::{EventsClient, OutgoingHeaders, PostOutcome};
-use crate::vendure::retry::RetrySchedule;
-use crate::vendure::signature::sign;
+use crate::webhooks::client::{EventsClient, OutgoingHeaders, PostOutcome};
+use crate::webhooks::retry::RetrySchedule;
+use crate::webhooks::signature::sign;
 
 /// Messages that may wait.
 const MAILBOX: usize = 1;

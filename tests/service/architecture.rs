@@ -9,44 +9,46 @@ use std::path::Path;
 
 use source::{Placed, Token, begins_with_crate, module_of, names_of_root, read};
 
-/// Every room, and the rooms that it may import. `app` and `main` may import all, and nobody imports them.
+/// Every module, and the modules that it may import. `app` and `main` may import all, and nobody imports them.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("process", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("store", &["domain"]),
     ("presence", &["domain"]),
-    ("vendure", &["domain"]),
-    // Use cases answer with effects; whoever called them tells presence.
-    ("dispatch", &["domain", "store", "vendure"]),
+    ("webhooks", &["domain"]),
+    ("shops", &["domain", "config", "store", "webhooks"]),
+    // Use cases return effects; the caller applies them.
+    ("dispatch", &["domain", "store", "webhooks"]),
     // The drivers' frames: shapes of what use cases take and answer.
     ("protocol", &["domain", "store", "dispatch"]),
-    ("actors", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol"]),
-    ("http", &["domain", "config", "telemetry", "store", "presence", "vendure", "dispatch", "protocol", "actors"]),
-    // Sockets, and what answers behind them.
-    ("listeners", &["telemetry", "actors", "http"]),
-    // Parses the command line and does nothing else; the simulator brings its own flags.
-    ("cli", &["domain", "config", "dev"]),
-    // What reads and writes the stores and runs no service.
-    ("commands", &["domain", "config", "cli", "store", "presence"]),
+    ("effects", &["domain", "process", "store", "presence", "dispatch"]),
+    ("ingest", &["domain", "process", "config", "store", "presence", "effects"]),
+    ("assignment", &["domain", "process", "config", "store", "presence", "dispatch", "effects"]),
+    ("outbox", &["domain", "process", "config", "store", "webhooks", "shops", "effects"]),
     (
-        "dev",
+        "sessions",
+        &["domain", "process", "config", "store", "presence", "dispatch", "protocol", "effects", "ingest"],
+    ),
+    (
+        "background",
+        &["domain", "process", "config", "store", "presence", "dispatch", "shops", "effects", "ingest"],
+    ),
+    (
+        "http",
         &[
-            "domain",
-            "config",
-            "telemetry",
-            "store",
-            "presence",
-            "vendure",
-            "dispatch",
-            "protocol",
-            "actors",
-            "http",
-            "app",
-            "cli",
-            "commands",
+            "domain", "process", "config", "telemetry", "store", "presence", "webhooks", "shops", "dispatch", "protocol",
+            "effects", "assignment", "sessions",
         ],
     ),
+    // Sockets, and what answers behind them.
+    ("listeners", &["telemetry", "sessions", "http"]),
+    // Parses the command line and does nothing else.
+    ("cli", &["domain", "config"]),
+    // Reads and writes the stores, and runs no service.
+    ("commands", &["domain", "config", "cli", "store", "presence"]),
+    ("dev", &["domain", "config", "telemetry", "store", "presence", "webhooks", "app", "cli", "commands"]),
 ];
 
 /// Where everything is wired together.
@@ -54,9 +56,9 @@ const WIRING: [&str; 3] = ["app", "main", "lib"];
 
 /// A crate, and the rooms that may use it; an entry that ends in `.rs` is one file.
 const CRATES: &[(&str, &[&str])] = &[
-    ("actix_web_actors", &["actors/driver_session.rs"]),
+    ("actix_web_actors", &["sessions/driver_session.rs"]),
     ("redis", &["presence", "dev"]),
-    ("sqlx", &["store", "dispatch", "actors", "http", "dev", "app", "main"]),
+    ("sqlx", &["store", "dispatch", "http", "dev"]),
 ];
 
 /// The rooms that may hold SQL.
@@ -160,7 +162,7 @@ fn assert_allowed(file: &str, source: &str) {
 fn imports_upward_and_sideways_are_caught() {
     assert_caught("domain/order.rs", "use crate::store::deliveries;");
     assert_caught("store/drivers.rs", "use crate::presence::Presence;");
-    assert_caught("presence/mod.rs", "use super::vendure;");
+    assert_caught("presence/mod.rs", "use super::webhooks;");
     assert_caught("dispatch/claim.rs", "fn f() { crate::presence::join() }");
     assert_caught("actors/relay.rs", "use crate::{domain::ids, http::problem};");
     assert_caught("http/webhook.rs", "use super::super::dev::servers;");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 use driver_tracker::domain::plausibility::FixRules;
 use driver_tracker::protocol::inbound::{FrameBody, parse_value};
-use driver_tracker::vendure::order::{parse_cancellation, parse_order};
+use driver_tracker::webhooks::order::{parse_cancellation, parse_order};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

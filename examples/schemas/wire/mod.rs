@@ -12,7 +12,7 @@ use driver_tracker::domain::ids::ExternalId;
 use driver_tracker::domain::position::MAX_LATITUDE;
 use driver_tracker::protocol::MAX_BATCH_FIXES;
 use driver_tracker::protocol::inbound::{MAX_REASON_CHARS, MAX_REF_CHARS, MAX_URL_CHARS};
-use driver_tracker::vendure::order::{
+use driver_tracker::webhooks::order::{
     MAX_CODE_CHARS, MAX_ITEMS, MAX_LINE_CHARS, MAX_NAME_CHARS, MAX_PHONE_CHARS, MAX_QUANTITY,
 };
 use schemars::generate::SchemaSettings;

@@ -13,7 +13,7 @@ use actix_web::middleware::{Next, from_fn};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 use crate::sessions::connection_watchdog::ConnectionWatchdog;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");

@@ -4,13 +4,13 @@
 use actix_web::http::header::{AUTHORIZATION, ORIGIN};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 
-use super::auth::driver_token;
-use super::gate::{Gate, Refused};
-use super::handshake;
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, resource, transact};
 use crate::domain::secret_token::{SecretToken, TokenKind};
+use crate::http::admission::{OriginPolicy, RateLimits, Refused, SessionAdmission};
+use crate::http::drivers::handshake;
+use crate::http::middleware::auth::driver_token;
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, resource, transact};
 use crate::process::Lifecycle;
 use crate::sessions::SessionServices;
 use crate::sessions::driver_session::{self, Guards};
@@ -30,7 +30,9 @@ async fn connect(
     payload: web::Payload,
     sessions: web::Data<SessionServices>,
     lifecycle: web::Data<Lifecycle>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
+    admission: web::Data<SessionAdmission>,
+    origins: web::Data<OriginPolicy>,
 ) -> Result<HttpResponse, Error> {
     // All of it before a ticket is used up.
     handshake::check(&request)?;
@@ -39,16 +41,16 @@ async fn connect(
     // First: from here on a drain waits for the session, or this sees the drain.
     let opening = sessions.directory.hold();
     check_draining(&lifecycle)?;
-    let permit = gate.admit_connection(&request)?;
-    let shown = Shown::by(&request, &gate)?;
+    let permit = admission.admit_connection(&request)?;
+    let shown = Shown::by(&request, &limits, &origins)?;
     // Before a ticket is used up, since it could not be used again; and what looks it up must not crowd out the others.
-    let turn = gate.await_turn().await?;
+    let turn = admission.opening_permit().await?;
     check_draining(&lifecycle)?;
     let identity = shown
         .identify(sessions.frames.use_cases().database())
         .await?
-        .ok_or_else(|| gate.refuse(&request, Refused::Driver))?;
-    gate.admit_session(identity.driver_id)?;
+        .ok_or_else(|| limits.refuse(&request, Refused::Driver))?;
+    admission.admit_session(identity.driver_id)?;
     let guards = Guards { permit, until_open: Some(Box::new((turn, opening))) };
     driver_session::upgrade(&request, payload, sessions.into_inner(), identity, guards)
 }
@@ -65,14 +67,14 @@ enum Shown {
 
 impl Shown {
     /// Refuses what cannot be valid.
-    fn by(request: &HttpRequest, gate: &Gate) -> Result<Self, Problem> {
+    fn by(request: &HttpRequest, limits: &RateLimits, origins: &OriginPolicy) -> Result<Self, Problem> {
         if request.headers().contains_key(AUTHORIZATION) {
-            return driver_token(gate, request).map(Self::Token);
+            return driver_token(limits, request).map(Self::Token);
         }
         let ticket = ticket_of(request.query_string());
-        check_origin(request, gate, ticket.is_some())?;
+        check_origin(request, origins, ticket.is_some())?;
         let ticket = ticket.filter(|ticket| TokenKind::Ticket.fits(ticket));
-        let ticket = ticket.ok_or_else(|| gate.refuse(request, Refused::Driver))?;
+        let ticket = ticket.ok_or_else(|| limits.refuse(request, Refused::Driver))?;
         Ok(Self::Ticket(SecretToken::presented(&ticket).hash()))
     }
 
@@ -91,10 +93,10 @@ impl Shown {
 }
 
 /// Without a ticket a missing origin is no fault of its own: there are no credentials at all, and 401 says so.
-fn check_origin(request: &HttpRequest, gate: &Gate, has_ticket: bool) -> Result<(), Problem> {
+fn check_origin(request: &HttpRequest, origins: &OriginPolicy, has_ticket: bool) -> Result<(), Problem> {
     let refused = || Problem::forbidden("origin_not_allowed", "pages of this origin may not connect");
     match request.headers().get(ORIGIN) {
-        Some(origin) if origin.to_str().is_ok_and(|origin| gate.allows_origin(origin)) => Ok(()),
+        Some(origin) if origin.to_str().is_ok_and(|origin| origins.allows(origin)) => Ok(()),
         None if !has_ticket => Ok(()),
         _ => Err(refused()),
     }

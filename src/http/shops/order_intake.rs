@@ -9,8 +9,6 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::idempotency::{Answer, Keyed};
-use super::problem::Problem;
 use crate::dispatch::intake::{self, Cancelled, Received};
 use crate::dispatch::{DispatchError, Effects};
 use crate::domain::delivery::DeliveryStatus;
@@ -19,10 +17,12 @@ use crate::domain::fields::FieldError;
 use crate::domain::ids::{DeliveryId, ShopName};
 use crate::domain::order::{Cancellation, NewOrder};
 use crate::effects::{AssignmentWaiters, UseCases};
+use crate::http::idempotency::{Answer, Keyed};
+use crate::http::problem::Problem;
 use crate::protocol::outbound::put;
 use crate::store::deliveries::{self, Delivery};
 use crate::store::{StoreError, shops};
-use crate::vendure::order::OrderError;
+use crate::webhooks::order::OrderError;
 
 /// How long the delivery is read again after the wait, before the answer is what is known already.
 const REREAD_TIMEOUT: Duration = Duration::from_millis(1500);

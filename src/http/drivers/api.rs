@@ -7,16 +7,16 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::auth::DriverAuth;
-use super::body::AnyJson;
-use super::fields::Fields;
-use super::gate::Gate;
-use super::idempotency::Answer;
-use super::problem::Problem;
-use super::routes::{get, post, resource, transact};
 use crate::dispatch::{DispatchError, session};
 use crate::domain::plausibility::FixRules;
 use crate::domain::secret_token::{SecretToken, TokenKind};
+use crate::http::admission::RateLimits;
+use crate::http::body::AnyJson;
+use crate::http::fields::Fields;
+use crate::http::idempotency::Answer;
+use crate::http::middleware::auth::DriverAuth;
+use crate::http::problem::Problem;
+use crate::http::routes::{get, post, resource, transact};
 use crate::protocol::inbound::{FrameError, name_of_value, parse_value};
 use crate::protocol::outbound::{self, moment};
 use crate::protocol::{MAX_BATCH_BYTES, MAX_FRAME_BYTES};
@@ -45,9 +45,9 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 async fn ticket(
     driver: DriverAuth,
     database: web::Data<Database>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
 ) -> Result<HttpResponse, Problem> {
-    admit(&gate, &driver)?;
+    admit(&limits, &driver)?;
     let new = SecretToken::random(TokenKind::Ticket);
     let (token_id, hash) = (driver.0.token_id, new.hash());
     let expires_at = transact(&database, move |conn| {
@@ -62,17 +62,17 @@ async fn ticket(
 async fn locations(
     driver: DriverAuth,
     frames: web::Data<FrameHandler>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
     body: AnyJson<MAX_BATCH_BYTES>,
 ) -> Result<HttpResponse, Problem> {
-    admit(&gate, &driver)?;
+    admit(&limits, &driver)?;
     let fixes = fixes_of(body.0);
     Ok(Answer::ok(frames.locations(&driver.0, &fixes).await?).into_response())
 }
 
 /// What a driver asks for over HTTP counts as a frame.
-fn admit(gate: &Gate, driver: &DriverAuth) -> Result<(), Problem> {
-    gate.admit_frame(driver.0.driver_id).map_err(|seconds| Problem::too_many("rate_limited", seconds))
+fn admit(limits: &RateLimits, driver: &DriverAuth) -> Result<(), Problem> {
+    limits.admit_frame(driver.0.driver_id).map_err(|seconds| Problem::too_many("rate_limited", seconds))
 }
 
 /// The fixes of a body, whatever its shape: what is none is refused as one, so that JSON always gets its 200.
@@ -90,9 +90,9 @@ fn fixes_of(body: Value) -> Vec<Value> {
 async fn state(
     driver: DriverAuth,
     frames: web::Data<FrameHandler>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
 ) -> Result<HttpResponse, Problem> {
-    admit(&gate, &driver)?;
+    admit(&limits, &driver)?;
     let id = driver.0.driver_id;
     let (snapshot, now) = frames
         .use_cases()
@@ -116,13 +116,14 @@ async fn state(
 async fn messages(
     driver: DriverAuth,
     frames: web::Data<FrameHandler>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
     body: AnyJson<MAX_MESSAGES_BYTES>,
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + MESSAGES_TIMEOUT;
     let sent = parse_frames(&body.0)?;
     let rules = &frames.heartbeat_config().fix_rules;
-    let answers = answer_all(sent, deadline, async |frame| answer(&frames, &gate, rules, &driver.0, frame).await).await;
+    let answers =
+        answer_all(sent, deadline, async |frame| answer(&frames, &limits, rules, &driver.0, frame).await).await;
     Ok(Answer::ok(json!({"answers": answers})).into_response())
 }
 
@@ -175,9 +176,15 @@ fn size_of(frame: &Value) -> usize {
     frame.to_string().len() - proof
 }
 
-async fn answer(handler: &FrameHandler, gate: &Gate, rules: &FixRules, who: &DriverIdentity, frame: &Value) -> Value {
+async fn answer(
+    handler: &FrameHandler,
+    limits: &RateLimits,
+    rules: &FixRules,
+    who: &DriverIdentity,
+    frame: &Value,
+) -> Value {
     let now = Utc::now();
-    if gate.admit_frame(who.driver_id).is_err() {
+    if limits.admit_frame(who.driver_id).is_err() {
         return told(frame, "rate_limited", "too many frames; send fewer");
     }
     let is_batch = frame.get("type").and_then(Value::as_str) == Some("batch");

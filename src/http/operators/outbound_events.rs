@@ -6,18 +6,18 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::auth::Caller;
-use super::body::{JsonBody, path_id};
-use super::fields::Fields;
-use super::idempotency::{self, Answer, Keyed};
-use super::pagination::{Page, decode, encode, list as page_of};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, post, resource, transact};
-use super::shapes;
 use crate::dispatch::DispatchError;
 use crate::domain::event::{OutboundState, OutboundType, Selection};
 use crate::domain::ids::{EventId, ShopName};
+use crate::http::body::{JsonBody, path_id};
+use crate::http::fields::Fields;
+use crate::http::idempotency::{self, Answer, Keyed};
+use crate::http::middleware::auth::Caller;
+use crate::http::operators::views;
+use crate::http::pagination::{Page, decode, encode, list as page_of};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, post, resource, transact};
 use crate::store::outbox;
 
 /// Events that one request makes pending again.
@@ -53,7 +53,7 @@ async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database
     })
     .await?;
     let next = page.cut(&mut rows, |row| EventId(row.event_id));
-    let items = rows.iter().map(|row| shapes::outbound_event(row, &attempts)).collect();
+    let items = rows.iter().map(|row| views::outbound_event(row, &attempts)).collect();
     Ok(Answer::ok(page_of(items, next)).into_response())
 }
 
@@ -62,7 +62,7 @@ async fn show(conn: &mut PgConnection, caller: &Caller, id: EventId) -> Result<V
     let found = outbox::get(&mut *conn, id).await?.filter(|row| caller.sees(&row.shop));
     let row = found.ok_or(DispatchError::NotFound)?;
     let attempts = outbox::attempts(conn, &[id.0]).await?;
-    Ok(shapes::outbound_event(&row, &attempts))
+    Ok(views::outbound_event(&row, &attempts))
 }
 
 async fn read(caller: Caller, path: web::Path<String>, database: web::Data<Database>) -> Result<HttpResponse, Problem> {

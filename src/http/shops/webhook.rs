@@ -6,15 +6,15 @@ use crate::process::Lifecycle;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use chrono::Utc;
 
-use super::body::{self, RawBody};
-use super::gate::Gate;
-use super::idempotency::Answer;
-use super::orders::{Order, OrderIntake, refusal};
-use super::problem::Problem;
-use super::routes::{post, resource};
 use crate::domain::event::Actor;
 use crate::domain::ids::ShopName;
-use crate::vendure::order::{parse_cancellation, parse_order};
+use crate::http::admission::{RateLimits, ShopCredentials};
+use crate::http::body::{self, RawBody};
+use crate::http::idempotency::Answer;
+use crate::http::problem::Problem;
+use crate::http::routes::{post, resource};
+use crate::http::shops::order_intake::{Order, OrderIntake, refusal};
+use crate::webhooks::order::{parse_cancellation, parse_order};
 
 /// Registers the webhooks.
 pub fn configure(cfg: &mut web::ServiceConfig) {
@@ -33,14 +33,20 @@ struct Admitted {
 }
 
 /// The size was looked at when the body was read.
-fn admit(lifecycle: &Lifecycle, gate: &Gate, request: &HttpRequest, body: RawBody) -> Result<Admitted, Problem> {
+fn admit(
+    lifecycle: &Lifecycle,
+    credentials: &ShopCredentials,
+    limits: &RateLimits,
+    request: &HttpRequest,
+    body: RawBody,
+) -> Result<Admitted, Problem> {
     body::check_type(request.headers())?;
     let shop = request.match_info().get("shop").unwrap_or("vendure");
-    let shop = gate.admit_shop(request, shop, &body.0, Utc::now())?;
+    let shop = credentials.check(limits, request, shop, &body.0, Utc::now())?;
     if lifecycle.is_draining() {
         return Err(Problem::draining());
     }
-    gate.admit_order(&shop)?;
+    limits.admit_order(&shop)?;
     Ok(Admitted { shop, body: body.0 })
 }
 
@@ -48,10 +54,11 @@ async fn order_ready(
     request: HttpRequest,
     orders: web::Data<OrderIntake>,
     lifecycle: web::Data<Lifecycle>,
-    gate: web::Data<Gate>,
+    credentials: web::Data<ShopCredentials>,
+    limits: web::Data<RateLimits>,
     body: Result<RawBody, Problem>,
 ) -> Result<HttpResponse, Problem> {
-    let outcome = take_order(&request, &orders, &lifecycle, &gate, body).await;
+    let outcome = take_order(&request, &orders, &lifecycle, &credentials, &limits, body).await;
     count(&outcome);
     outcome.map(Answer::into_response)
 }
@@ -60,10 +67,11 @@ async fn take_order(
     request: &HttpRequest,
     orders: &OrderIntake,
     lifecycle: &Lifecycle,
-    gate: &Gate,
+    credentials: &ShopCredentials,
+    limits: &RateLimits,
     body: Result<RawBody, Problem>,
 ) -> Result<Answer, Problem> {
-    let Admitted { shop, body } = admit(lifecycle, gate, request, body?)?;
+    let Admitted { shop, body } = admit(lifecycle, credentials, limits, request, body?)?;
     let order = parse_order(&body).map_err(refusal)?;
     let actor = Actor::Shop(shop.as_str().to_owned());
     let order = Order { shop, order, body_hash: body::hash(&body), actor };
@@ -77,10 +85,11 @@ async fn order_cancelled(
     request: HttpRequest,
     orders: web::Data<OrderIntake>,
     lifecycle: web::Data<Lifecycle>,
-    gate: web::Data<Gate>,
+    credentials: web::Data<ShopCredentials>,
+    limits: web::Data<RateLimits>,
     body: RawBody,
 ) -> Result<HttpResponse, Problem> {
-    let Admitted { shop, body } = admit(&lifecycle, &gate, &request, body)?;
+    let Admitted { shop, body } = admit(&lifecycle, &credentials, &limits, &request, body)?;
     let cancellation = parse_cancellation(&body).map_err(refusal)?;
     Ok(orders.cancel(shop, cancellation).await?.into_response())
 }

@@ -5,13 +5,13 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::auth::Caller;
-use super::body::path_id;
-use super::deliveries::visible;
-use super::problem::Problem;
-use super::routes::{get, resource};
 use crate::dispatch::DispatchError;
 use crate::domain::ids::DeliveryId;
+use crate::http::body::path_id;
+use crate::http::middleware::auth::Caller;
+use crate::http::operators::deliveries::visible;
+use crate::http::problem::Problem;
+use crate::http::routes::{get, resource};
 use crate::protocol::outbound::moment;
 use crate::store::deliveries;
 use crate::store::tracks::{self, TrackPoint};

@@ -11,7 +11,7 @@ use actix_web::http::header::{
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, web};
 
-use super::gate::Gate;
+use crate::http::admission::OriginPolicy;
 
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
@@ -19,12 +19,12 @@ const RESPONSE_HEADERS: &str = "location, retry-after, x-request-id";
 
 /// Answers preflights of allowed origins, and marks what they may read.
 pub async fn allow(
-    gate: web::Data<Gate>,
+    origins: web::Data<OriginPolicy>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let origin = request.headers().get(ORIGIN).cloned();
-    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|text| gate.allows_origin(text)));
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|text| origins.allows(text)));
     let is_preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if is_preflight && allowed.is_some() {
@@ -55,7 +55,6 @@ fn mark(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::gate::tests::gate;
     use actix_web::App;
     use actix_web::middleware::from_fn;
     use actix_web::test::{TestRequest, call_service, init_service};
@@ -63,7 +62,12 @@ mod tests {
     #[actix_web::test]
     async fn only_pages_of_allowed_origins_are_answered_as_pages() {
         let scope = web::scope("/api").wrap(from_fn(allow)).route("/x", web::get().to(HttpResponse::Ok));
-        let app = init_service(App::new().app_data(web::Data::new(gate())).service(scope)).await;
+        let app = init_service(
+            App::new()
+                .app_data(web::Data::new(OriginPolicy::of("https://tracker.example", "https://shop.example")))
+                .service(scope),
+        )
+        .await;
         let preflight = |origin: &'static str| {
             let asked = TestRequest::with_uri("/api/x").method(Method::OPTIONS).insert_header((ORIGIN, origin));
             asked.insert_header((ACCESS_CONTROL_REQUEST_METHOD, "PATCH")).to_request()

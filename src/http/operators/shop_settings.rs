@@ -13,21 +13,21 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::auth::{Caller, Staff};
-use super::body::JsonBody;
-use super::fields::Fields;
-use super::idempotency::{self, Answer, Keyed};
-use super::pagination::{Page, list as page_of};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, post, resource, transact};
-use super::shapes;
 use crate::config;
 use crate::dispatch::{DispatchError, Unit};
 use crate::domain::ids::ShopName;
+use crate::http::body::JsonBody;
+use crate::http::fields::Fields;
+use crate::http::idempotency::{self, Answer, Keyed};
+use crate::http::middleware::auth::{Caller, Staff};
+use crate::http::operators::views;
+use crate::http::pagination::{Page, list as page_of};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, post, resource, transact};
 use crate::store::shops;
-use crate::vendure::network::check_url;
-use crate::vendure::shop_keys::{Direction, ShopKeys};
+use crate::webhooks::network::check_url;
+use crate::webhooks::shop_keys::{Direction, ShopKeys};
 
 /// How long a secret is good beside the one that takes its place, unless told otherwise: a day, in seconds.
 const OVERLAP_S: i64 = 86_400;
@@ -60,7 +60,7 @@ fn changeable(shop: ShopName) -> Result<ShopName, Problem> {
 /// The shop as it is, as callers see it.
 async fn show(unit: &mut Unit<'_>, shop: &ShopName) -> Result<Value, DispatchError> {
     let row = shops::get(unit.conn, shop).await?.ok_or(DispatchError::NotFound)?;
-    Ok(shapes::shop(&row, &shops::secrets(unit.conn, Some(shop.as_str())).await?))
+    Ok(views::shop(&row, &shops::secrets(unit.conn, Some(shop.as_str())).await?))
 }
 
 async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database>) -> Result<HttpResponse, Problem> {
@@ -76,7 +76,7 @@ async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database
     })
     .await?;
     let next = page.cut(&mut rows, |row| (row.created_at, row.name.clone()));
-    Ok(Answer::ok(page_of(rows.iter().map(|row| shapes::shop(row, &secrets)).collect(), next)).into_response())
+    Ok(Answer::ok(page_of(rows.iter().map(|row| views::shop(row, &secrets)).collect(), next)).into_response())
 }
 
 async fn read(

@@ -7,9 +7,9 @@ use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::idempotency::Answer;
-use super::problem::Problem;
-use super::routes::{get, resource};
+use crate::http::idempotency::Answer;
+use crate::http::problem::Problem;
+use crate::http::routes::{get, resource};
 use crate::presence::{Presence, RedisHealth, RedisState};
 use crate::process::{Lifecycle, NodeInfo};
 use crate::protocol::outbound::put;

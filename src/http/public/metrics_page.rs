@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::routes::{get, not_found, resource};
+use crate::http::routes::{get, not_found, resource};
 use crate::telemetry::Metrics;
 
 /// Registers the page, and an answer for every other path.

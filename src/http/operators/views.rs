@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::whereabouts::Whereabouts;
 use crate::domain::ids::DeliveryId;
 use crate::domain::position::Fix;
+use crate::http::operators::last_known_location::Whereabouts;
 use crate::protocol::outbound::{moment, put, stop};
 use crate::store::audit::AuditRow;
 use crate::store::credentials::TokenRow;

@@ -7,14 +7,6 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use super::auth::{Caller, Staff};
-use super::body::JsonBody;
-use super::deliveries::visible;
-use super::fields::Fields;
-use super::idempotency::{self, Answer, Keyed};
-use super::problem::Problem;
-use super::routes::{post, resource};
-use super::shapes;
 use crate::dispatch::lifecycle::{self, Ending, Grounds};
 use crate::dispatch::progress::{self, Particulars, Step};
 use crate::dispatch::{DispatchError, Unit};
@@ -22,6 +14,14 @@ use crate::domain::delivery::FailureCode;
 use crate::domain::event::Actor;
 use crate::domain::fields::FieldError;
 use crate::domain::ids::{DeliveryId, DriverId};
+use crate::http::body::JsonBody;
+use crate::http::fields::Fields;
+use crate::http::idempotency::{self, Answer, Keyed};
+use crate::http::middleware::auth::{Caller, Staff};
+use crate::http::operators::deliveries::visible;
+use crate::http::operators::views;
+use crate::http::problem::Problem;
+use crate::http::routes::{post, resource};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers;
 
@@ -76,7 +76,7 @@ impl Acting {
                 let mut delivery = visible(&caller, deliveries::lock(unit.conn, id).await?)?;
                 act(unit, &mut delivery, &action, &caller.actor()).await?;
                 let after = deliveries::get(unit.conn, id).await?.ok_or(DispatchError::NotFound)?;
-                Ok(Answer::ok(shapes::delivery(&after)))
+                Ok(Answer::ok(views::delivery(&after)))
             })
         });
         Ok(answer.await?.into_response())

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, PAD};
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 use crate::protocol::SUBPROTOCOL;
 
 /// The only version of the WebSocket protocol (RFC 6455).

@@ -11,21 +11,21 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use super::auth::Staff;
-use super::body::{JsonBody, path_id};
-use super::fields::Fields;
-use super::idempotency::{self, Answer, Keyed};
-use super::pagination::{Page, list as page_of, read_limit};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, post, resource, transact};
-use super::shapes;
-use super::whereabouts::{Whereabouts, WhereaboutsOf};
 use crate::dispatch::roster::{self, DriverPatch};
 use crate::dispatch::{DispatchError, Unit, duty};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::{Position, check_latitude, check_longitude};
+use crate::http::body::{JsonBody, path_id};
+use crate::http::fields::Fields;
+use crate::http::idempotency::{self, Answer, Keyed};
+use crate::http::middleware::auth::Staff;
+use crate::http::operators::last_known_location::{Whereabouts, WhereaboutsOf};
+use crate::http::operators::views;
+use crate::http::pagination::{Page, list as page_of, read_limit};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, post, resource, transact};
 use crate::store::drivers::{self, Driver, DriverFilter, NewDriver, ProfileChange};
 use crate::store::{deliveries, positions};
 
@@ -57,7 +57,7 @@ async fn create(
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             let driver = drivers::insert(unit.conn, &new, &actor).await?;
-            let shown = shapes::driver(&driver, &Whereabouts::default(), &[], unit.now);
+            let shown = views::driver(&driver, &Whereabouts::default(), &[], unit.now);
             Ok(Answer::created(format!("/api/v1/drivers/{}", driver.id), shown))
         })
     });
@@ -130,7 +130,7 @@ impl DriverViews {
         .await?;
         places.note_stored(&stored, self.ttl);
         let held = |id: DriverId| of_driver(&active, id);
-        Ok(found.iter().map(|driver| shapes::driver(driver, &places.of(driver.id), &held(driver.id), now)).collect())
+        Ok(found.iter().map(|driver| views::driver(driver, &places.of(driver.id), &held(driver.id), now)).collect())
     }
 }
 
@@ -157,7 +157,7 @@ async fn show_within(
     places.note_stored(&positions::get(unit.conn, &ids).await?, ttl);
     let active = drivers::active_deliveries(unit.conn, &ids).await?;
     let held = of_driver(&active, driver.id);
-    Ok(shapes::driver(driver, &places.of(driver.id), &held, unit.now))
+    Ok(views::driver(driver, &places.of(driver.id), &held, unit.now))
 }
 
 async fn change(
@@ -253,7 +253,7 @@ async fn nearby(
     let items = found.iter().map(|candidate| {
         json!({
             "driverId": candidate.driver_id, "distanceM": candidate.distance_m.round(),
-            "position": shapes::position(&candidate.fix, now),
+            "position": views::position(&candidate.fix, now),
         })
     });
     Ok(Answer::ok(page_of(items.collect(), None)).into_response())

@@ -5,21 +5,21 @@ use crate::store::Database;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 
-use super::auth::Caller;
-use super::body::{self, RawBody, path_id};
-use super::gate::Gate;
-use super::idempotency::{Answer, Keyed};
-use super::orders::{Order, OrderIntake, refusal};
-use super::pagination::{Page, list as page_of};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, post, resource, transact};
-use super::shapes;
 use crate::dispatch::DispatchError;
 use crate::domain::ids::{DeliveryId, ShopName};
+use crate::http::admission::RateLimits;
+use crate::http::body::{self, RawBody, path_id};
+use crate::http::idempotency::{Answer, Keyed};
+use crate::http::middleware::auth::Caller;
+use crate::http::operators::views;
+use crate::http::pagination::{Page, list as page_of};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, post, resource, transact};
+use crate::http::shops::order_intake::{Order, OrderIntake, refusal};
 use crate::store::audit;
 use crate::store::deliveries::{self, Delivery, DeliveryFilter};
-use crate::vendure::order::parse_order_with_shop;
+use crate::webhooks::order::parse_order_with_shop;
 
 /// Registers the routes.
 pub fn configure(cfg: &mut web::ServiceConfig) {
@@ -33,7 +33,7 @@ async fn create(
     request: HttpRequest,
     orders: web::Data<OrderIntake>,
     lifecycle: web::Data<Lifecycle>,
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
     raw: RawBody,
 ) -> Result<HttpResponse, Problem> {
     body::check_type(request.headers())?;
@@ -42,7 +42,7 @@ async fn create(
     if lifecycle.is_draining() {
         return Err(Problem::draining());
     }
-    gate.admit_order(&shop)?;
+    limits.admit_order(&shop)?;
     let body_hash = body::hash(&raw.0);
     let keyed = Keyed::of(&request, &caller, &raw.0)?;
     let order = Order { shop, order, body_hash, actor: caller.actor() };
@@ -78,11 +78,11 @@ async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database
     let mut found =
         transact(&database, move |conn| Box::pin(async move { deliveries::list(conn, &filter).await })).await?;
     let next = page.cut(&mut found, |delivery| (delivery.created_at, delivery.id));
-    Ok(Answer::ok(page_of(found.iter().map(shapes::delivery).collect(), next)).into_response())
+    Ok(Answer::ok(page_of(found.iter().map(views::delivery).collect(), next)).into_response())
 }
 
 /// What the caller does not see is not there.
-pub(super) fn visible(caller: &Caller, found: Option<Delivery>) -> Result<Delivery, DispatchError> {
+pub(in crate::http) fn visible(caller: &Caller, found: Option<Delivery>) -> Result<Delivery, DispatchError> {
     found.filter(|delivery| caller.sees(&delivery.shop)).ok_or(DispatchError::NotFound)
 }
 
@@ -91,7 +91,7 @@ async fn read(caller: Caller, path: web::Path<String>, database: web::Data<Datab
     let delivery = database
         .transact(move |conn| Box::pin(async move { visible(&caller, deliveries::get(conn, id).await?) }))
         .await?;
-    Ok(Answer::ok(shapes::delivery(&delivery)).into_response())
+    Ok(Answer::ok(views::delivery(&delivery)).into_response())
 }
 
 async fn trail(
@@ -114,7 +114,7 @@ async fn trail(
         })
         .await?;
     let next = page.cut(&mut rows, |row| row.sequence);
-    Ok(Answer::ok(page_of(rows.iter().map(shapes::event).collect(), next)).into_response())
+    Ok(Answer::ok(page_of(rows.iter().map(views::event).collect(), next)).into_response())
 }
 
 #[cfg(test)]

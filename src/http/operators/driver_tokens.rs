@@ -11,17 +11,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::auth::{Caller, Staff};
-use super::body::{JsonBody, path_id};
-use super::idempotency::{self, Answer, Keyed};
-use super::pagination::{Page, list as page_of};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::{get, post, resource};
-use super::shapes;
 use crate::dispatch::{DispatchError, roster};
 use crate::domain::ids::{DriverId, TokenId};
 use crate::domain::secret_token::{SecretToken, TokenKind};
+use crate::http::body::{JsonBody, path_id};
+use crate::http::idempotency::{self, Answer, Keyed};
+use crate::http::middleware::auth::{Caller, Staff};
+use crate::http::operators::views;
+use crate::http::pagination::{Page, list as page_of};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::{get, post, resource};
 use crate::store::{credentials, drivers};
 
 /// Registers the routes.
@@ -92,7 +92,7 @@ async fn list(
         })
         .await?;
     let next = page.cut(&mut rows, |row| TokenId(row.id));
-    Ok(Answer::ok(page_of(rows.iter().map(shapes::token).collect(), next)).into_response())
+    Ok(Answer::ok(page_of(rows.iter().map(views::token).collect(), next)).into_response())
 }
 
 async fn revoke(

@@ -16,13 +16,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::gate::{Gate, Refused, header_text};
-use super::problem::Problem;
-use super::query::Query;
-use super::routes::transact;
 use crate::domain::event::Actor;
 use crate::domain::ids::{ApiKeyId, ShopName};
 use crate::domain::secret_token::{SecretToken, TokenKind};
+use crate::http::admission::{RateLimits, Refused, header_text};
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::routes::transact;
 use crate::store::credentials::{self, ApiKey, DriverIdentity};
 
 /// No key or token of ours is longer.
@@ -159,12 +159,12 @@ fn bearer(request: &HttpRequest, kind: TokenKind) -> Option<&str> {
 
 /// Lets in who has an API key.
 pub async fn require_key(
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
     database: web::Data<Database>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match find_caller(&gate, &database, request.request()).await {
+    match find_caller(&limits, &database, request.request()).await {
         Ok(caller) => admit(caller, request, next).await,
         Err(problem) => Ok(request.error_response(problem)),
     }
@@ -172,12 +172,12 @@ pub async fn require_key(
 
 /// Lets in who has a driver's token.
 pub async fn require_driver(
-    gate: web::Data<Gate>,
+    limits: web::Data<RateLimits>,
     database: web::Data<Database>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match find_driver(&gate, &database, request.request()).await {
+    match find_driver(&limits, &database, request.request()).await {
         Ok(identity) => admit(DriverAuth(identity), request, next).await,
         Err(problem) => Ok(request.error_response(problem)),
     }
@@ -192,8 +192,8 @@ async fn admit<T: 'static>(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-async fn find_caller(gate: &Gate, database: &Database, request: &HttpRequest) -> Result<Caller, Problem> {
-    let refuse = || gate.refuse(request, Refused::Key);
+async fn find_caller(limits: &RateLimits, database: &Database, request: &HttpRequest) -> Result<Caller, Problem> {
+    let refuse = || limits.refuse(request, Refused::Key);
     let text = bearer(request, TokenKind::ApiKey).ok_or_else(refuse)?;
     let hash = SecretToken::presented(text).hash();
     let sealing_key = SecretToken::presented(&format!("sealing {text}")).hash();
@@ -206,21 +206,25 @@ async fn find_caller(gate: &Gate, database: &Database, request: &HttpRequest) ->
     }
 }
 
-async fn find_driver(gate: &Gate, database: &Database, request: &HttpRequest) -> Result<DriverIdentity, Problem> {
-    let hash = driver_token(gate, request)?;
+async fn find_driver(
+    limits: &RateLimits,
+    database: &Database,
+    request: &HttpRequest,
+) -> Result<DriverIdentity, Problem> {
+    let hash = driver_token(limits, request)?;
     let found =
         transact(database, move |conn| Box::pin(async move { credentials::find_token(conn, &hash).await })).await?;
-    found.ok_or_else(|| gate.refuse(request, Refused::Driver))
+    found.ok_or_else(|| limits.refuse(request, Refused::Driver))
 }
 
 /// The hash of the driver's token that the request bears, valid or not.
-pub fn driver_token(gate: &Gate, request: &HttpRequest) -> Result<Vec<u8>, Problem> {
-    let token = bearer(request, TokenKind::Driver).ok_or_else(|| gate.refuse(request, Refused::Driver))?;
+pub fn driver_token(limits: &RateLimits, request: &HttpRequest) -> Result<Vec<u8>, Problem> {
+    let token = bearer(request, TokenKind::Driver).ok_or_else(|| limits.refuse(request, Refused::Driver))?;
     Ok(SecretToken::presented(token).hash())
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::http) mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 

@@ -1,0 +1,5 @@
+//! What requests pass before their handler: credentials, cross-origin rules, request ids.
+
+pub mod auth;
+pub mod cors;
+pub mod request_id;
