@@ -101,6 +101,7 @@ async fn a_name_that_leads_to_the_standby_and_back_and_then_to_the_promoted_stan
     let said = count_lines(world.node(), "PostgreSQL takes no writes") - began;
     assert_eq!(said, 1, "one change is one line");
 
+    let rebuilt = count_lines(world.node(), "Redis rebuilt from PostgreSQL");
     pair.fail_over().await;
     pair.name.lead_to(pair.standby.port());
     accepted.extend(accepted_from_now_on(&world, "the failover").await);
@@ -108,6 +109,10 @@ async fn a_name_that_leads_to_the_standby_and_back_and_then_to_the_promoted_stan
     assert_kept(&world, &accepted).await;
     is_well(&world).await;
     assert_eq!(driver.session.ended(), None, "the session lived through it");
+    eventually("Redis is filled again from the promoted server", SOON, || async {
+        (count_lines(world.node(), "Redis rebuilt from PostgreSQL") > rebuilt).then_some(())
+    })
+    .await;
     world.finish().await;
 }
 
