@@ -75,6 +75,12 @@ async fn assert_kept(world: &World, accepted: &[String]) {
     }
 }
 
+/// What Redis is bound to.
+async fn identity(url: &str) -> String {
+    let mut conn = servers::connect(url).await;
+    driver_tracker::store::schema::identity(&mut conn).await.expect("an identity")
+}
+
 fn count_lines(node: &Node, message: &str) -> usize {
     node.log_lines().iter().filter(|line| line.contains(&format!("\"{message}\""))).count()
 }
@@ -102,7 +108,9 @@ async fn a_name_that_leads_to_the_standby_and_back_and_then_to_the_promoted_stan
     assert_eq!(said, 1, "one change is one line");
 
     let rebuilt = count_lines(world.node(), "Redis rebuilt from PostgreSQL");
+    let before = identity(&pair.primary.url("test")).await;
     pair.fail_over().await;
+    assert_ne!(identity(&pair.standby.url("test")).await, before, "a promotion makes another database of it at once");
     pair.name.lead_to(pair.standby.port());
     accepted.extend(accepted_from_now_on(&world, "the failover").await);
     world.look_into(&pair.standby.url("test")).await;
