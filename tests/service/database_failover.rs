@@ -130,10 +130,9 @@ async fn a_name_that_moves_without_a_word_leaves_no_connection_behind() {
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
     is_well(&world).await;
-    // Many connections are open and idle when the way to the server goes dark: nothing is closed, nothing is answered.
     let mut accepted = accepted_from_now_on(&world, "start").await;
+    // Many connections are open and idle now. The way to their server goes dark: none is closed, none is answered.
     pair.name.set(proxy::Passage::Swallow);
-    takes_no_orders(&world, "dark").await;
     pair.fail_over().await;
     pair.name.lead_to(pair.standby.port());
     pair.name.set(proxy::Passage::Open);
