@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
@@ -30,6 +30,8 @@ const QUESTION_TIMEOUT: Duration = Duration::from_millis(1500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long nobody asks again after no server took writes.
 const REFUSAL_HOLDS: Duration = Duration::from_millis(200);
+/// How many new connections one caller tries while others find a server that takes writes.
+const MAX_TRIES: u32 = 3;
 /// The lifetime of connections, in milliseconds; each process takes one between the two.
 const LIFETIME_MS: std::ops::Range<u64> = 480_000..720_000;
 /// The least time between two connections that are replaced because of their age.
@@ -53,8 +55,16 @@ pub(super) struct Connections {
     chosen: AtomicUsize,
     /// Held while a server is chosen, so that one task asks for all.
     choosing: tokio::sync::Mutex<()>,
-    /// When last no server took writes, and what was said.
-    refusal: Mutex<Option<(Instant, String)>>,
+    answers: Mutex<Answers>,
+}
+
+/// What servers answered when they were last asked whether they take writes.
+#[derive(Default)]
+struct Answers {
+    /// When one did not, and what was said; nothing once one did.
+    refusal: Option<(Instant, String)>,
+    /// When one did.
+    taken: Option<Instant>,
 }
 
 impl Connections {
@@ -84,7 +94,7 @@ impl Connections {
             ages,
             chosen: AtomicUsize::new(0),
             choosing: tokio::sync::Mutex::new(()),
-            refusal: Mutex::new(None),
+            answers: Mutex::default(),
         }
     }
 
@@ -93,29 +103,40 @@ impl Connections {
         if !self.settled.load(Ordering::Acquire) {
             self.choose().await?;
         }
-        if self.pool.num_idle() == 0 {
-            self.refused_lately()?;
-        }
-        let acquiring = async { (self.pool.acquire().await, IS_NEW.with(Cell::get)) };
-        let (acquired, is_new) = IS_NEW.scope(Cell::new(false), acquiring).await;
-        let mut connection = acquired.map_err(|error| {
-            self.unsettle();
-            StoreError::from(error)
-        })?;
-        if is_new {
+        let mut tries = 1..=MAX_TRIES;
+        loop {
+            let is_last = tries.next().is_none_or(|number| number == MAX_TRIES);
+            if self.pool.num_idle() == 0 {
+                self.refused_lately()?;
+            }
+            let began = Instant::now();
+            let acquiring = async { (self.pool.acquire().await, IS_NEW.with(Cell::get)) };
+            let (acquired, is_new) = IS_NEW.scope(Cell::new(false), acquiring).await;
+            let mut connection = acquired.map_err(|error| {
+                self.unsettle();
+                StoreError::from(error)
+            })?;
+            if !is_new {
+                return Ok(connection);
+            }
             let answer = timeout(QUESTION_TIMEOUT, takes_writes(&mut connection)).await;
             let answer = answer.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
             let refusal = match answer {
-                Ok(true) => return Ok(connection),
+                Ok(true) => {
+                    self.note_taken();
+                    return Ok(connection);
+                }
                 Ok(false) => read_only(),
                 Err(error) => error,
             };
             close(connection);
-            self.unsettle();
-            self.note_refusal(&refusal);
-            return Err(refusal);
+            // What another connection was told meanwhile is newer than this one, which was on its way before.
+            if is_last || !self.was_taken_since(began) {
+                self.unsettle();
+                self.note_refusal(&refusal);
+                return Err(refusal);
+            }
         }
-        Ok(connection)
     }
 
     /// Closes a connection that met an error of a failover, and sees that those opened before now are not used again.
@@ -135,6 +156,7 @@ impl Connections {
         let (index, conn) = self.servers.connect_writable().await.inspect_err(|error| self.note_refusal(error))?;
         tokio::spawn(timeout(CLOSE_TIMEOUT, conn.close()));
         self.pool.set_connect_options(self.servers.options(index).clone());
+        self.note_taken();
         if self.chosen.swap(index, Ordering::AcqRel) != index {
             self.ages.suspect_all();
             tracing::info!(
@@ -153,8 +175,12 @@ impl Connections {
         }
     }
 
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn refused_lately(&self) -> Result<(), StoreError> {
-        match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &self.answers().refusal {
             Some((at, why)) if at.elapsed() < REFUSAL_HOLDS => Err(StoreError::Unavailable(why.clone())),
             _ => Ok(()),
         }
@@ -162,9 +188,16 @@ impl Connections {
 
     fn note_refusal(&self, error: &StoreError) {
         if error.is_unavailable() {
-            let refusal = (Instant::now(), error.reason());
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+            self.answers().refusal = Some((Instant::now(), error.reason()));
         }
+    }
+
+    fn note_taken(&self) {
+        *self.answers() = Answers { refusal: None, taken: Some(Instant::now()) };
+    }
+
+    fn was_taken_since(&self, began: Instant) -> bool {
+        self.answers().taken.is_some_and(|taken| taken > began)
     }
 
     /// Whether [`Self::close`] was called.

@@ -33,7 +33,10 @@ statements! {
     // What an interrupted CREATE INDEX CONCURRENTLY or REINDEX leaves: written to, and never used.
     INVALID_INDEXES = "SELECT quote_ident(c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace ORDER BY 1";
-    IDENTITY = "SELECT i.id::text || '.' || s.system_identifier::text || '.' || c.timeline_id::text || '.' || d.oid::text
+    // The timeline is that of the WAL: the control file names the old one until the first checkpoint after a promotion, which
+    // may be minutes later.
+    IDENTITY = "SELECT i.id::text || '.' || s.system_identifier::text || '.' || CASE WHEN pg_is_in_recovery() THEN c.timeline_id
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END::text || '.' || d.oid::text
         FROM database_identity i, pg_control_system() s, pg_control_checkpoint() c, pg_database d
         WHERE d.datname = current_database()";
 }
