@@ -14,6 +14,7 @@ mod doctor;
 mod drain;
 mod driver_http;
 mod events;
+mod first_order;
 mod fixes;
 mod flaps;
 mod frames;
