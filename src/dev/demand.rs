@@ -74,6 +74,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_simulation_of_dev_keeps_them_free() {
+        let driver = ExistingDriver { id: "d".to_owned(), token: "t".to_owned(), last_position: None };
+        let running = Running::default();
+        for (drivers, expected) in [(1, 1), (5, 2), (50, 13)] {
+            let center = Position::new(CENTER.0, CENTER.1).unwrap();
+            let options = options(&running, vec![driver.clone(); drivers], center);
+            assert_eq!(options.keep_free, expected);
+            assert!(matches!(options.orders, OrderSource::Rate { count: None, radius_km: RADIUS_KM, .. }));
+        }
+    }
+
+    #[test]
     fn a_quarter_of_the_fleet_and_at_least_one_stays_free() {
         let kept = [0, 1, 2, 4, 5, 50, 500].map(kept_free);
         assert_eq!(kept, [0, 1, 1, 1, 2, 13, 125]);

@@ -75,15 +75,10 @@ mod tests {
         Running {
             http_url: url.clone(),
             metrics_url: format!("{url}/metrics"),
-            database_url: String::new(),
-            redis_url: String::new(),
             admin_key: "k".repeat(60),
-            webhook_secret: String::new(),
-            webhook_shared_secret: String::new(),
-            events_secret: String::new(),
             shop_url: url,
             driver: KeptDriver { id: "d".repeat(36), token: "t".repeat(60) },
-            pid: 1,
+            ..Running::default()
         }
     }
 

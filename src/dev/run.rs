@@ -266,7 +266,7 @@ fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String)
         webhook_shared_secret: shared,
         events_secret: kept.events_secret.clone(),
         shop_url,
-        driver: kept.driver.clone().unwrap_or(super::workspace::KeptDriver { id: String::new(), token: String::new() }),
+        driver: kept.driver.clone().unwrap_or_default(),
         pid: std::process::id(),
     }
 }

@@ -48,10 +48,12 @@ impl Summary {
                 "fleet     free {}  ({kept_free} of {} drivers kept free for your orders)",
                 progress.drivers_free, progress.drivers
             ));
-            lines.push(format!(
-                "speed     {:.0} heartbeats/s  webhook → driver p50 {:.1} ms  p99 {:.1} ms",
-                progress.heartbeats_acked_per_s, progress.webhook_to_socket.p50_ms, progress.webhook_to_socket.p99_ms
-            ));
+            let mut traffic = format!("traffic   {:.0} heartbeats/s", progress.heartbeats_acked_per_s);
+            let way = &progress.webhook_to_socket;
+            if way.count > 0 {
+                traffic += &format!("  order → driver's socket p50 {:.1} ms  p99 {:.1} ms", way.p50_ms, way.p99_ms);
+            }
+            lines.push(traffic);
         }
         lines.push(format!("redis     {redis}"));
         self.print(&lines);

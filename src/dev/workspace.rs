@@ -36,7 +36,7 @@ pub struct Kept {
 }
 
 /// A driver and a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct KeptDriver {
     /// The driver's id.
     pub id: String,
@@ -45,7 +45,7 @@ pub struct KeptDriver {
 }
 
 /// What is running, for scripts; there only while it runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// The API.
@@ -219,16 +219,10 @@ mod tests {
         let secret = "it's $HOME `x` \"y\" \\";
         let running = Running {
             http_url: "http://127.0.0.1:8080".to_owned(),
-            metrics_url: String::new(),
-            database_url: String::new(),
-            redis_url: String::new(),
             admin_key: "key".to_owned(),
-            webhook_secret: String::new(),
             webhook_shared_secret: secret.to_owned(),
-            events_secret: String::new(),
-            shop_url: String::new(),
             driver: KeptDriver { id: "d".to_owned(), token: "t".to_owned() },
-            pid: 1,
+            ..Running::default()
         };
         workspace.announce(&running).unwrap();
         let path = workspace.path(ENV_FILE);

@@ -82,7 +82,14 @@ impl Drop for DevFolder {
         if let Ok(elsewhere) = std::fs::read_link(self.root.join(".dev/postgres/cluster")) {
             let _ = std::fs::remove_dir_all(elsewhere);
         }
-        let _ = std::fs::remove_dir_all(&self.root);
+        // After a failed test the servers of a killed `dev` may still be writing for a moment.
+        for _ in 0..50 {
+            let _ = std::fs::remove_dir_all(&self.root);
+            if !self.root.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
