@@ -1,6 +1,8 @@
 //! What helps to try the service and is never needed in production: private servers, a receiving shop, a simulated fleet.
 
+mod demand;
 pub mod fleet;
+mod introduction;
 mod run;
 mod seed;
 pub mod servers;

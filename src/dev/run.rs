@@ -7,32 +7,28 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::demand::{self, CENTER, kept_free};
 use super::fleet::{self, FleetError};
+use super::introduction;
 use super::seed::{self, SeedError};
 use super::servers::{PrivatePostgres, PrivateRedis, ServerError, next_free_port};
 use super::shop::{ReceivingShop, ShopError};
-use super::simulate::{DriverSource, Movement, OrderSource, SimulateError, SimulateOptions, Simulation, WebhookAuth};
+use super::simulate::{self, Progress, SimulateError, Simulation};
 use super::summary::Summary;
 use super::workspace::{Kept, Running, Workspace, WorkspaceError};
 use crate::app::{Service, StartError, background_runtime};
 use crate::cli::DevArgs;
 use crate::config::{Config, ConfigErrors, Origin, Sources};
 use crate::domain::position::Position;
-use crate::store::schema;
+use crate::store::{StoreError, schema};
 use crate::telemetry::{self, LogOutput, TelemetryError};
 
 /// The database inside the private PostgreSQL.
 const DATABASE: &str = "driver_tracker";
 /// The first port that is tried for the API, and for the metrics.
 const FIRST_PORTS: (u16, u16) = (8080, 9464);
-/// Around here the simulated fleet drives, and the printed order is.
-const CENTER: (f64, f64) = (12.9716, 77.5946);
-/// How far around it, in kilometres.
-const RADIUS_KM: f64 = 1.5;
-/// Simulated time runs this much faster, so that deliveries end while one watches.
-const SPEED: f64 = 3.5;
-/// Orders a minute for each simulated driver.
-const ORDERS_PER_DRIVER: f64 = 0.6;
+/// The addresses are shown when the drivers that are kept free can be given orders, and after so long at the latest.
+const FLEET_UP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why `dev` did not run.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +57,9 @@ pub enum DevError {
     /// The drivers of the load tests.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// The last positions of the simulated drivers.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The fleet.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
@@ -102,13 +101,18 @@ pub async fn run(args: DevArgs) -> Result<(), DevError> {
         std::process::exit(130);
     });
     let workspace = Workspace::open(&args.dir)?;
-    let drivers = args.drivers;
+    let (drivers, dir) = (args.drivers, args.dir.clone());
     let up = tokio::select! {
         up = start(&workspace, args) => up?,
         // Before everything is up there is nothing to drain; the private servers end with their handles.
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
-    let outcome = watch_until_stopped(&up, drivers, stopped).await;
+    let ready = || {
+        workspace.announce(&up.running)?;
+        print!("{}", introduction::text(&up.running, &dir, drivers));
+        Ok(())
+    };
+    let outcome = watch_until_stopped(&up, drivers, stopped, ready).await;
     println!("stopping …");
     workspace.forget_running();
     up.service.stop().await;
@@ -160,8 +164,12 @@ async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
         fleet::prepare(&workspace.path("fleet.json"), &service.database, args.prepare as usize).await?;
     }
     let running = describe(&service, &kept, &servers, shop.url());
-    workspace.tell(&running)?;
-    introduce(&running, args.drivers);
+    // They would take the drivers of this run; yours wait on.
+    match simulate::cancel_leftovers(&running.http_url, &kept.admin_key).await {
+        Ok(0) => {}
+        Ok(count) => println!("cancelled {count} orders that an earlier simulation left open"),
+        Err(error) => println!("orders that an earlier simulation left open could not be cancelled: {error}"),
+    }
     Ok(Up { service, shop, kept, running, background, _servers: servers })
 }
 
@@ -236,8 +244,6 @@ fn configure(
     preset("METRICS_ADDR", &metrics);
     preset("HEARTBEAT_INTERVAL_MS", "2000");
     preset("DATABASE_PREPARED_STATEMENTS", "true");
-    // Simulated time runs faster than drivers can drive.
-    preset("FIX_MAX_SPEED_KMH", "0");
     preset("SHUTDOWN_DELAY_MS", "0");
     preset("SHUTDOWN_GRACE_MS", "4000");
     if let Some(listen) = listen {
@@ -260,43 +266,22 @@ fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String)
         webhook_shared_secret: shared,
         events_secret: kept.events_secret.clone(),
         shop_url,
-        driver: kept.driver.clone().unwrap_or(super::workspace::KeptDriver { id: String::new(), token: String::new() }),
+        driver: kept.driver.clone().unwrap_or_default(),
         pid: std::process::id(),
     }
 }
 
-fn introduce(running: &Running, drivers: u32) {
-    let (lat, lon) = CENTER;
-    println!();
-    println!("  API and webhook   {}", running.http_url);
-    println!("  health            {}/health", running.http_url);
-    println!("  drivers' socket   {}/ws/driver", running.http_url.replacen("http", "ws", 1));
-    println!("  metrics           {}", running.metrics_url);
-    println!("  receiving shop    {}", running.shop_url);
-    println!("  API key (admin)   {}", running.admin_key);
-    println!("  your driver       {}", running.driver.id);
-    println!("  their token       {}", running.driver.token);
-    println!();
-    println!("Post an order:");
-    println!(
-        "  curl -sS {}/webhooks/vendure/seller-order-ready -H 'Content-Type: application/json' \\\n    \
-         -H 'X-Webhook-Secret: {}' \\\n    \
-         -d '{{\"sellerOrderId\":\"'$(date +%s%N)'\",\"channelId\":\"1\",\"pickup\":{{\"lat\":{lat},\"lon\":{lon}}},\"drop\":{{\"lat\":12.9352,\"lon\":77.6245}}}}'",
-        running.http_url, running.webhook_shared_secret
-    );
-    println!();
-    if drivers == 0 {
-        println!("No simulated fleet: orders wait until your driver connects, sends a heartbeat and goes on duty.");
-    } else {
-        println!("{drivers} simulated drivers take the orders. `make run DRIVERS=0` leaves them to your driver.");
-    }
-    println!("Ctrl-C stops everything.\n");
-}
-
-async fn watch_until_stopped(up: &Up, drivers: u32, mut stopped: watch::Receiver<bool>) -> Result<(), DevError> {
+/// Shows what happens until Ctrl-C; calls `ready` first, once the fleet is up.
+async fn watch_until_stopped(
+    up: &Up,
+    drivers: u32,
+    mut stopped: watch::Receiver<bool>,
+    ready: impl FnOnce() -> Result<(), DevError>,
+) -> Result<(), DevError> {
     let Up { service, shop, kept, running, .. } = up;
     let mut summary = Summary::new(std::io::stdout().is_terminal());
     if drivers == 0 {
+        ready()?;
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
@@ -305,38 +290,28 @@ async fn watch_until_stopped(up: &Up, drivers: u32, mut stopped: watch::Receiver
             summary.show(service, shop, None).await;
         }
     }
+    println!("connecting {drivers} simulated drivers …");
     let center = Position::new(CENTER.0, CENTER.1).map_err(|error| std::io::Error::other(error.to_string()))?;
-    let fleet = kept.fleet.iter().take(drivers as usize).map(|d| (d.id.clone(), d.token.clone())).collect();
-    let options = SimulateOptions {
-        http_url: running.http_url.clone(),
-        api_key: None,
-        webhook: WebhookAuth::Signed(running.webhook_secret.clone()),
-        drivers: DriverSource::Existing(fleet),
-        movement: Movement::Random { center, radius_km: RADIUS_KM },
-        orders: OrderSource::Rate {
-            per_minute: (f64::from(drivers) * ORDERS_PER_DRIVER).clamp(2.0, 600.0),
-            count: None,
-            center,
-            radius_km: RADIUS_KM,
-        },
-        speed: SPEED,
-        duration: None,
-        seed: rand::random(),
-    };
-    let (progress, mut seen) = watch::channel(None);
+    let fleet = kept.fleet.iter().take(drivers as usize).cloned().collect::<Vec<_>>();
+    let fleet = demand::fleet(&service.database, &fleet, center).await?;
+    let options = demand::options(running, fleet, center);
+    let (progress, mut seen) = watch::channel(Progress::default());
     let simulation = Simulation::new(options)?.run(stopped, move |now| {
-        progress.send_replace(Some(now.clone()));
+        progress.send_replace(now.clone());
     });
     let watching = async {
+        let is_up = seen.wait_for(|now| now.drivers_free >= kept_free(drivers) as usize);
+        let _ = tokio::time::timeout(FLEET_UP_WITHIN, is_up).await;
+        ready()?;
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = seen.borrow_and_update().clone();
-            summary.show(service, shop, now.as_ref()).await;
+            summary.show(service, shop, Some((&now, kept_free(drivers)))).await;
         }
     };
     tokio::select! {
         report = simulation => println!("\n{}", report?),
-        () = watching => {}
+        outcome = watching => return outcome,
     }
     Ok(())
 }

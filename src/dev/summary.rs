@@ -24,8 +24,8 @@ impl Summary {
         Self { terminal, shown_lines: 0, last_plain: None }
     }
 
-    /// Reads and shows.
-    pub async fn show(&mut self, service: &Service, shop: &ReceivingShop, progress: Option<&Progress>) {
+    /// Reads and shows. `fleet`: what the simulation does, and how many of its drivers are kept free.
+    pub async fn show(&mut self, service: &Service, shop: &ReceivingShop, fleet: Option<(&Progress, u32)>) {
         if !self.terminal && self.last_plain.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
             return;
         }
@@ -43,11 +43,17 @@ impl Summary {
             ),
             format!("events    posted {}  pending {}  dead {}", shop.counts().accepted, facts.1.pending, facts.1.dead),
         ];
-        if let Some(progress) = progress {
+        if let Some((progress, kept_free)) = fleet {
             lines.push(format!(
-                "fleet     {:.0} heartbeats/s  webhook → driver p50 {:.1} ms  p99 {:.1} ms",
-                progress.heartbeats_acked_per_s, progress.webhook_to_socket.p50_ms, progress.webhook_to_socket.p99_ms
+                "fleet     free {}  ({kept_free} of {} drivers kept free for your orders)",
+                progress.drivers_free, progress.drivers
             ));
+            let mut traffic = format!("traffic   {:.0} heartbeats/s", progress.heartbeats_acked_per_s);
+            let way = &progress.webhook_to_socket;
+            if way.count > 0 {
+                traffic += &format!("  order → driver's socket p50 {:.1} ms  p99 {:.1} ms", way.p50_ms, way.p99_ms);
+            }
+            lines.push(traffic);
         }
         lines.push(format!("redis     {redis}"));
         self.print(&lines);

@@ -36,7 +36,7 @@ pub struct Kept {
 }
 
 /// A driver and a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct KeptDriver {
     /// The driver's id.
     pub id: String,
@@ -45,7 +45,7 @@ pub struct KeptDriver {
 }
 
 /// What is running, for scripts; there only while it runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// The API.
@@ -70,6 +70,23 @@ pub struct Running {
     pub driver: KeptDriver,
     /// This process.
     pub pid: u32,
+}
+
+/// The file that a shell reads with `.`; it holds [`Running::shell_variables`].
+pub const ENV_FILE: &str = "env";
+
+impl Running {
+    /// Assignments of shell variables: what the first steps of the README need.
+    fn shell_variables(&self) -> String {
+        let variables = [
+            ("URL", &self.http_url),
+            ("KEY", &self.admin_key),
+            ("SECRET", &self.webhook_shared_secret),
+            ("DRIVER", &self.driver.id),
+            ("TOKEN", &self.driver.token),
+        ];
+        variables.map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''"))).concat()
+    }
 }
 
 /// Why the folder cannot be used.
@@ -133,14 +150,19 @@ impl Workspace {
         self.write_json("kept.json", kept)
     }
 
-    /// Tells what is running.
-    pub fn tell(&self, running: &Running) -> Result<(), WorkspaceError> {
+    /// Writes what is running: for programs (`state.json`), and for a shell to read (`env`).
+    pub fn announce(&self, running: &Running) -> Result<(), WorkspaceError> {
+        let path = self.path(ENV_FILE);
+        let text = running.shell_variables();
+        write_private(&path, text.as_bytes()).map_err(|error| WorkspaceError::File(path, error))?;
         self.write_json("state.json", running)
     }
 
     /// Nothing is running any more.
     pub fn forget_running(&self) {
-        let _ = std::fs::remove_file(self.path("state.json"));
+        for name in ["state.json", ENV_FILE] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
     }
 
     /// A file for the log, appended to.
@@ -158,11 +180,15 @@ impl Workspace {
 
 /// A file that its owner alone can read, whole or not at all: written beside, then put in place.
 pub(super) fn write_private_json(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+    write_private(path, &serde_json::to_vec_pretty(value)?)
+}
+
+fn write_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.write_all(contents)?;
     file.sync_all()?;
     std::fs::rename(&beside, path)
 }
@@ -184,5 +210,28 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         Workspace::open(&dir.path().join("dev")).unwrap();
+    }
+
+    #[test]
+    fn a_shell_reads_what_is_running_whatever_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(dir.path()).unwrap();
+        let secret = "it's $HOME `x` \"y\" \\";
+        let running = Running {
+            http_url: "http://127.0.0.1:8080".to_owned(),
+            admin_key: "key".to_owned(),
+            webhook_shared_secret: secret.to_owned(),
+            driver: KeptDriver { id: "d".to_owned(), token: "t".to_owned() },
+            ..Running::default()
+        };
+        workspace.announce(&running).unwrap();
+        let path = workspace.path(ENV_FILE);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let script = r#". "$1"; printf '%s\n' "$URL" "$KEY" "$SECRET" "$DRIVER" "$TOKEN""#;
+        let read = std::process::Command::new("sh").args(["-euc", script, "sh"]).arg(&path).output().unwrap();
+        let expected = format!("http://127.0.0.1:8080\nkey\n{secret}\nd\nt\n");
+        assert_eq!(String::from_utf8_lossy(&read.stdout), expected);
+        workspace.forget_running();
+        assert!(!path.exists() && !workspace.path("state.json").exists());
     }
 }

@@ -17,6 +17,7 @@ mod drain;
 mod driver_http;
 mod error_subjects;
 mod events;
+mod first_order;
 mod fixes;
 mod flaps;
 mod frame_limits;

@@ -69,6 +69,7 @@ async fn a_node_exposes_what_is_listed_and_how_much_waits() {
         assert!(text.contains(&format!("\n{line}")), "{line} is not in:\n{text}");
     }
     assert!(text.contains("\ndriver_tracker_redis_call_seconds_bucket{"), "a histogram has buckets");
+    assert!(text.contains("\n# TYPE driver_tracker_orders_waiting gauge\n"), "the types are read below:\n{text}");
     for exposed in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
         assert!(METRICS.iter().any(|metric| metric.name == exposed), "{exposed} is not listed");
     }

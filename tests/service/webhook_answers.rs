@@ -220,7 +220,7 @@ async fn every_bad_field_is_named_and_all_of_them_at_once() {
     }
     let reply = one_wrong("pickup", json!(null)).await;
     assert_eq!(reply.status, 422);
-    assert!(reply.fields_at_fault().iter().all(|f| f.starts_with("pickup")), "{}", reply.text);
+    assert_eq!(reply.fields_at_fault(), ["pickup.lat", "pickup.lon"], "{}", reply.text);
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
     world.finish().await;
 }
@@ -281,10 +281,10 @@ async fn a_shop_that_posts_too_fast_is_told_to_wait_and_loses_nothing_by_it() {
     }))
     .await;
     let (limited, taken): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
-    assert!(!limited.is_empty() && !taken.is_empty(), "{} limited, {} taken", limited.len(), taken.len());
+    assert!(!limited.is_empty() && taken.len() >= 5, "{} limited, {} taken", limited.len(), taken.len());
     for reply in limited {
         assert!(reply.retry_after_s() >= 1);
-        reply.problem(429);
+        reply.refused(429, "too_many_orders");
     }
     for reply in &taken {
         assert_eq!(reply.status, 202, "{}", reply.text);
@@ -300,13 +300,19 @@ async fn an_address_that_guesses_secrets_is_made_to_wait() {
         let request = unsigned(world.node(), &ready_path("vendure"), &body("guess"));
         http::send(request.header("X-Webhook-Secret", "guess"))
     };
-    let mut statuses = Vec::new();
-    for _ in 0..15 {
-        statuses.push(guess().await.status);
+    for _ in 0..10 {
+        guess().await.refused(401, "unauthorized");
     }
-    assert_eq!(statuses[0], 401);
-    let last = guess().await;
-    assert_eq!(last.status, 429, "{statuses:?}");
-    assert!(last.retry_after_s() >= 1);
+    // One more guess comes free every six seconds: a slow machine may see a 401 between.
+    let limited = eventually("the guesses are limited", SOON, async || {
+        let reply = guess().await;
+        assert!(matches!(reply.status, 401 | 429), "{}", reply.text);
+        (reply.status == 429).then_some(reply)
+    });
+    let limited = limited.await;
+    assert!(limited.retry_after_s() >= 1);
+    limited.refused(429, "too_many_failures");
+    // Valid credentials still pass from the same address.
+    world.order(&Order::new("known")).await.expect(202);
     world.finish().await;
 }

@@ -13,6 +13,7 @@ use sha2::Sha256;
 use url::Url;
 
 use super::SimulateError;
+use super::leftovers::Listed;
 
 /// The webhook of the shop that the configuration makes.
 const WEBHOOK_PATH: &str = "webhooks/vendure/seller-order-ready";
@@ -179,6 +180,39 @@ impl Api {
         let driver: Created = self.rest("api/v1/drivers", json!({"name": name, "phone": phone})).await?;
         let token: Token = self.rest(&format!("api/v1/drivers/{}/tokens", driver.id), json!({})).await?;
         Ok((driver.id, token.token))
+    }
+
+    /// All deliveries with this status.
+    pub(super) async fn deliveries(&self, status: &str) -> Result<Vec<Listed>, SimulateError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Page {
+            items: Vec<Listed>,
+            next_cursor: Option<String>,
+        }
+        let mut found = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut url = self.url("api/v1/deliveries")?;
+            url.query_pairs_mut().append_pair("status", status).append_pair("limit", "200");
+            if let Some(cursor) = &cursor {
+                url.query_pairs_mut().append_pair("cursor", cursor);
+            }
+            let request = self.authorized(self.client.get(url));
+            let page = async { Ok(good(request.send().await?).await?.json::<Page>().await?) };
+            let page: Page = page.await.map_err(SimulateError::Rest)?;
+            found.extend(page.items);
+            let Some(next) = page.next_cursor else { return Ok(found) };
+            cursor = Some(next);
+        }
+    }
+
+    /// Cancels a delivery.
+    pub(super) async fn cancel(&self, id: &str, reason: &str) -> Result<(), SimulateError> {
+        let request = self.client.post(self.url(&format!("api/v1/deliveries/{id}/cancel"))?);
+        let request = self.authorized(request).json(&json!({"reason": reason}));
+        let answer = request.send().await.map_err(ApiError::from).map_err(SimulateError::Rest)?;
+        good(answer).await.map(drop).map_err(SimulateError::Rest)
     }
 
     /// Takes a driver out of service; one with a delivery in hand stays.

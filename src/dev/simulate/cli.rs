@@ -87,6 +87,14 @@ pub fn command() -> Command {
         .arg(number("orders-per-minute", "RATE", "Random orders a minute; 0 for none [default: 30]"))
         .arg(flag("orders", "N", "No more than so many orders").value_parser(value_parser!(u64)))
         .arg(
+            flag(
+                "keep-free",
+                "N",
+                "Post an order only while so many drivers stay free for orders of others [default: 0]",
+            )
+            .value_parser(value_parser!(usize)),
+        )
+        .arg(
             flag("center", "LAT,LON", "The middle of it [default: 12.9716,77.5946, or that of the recording]")
                 .allow_hyphen_values(true),
         )
@@ -135,6 +143,10 @@ pub fn options(
     }
     let default_drivers = if recording.traces.is_empty() { DEFAULT_DRIVERS } else { recording.traces.len() };
     let count = matches.get_one::<usize>("drivers").copied().unwrap_or(default_drivers);
+    let keep_free = matches.get_one::<usize>("keep-free").copied().unwrap_or(0);
+    if keep_free > 0 && keep_free >= count {
+        return Err(CliError::Flag { flag: "keep-free", reason: "must be less than the number of drivers" });
+    }
     let per_minute = number("orders-per-minute").unwrap_or(DEFAULT_ORDERS_PER_MINUTE);
     if !(0.0..=600_000.0).contains(&per_minute) {
         return Err(CliError::Flag { flag: "orders-per-minute", reason: "must be from 0 to 600000" });
@@ -161,6 +173,7 @@ pub fn options(
         drivers: DriverSource::Create(count),
         movement,
         orders,
+        keep_free,
         speed: number("speed").unwrap_or(1.0),
         duration: text("duration").map(parse_duration).transpose()?,
         seed,
@@ -275,10 +288,13 @@ mod tests {
     #[test]
     fn flags_make_a_run() {
         command().debug_assert();
-        let flags = "--url http://h:1 --center -33.9,18.4 --radius-km 2 --orders 5 --duration 2m --speed 4 --drivers 3";
+        let flags = "--url http://h:1 --center -33.9,18.4 --radius-km 2 --orders 5 --duration 2m --speed 4 --drivers 3 \
+                     --keep-free 2";
         let options = parse(&flags.split(' ').collect::<Vec<_>>(), &[SECRET, ("DRIVER_TRACKER_API_KEY", "k")]).unwrap();
         assert_eq!((options.http_url.as_str(), options.api_key.as_deref()), ("http://h:1", Some("k")));
         assert_eq!((options.speed, options.duration), (4.0, Some(Duration::from_secs(120))));
+        assert_eq!(options.keep_free, 2);
+        assert_eq!(parse(&["--url", "http://h:1"], &[SECRET]).unwrap().keep_free, 0, "unless a flag says so");
         assert!(matches!(options.webhook, WebhookAuth::Signed(secret) if secret == "whsec_AAAA"));
         assert!(matches!(options.drivers, DriverSource::Create(3)));
         assert!(matches!(options.movement, Movement::Random { center, radius_km: 2.0 } if center.lat() == -33.9));
@@ -293,7 +309,9 @@ mod tests {
         };
         assert!(error(&[], &[]).contains("/nonexistent/state.json"));
         assert!(error(&["--url", "http://h"], &[]).contains("VENDURE_WEBHOOK_SECRET"));
-        for (flag, bad) in [("start", "25:00"), ("duration", "soon"), ("center", "91,0"), ("radius-km", "0")] {
+        for (flag, bad) in
+            [("start", "25:00"), ("duration", "soon"), ("center", "91,0"), ("radius-km", "0"), ("keep-free", "50")]
+        {
             let flag = format!("--{flag}={bad}");
             let told = error(&["--url", "http://h", &flag], &[SECRET]);
             assert!(flag.starts_with(told.split(':').next().unwrap()), "{told}");

@@ -132,6 +132,12 @@ impl History {
         self.freedom.iter().rev().find(|(from, _)| *from <= at).map_or(Freedom::Taken, |(_, what)| *what)
     }
 
+    /// Whether the service can give the driver an order now: free for certain, and its last position is fresh.
+    pub(super) fn is_available(&self, now: Duration) -> bool {
+        self.freedom_at(now) == Freedom::Free
+            && self.last_ack.is_some_and(|at| now.saturating_sub(at) <= self.fresh_for)
+    }
+
     /// Free if free all the time, taken if taken all the time.
     fn freedom_in(&self, window: Window) -> Freedom {
         let first = self.freedom_at(window.from);
@@ -260,6 +266,18 @@ mod tests {
         let drivers = [free_at(100.0), free_at(500.0)];
         let late = Window { from: s(60.0), to: s(60.1) };
         assert_eq!(judge(drivers.iter(), 1, pickup(), late), Verdict::Undecidable);
+    }
+
+    #[test]
+    fn available_is_free_with_a_fresh_position() {
+        let mut driver = free_at(100.0);
+        assert!(driver.is_available(s(10.0)) && driver.is_available(s(24.0)));
+        assert!(!driver.is_available(s(24.1)), "the last position is older than fresh_for");
+        driver.acked(s(30.0), 1);
+        assert!(driver.is_available(s(30.0)));
+        driver.taken(s(30.0), s(31.0), Freedom::Taken);
+        assert!(!driver.is_available(s(30.5)) && !driver.is_available(s(31.0)));
+        assert!(!History::default().is_available(s(0.0)));
     }
 
     #[test]

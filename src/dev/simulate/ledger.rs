@@ -20,6 +20,9 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 const JUDGE_AFTER: Duration = Duration::from_secs(6);
 /// An assignment that is heard of was made at most so long ago.
 const HEARD_WITHIN: Duration = Duration::from_secs(6);
+/// An order without a driver counts as one that will need a driver of this run for so long after its post. Later it may have
+/// gone to a driver of somebody else's, which this run never hears of.
+const NEEDS_DRIVER_FOR: Duration = Duration::from_secs(60);
 /// Orders under way at once, beyond which none are posted.
 const MAX_OPEN_ORDERS: usize = 100_000;
 /// The greatest latency that is told: an hour.
@@ -194,6 +197,18 @@ impl Ledger {
         count(&mut inner.report.errors, kind);
     }
 
+    /// Whether `keep` drivers stay available when one more order is posted. Orders of this run that have no driver yet count
+    /// as if they had one.
+    pub(super) fn has_room(&self, now: Duration, keep: usize) -> bool {
+        let inner = self.lock();
+        let needs_driver = |order: &&Order| {
+            let has_none = order.on_socket_after.is_none() || order.taken_back;
+            has_none && !order.ended && now.saturating_sub(order.posted_at) < NEEDS_DRIVER_FOR
+        };
+        let needed = inner.orders.values().filter(needs_driver).count();
+        inner.available(now) > keep + needed
+    }
+
     /// Whether every driver is connected and either surely free or surely not.
     pub(super) fn is_settled(&self, now: Duration) -> bool {
         let inner = self.lock();
@@ -226,6 +241,10 @@ impl Ledger {
             && answer == Answer::AtOnce
         {
             inner.to_judge.push_back(ToJudge { due: now + JUDGE_AFTER, pickup, chosen, window });
+        }
+        if driver_id.is_some() && chosen.is_none() {
+            // A driver of somebody else's has it: no frame of this run will say how it ends.
+            inner.orders.remove(seller_order_id);
         }
         inner.record_way(seller_order_id);
         inner.last_change = now;
@@ -264,6 +283,7 @@ impl Ledger {
         inner.measure_acks(now);
         let waiting = |order: &&Order| order.answer.is_some() && order.on_socket_after.is_none() && !order.ended;
         inner.progress.orders_waiting = inner.orders.values().filter(waiting).count() as u64;
+        inner.progress.drivers_free = inner.available(now);
         inner.progress.elapsed = now;
         inner.progress.webhook = Latency::of(&inner.webhook);
         inner.progress.webhook_to_socket = Latency::of(&inner.to_socket);
@@ -291,6 +311,10 @@ impl Ledger {
 }
 
 impl Inner {
+    fn available(&self, now: Duration) -> usize {
+        self.drivers.iter().filter(|driver| driver.connected && driver.history.is_available(now)).count()
+    }
+
     /// The rate over the last few seconds: drivers speak together, so that one second alone says little.
     fn measure_acks(&mut self, now: Duration) {
         self.acked_marks.push_back((now, self.progress.heartbeats_acked));
@@ -361,6 +385,61 @@ fn count(counts: &mut BTreeMap<String, u64>, kind: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A ledger whose drivers are connected and free, with a position that was acknowledged at 9 s.
+    fn ledger_of(drivers: usize) -> Ledger {
+        let ledger = Ledger::new((0..drivers).map(|n| format!("d{n}")).collect());
+        for driver in 0..drivers {
+            ledger.connected(driver, Duration::from_secs(20));
+            ledger.freedom(driver, Duration::from_secs(1), Freedom::Free);
+            ledger.heartbeats_acked(driver, Duration::from_secs(9), 1, 1);
+        }
+        ledger
+    }
+
+    #[test]
+    fn there_is_room_for_an_order_while_enough_drivers_stay_available() {
+        let ledger = ledger_of(3);
+        let place = Position::new(1.0, 1.0).unwrap();
+        let s = Duration::from_secs;
+        assert!(ledger.has_room(s(10), 2) && !ledger.has_room(s(10), 3));
+        assert_eq!(ledger.tick(s(10), false).drivers_free, 3);
+
+        // Posted and given to nobody yet: it will need one of them.
+        assert!(ledger.order_posted("own", s(10), place));
+        assert!(ledger.has_room(s(10), 1) && !ledger.has_room(s(10), 2));
+        ledger.order_answered("own", s(10), Answer::AtOnce, Some("d0"));
+        ledger.assigned(0, s(10), "own", Freedom::Taken);
+        assert!(ledger.has_room(s(11), 1) && !ledger.has_room(s(11), 2), "counted once");
+
+        // An order of somebody else's takes a driver as well.
+        ledger.assigned(1, s(11), "not ours", Freedom::Taken);
+        assert!(ledger.has_room(s(12), 0) && !ledger.has_room(s(12), 1));
+        ledger.disconnected(2);
+        assert!(!ledger.has_room(s(12), 0));
+        assert_eq!(ledger.tick(s(12), false).drivers_free, 0);
+    }
+
+    #[test]
+    fn an_order_that_went_to_a_driver_of_somebody_else_needs_none_of_ours() {
+        let ledger = ledger_of(2);
+        let place = Position::new(1.0, 1.0).unwrap();
+        let s = Duration::from_secs;
+        assert!(ledger.order_posted("theirs", s(10), place));
+        assert!(!ledger.has_room(s(10), 1));
+        ledger.order_answered("theirs", s(10), Answer::AtOnce, Some("unknown"));
+        assert!(ledger.has_room(s(10), 1));
+        assert_eq!((ledger.open_orders(), ledger.tick(s(10), false).orders_waiting), (0, 0));
+
+        // It waited, and was given away unseen: after a while it is no longer waited for.
+        assert!(ledger.order_posted("waits", s(10), place));
+        ledger.order_answered("waits", s(10), Answer::Later, None);
+        assert!(!ledger.has_room(s(10), 1));
+        for driver in 0..2 {
+            ledger.heartbeats_acked(driver, s(70), 2, 1);
+        }
+        assert!(ledger.has_room(s(70), 1));
+    }
 
     #[test]
     fn the_way_to_the_socket_is_measured_whichever_comes_first() {

@@ -6,6 +6,9 @@
 //! Time-lapse: with `speed` above 1 drivers move so many times as fast as they could, while `fixTime` stays the wall
 //! clock's. From about 4 (roaming) or 5 (recorded) on they are faster than 200 km/h, and a service that refuses
 //! impossible jumps refuses some of their fixes; the report counts those apart from errors.
+//!
+//! With `keep_free` the demand is bounded by the fleet: an order is posted only while so many drivers stay free, so that an
+//! order of somebody else gets a driver at once.
 
 mod agent;
 mod api;
@@ -14,6 +17,7 @@ mod client;
 mod geo;
 mod judge;
 mod ledger;
+mod leftovers;
 mod movement;
 mod orders;
 mod recorded;
@@ -29,11 +33,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use api::{ApiError, WebhookAuth};
+pub use leftovers::cancel_leftovers;
 pub use recorded::{FitOrders, RecordedOrder, Recording, RecordingError, RecordingOptions, Trace};
 pub use report::{Latency, NearestCounts, Progress, Report};
 
 use self::api::Api;
-use self::run::Run;
+use self::run::{Demand, Run};
 use crate::domain::position::Position;
 
 /// Drivers that one run can have.
@@ -67,8 +72,8 @@ pub enum SimulateError {
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be built: {0}")]
     Client(#[source] reqwest::Error),
-    /// A driver could not be created.
-    #[error("the service did not create a driver: {0}")]
+    /// A REST request failed, such as the one that creates a driver.
+    #[error("a request to the service failed: {0}")]
     Rest(#[source] ApiError),
 }
 
@@ -76,8 +81,20 @@ pub enum SimulateError {
 pub enum DriverSource {
     /// So many are created over REST (with recorded movement at most one for each trace).
     Create(usize),
-    /// These exist: (id, token).
-    Existing(Vec<(String, String)>),
+    /// These exist.
+    Existing(Vec<ExistingDriver>),
+}
+
+/// A driver that the service knows.
+#[derive(Clone, Debug)]
+pub struct ExistingDriver {
+    /// The driver's id.
+    pub id: String,
+    /// A token of theirs.
+    pub token: String,
+    /// Where a driver with random movement starts, if the service already knows a position of theirs: from another place it
+    /// would be a jump. `None`: anywhere in the circle.
+    pub last_position: Option<Position>,
 }
 
 /// How drivers move.
@@ -126,6 +143,8 @@ pub struct SimulateOptions {
     pub movement: Movement,
     /// What for.
     pub orders: OrderSource,
+    /// An order is posted only while so many drivers stay available for orders of others; 0: orders are posted as they are due.
+    pub keep_free: usize,
     /// Time-lapse: drivers' and recordings' seconds in one second.
     pub speed: f64,
     /// Wall time after which the run ends; without it, when every order is done with, or never.
@@ -164,7 +183,7 @@ impl Simulation {
         mut shutdown: watch::Receiver<bool>,
         mut on_progress: impl FnMut(&Progress),
     ) -> Result<Report, SimulateError> {
-        let SimulateOptions { drivers, movement, orders, speed, duration, seed, .. } = self.options;
+        let SimulateOptions { drivers, movement, orders, keep_free, speed, duration, seed, .. } = self.options;
         let most = match &movement {
             Movement::Random { .. } => MAX_DRIVERS,
             Movement::Recorded(traces) => traces.len(),
@@ -174,8 +193,9 @@ impl Simulation {
             DriverSource::Create(count) => (create_fleet(&self.api, count.min(most)).await?, true),
         };
         let fleet: Vec<_> = fleet.into_iter().take(most).collect();
-        let ids: Vec<String> = fleet.iter().map(|(id, _)| id.clone()).collect();
-        let mut run = Run::start(self.api.clone(), fleet, movement, orders, speed, seed)?;
+        let ids: Vec<String> = fleet.iter().map(|driver| driver.id.clone()).collect();
+        let demand = Demand { orders, keep_free };
+        let mut run = Run::start(self.api.clone(), fleet, movement, demand, speed, seed)?;
         run.watch(duration, &mut shutdown, &mut on_progress).await;
         let report = run.stop(seed, speed, &mut on_progress).await;
         if created {
@@ -193,7 +213,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Creates drivers, several at a time; when one cannot be made, those that were are taken out of service again.
-async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<(String, String)>, SimulateError> {
+async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<ExistingDriver>, SimulateError> {
     let one = |number: usize| {
         let api = api.clone();
         async move { api.create_driver(&format!("Simulated {number:03}"), &format!("+1555{number:07}")).await }
@@ -202,10 +222,10 @@ async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<(String, Strin
     let mut fleet = stream::iter(1..=count).map(one).buffered(REST_AT_ONCE);
     loop {
         match fleet.try_next().await {
-            Ok(Some(driver)) => made.push(driver),
+            Ok(Some((id, token))) => made.push(ExistingDriver { id, token, last_position: None }),
             Ok(None) => return Ok(made),
             Err(error) => {
-                tidy(api, made.into_iter().map(|(id, _)| id).collect()).await;
+                tidy(api, made.into_iter().map(|driver| driver.id).collect()).await;
                 return Err(error);
             }
         }

@@ -14,7 +14,7 @@ use super::recorded::{Sighting, Trace};
 use crate::domain::position::Position;
 
 /// Road-like speeds, in m/s.
-const ROAD_SPEED_MPS: std::ops::Range<f64> = 5.0..14.0;
+pub(super) const ROAD_SPEED_MPS: std::ops::Range<f64> = 5.0..14.0;
 /// What a traced driver is taken to do in a city, in m/s.
 const CITY_SPEED_MPS: f64 = 8.0;
 /// A way through streets is that much longer than the straight line.
@@ -41,8 +41,9 @@ pub(super) enum Mover {
 }
 
 impl Mover {
-    pub(super) fn roaming(center: Position, radius_km: f64, speed: f64, seed: u64) -> Self {
-        Self::Roaming(Roaming::new(center, radius_km, speed, seed))
+    /// Starts from `place`; without one, anywhere in the circle.
+    pub(super) fn roaming(center: Position, radius_km: f64, speed: f64, seed: u64, place: Option<Position>) -> Self {
+        Self::Roaming(Roaming::new(center, radius_km, speed, seed, place))
     }
 
     pub(super) fn traced(trace: Trace, speed: f64, seed: u64) -> Self {
@@ -122,9 +123,10 @@ pub(super) struct Roaming {
 }
 
 impl Roaming {
-    fn new(center: Position, radius_km: f64, speed: f64, seed: u64) -> Self {
+    fn new(center: Position, radius_km: f64, speed: f64, seed: u64, place: Option<Position>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let here = geo::random_within(&mut rng, center, radius_km);
+        let anywhere = geo::random_within(&mut rng, center, radius_km);
+        let here = place.unwrap_or(anywhere);
         let leg_mps = rng.random_range(ROAD_SPEED_MPS);
         let path = VecDeque::new();
         Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, bound: false }
@@ -221,7 +223,13 @@ fn wall(own_s: f64, speed: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, TimeDelta};
+
     use super::*;
+    use crate::config::SETTINGS;
+    use crate::dev::demand::SPEED;
+    use crate::domain::plausibility::JumpFilter;
+    use crate::domain::position::Fix;
 
     fn center() -> Position {
         Position::new(12.97, 77.59).unwrap()
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn roaming_keeps_to_road_speeds_and_near_its_centre() {
-        let mut mover = Mover::roaming(center(), 3.0, 1.0, 7);
+        let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, None);
         let mut here = mover.position(Duration::ZERO).unwrap();
         let mut moved_m = 0.0;
         for second in 1..2000 {
@@ -248,8 +256,48 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_with_a_known_place_starts_from_it() {
+        let place = geo::offset(center(), 400.0, -700.0);
+        let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, Some(place));
+        assert_eq!(mover.position(Duration::ZERO), Some(place));
+        assert!(mover.position(s(60.0)).unwrap().distance_m(&place) > 1.0, "and goes on from there");
+    }
+
+    /// The fixes of `dev` under the rule for jumps, at the default limit: heartbeats come late, and their `fixTime` is up to
+    /// half a second off.
+    #[test]
+    fn no_fix_at_the_speed_of_dev_is_a_jump() {
+        let limit_kmh: f64 =
+            SETTINGS.iter().find(|s| s.name == "FIX_MAX_SPEED_KMH").unwrap().default_text().parse().unwrap();
+        let judged = |speed: f64| {
+            let mut refused = 0;
+            for seed in 0..40 {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut mover = Mover::roaming(center(), 1.5, speed, seed, None);
+                let mut filter = JumpFilter::new(limit_kmh, None);
+                let mut now_s = 0.0;
+                for step in 0..600 {
+                    if step % 50 == 20 {
+                        mover.head_for(s(now_s), geo::random_within(&mut rng, center(), 1.5));
+                    } else if step % 50 == 45 {
+                        mover.release();
+                    }
+                    let position = mover.position(s(now_s)).unwrap();
+                    let fix_time_ms = (now_s * 1000.0) as i64 + rng.random_range(0..=500);
+                    let time = DateTime::UNIX_EPOCH + TimeDelta::milliseconds(fix_time_ms);
+                    refused += usize::from(filter.judge(Fix { position, time }).is_err());
+                    now_s += rng.random_range(1.0..3.0);
+                }
+            }
+            refused
+        };
+        assert_eq!(judged(SPEED), 0);
+        assert!(judged(SPEED * 2.0) > 0, "the limit is one that faster drivers break");
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_way() {
-        let mut ways = [7, 7, 8].map(|seed| Mover::roaming(center(), 3.0, 2.0, seed));
+        let mut ways = [7, 7, 8].map(|seed| Mover::roaming(center(), 3.0, 2.0, seed, None));
         let places = ways.each_mut().map(|way| way.position(s(100.0)).unwrap());
         assert_eq!(places[0], places[1]);
         assert_ne!(places[0], places[2]);
@@ -257,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_goal_is_reached_by_the_time_told_and_kept_until_released() {
-        let mut mover = Mover::roaming(center(), 3.0, 10.0, 7);
+        let mut mover = Mover::roaming(center(), 3.0, 10.0, 7, None);
         let goal = geo::offset(center(), 5000.0, 2000.0);
         let done_at = mover.head_for(s(3.0), goal);
         assert!(done_at > s(3.0 + 5000.0 / 140.0), "{done_at:?}");

@@ -17,6 +17,8 @@ use super::recorded::RecordedOrder;
 use super::{OrderSource, stopped};
 use crate::domain::position::Position;
 
+/// Between two looks at whether enough drivers are available for one more order.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(100);
 /// Posts under way at once; the next one waits.
 const MAX_IN_FLIGHT: usize = 512;
 const TRIES: u32 = 5;
@@ -24,6 +26,11 @@ const TRIES: u32 = 5;
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// A delivery goes at least so far, and at most to the other end of the circle.
 const MIN_TRIP_M: f64 = 200.0;
+
+/// The ids of simulated orders begin with this.
+pub(super) const ORDER_ID_PREFIX: &str = "sim-";
+/// The metadata of simulated orders hold this, as true.
+pub(super) const ORDER_MARK: &str = "simulated";
 
 /// When and where the next order is.
 enum Schedule {
@@ -41,6 +48,13 @@ impl Schedule {
             }
             OrderSource::Recorded(orders) => Self::Recorded { orders: orders.into_iter(), speed },
             OrderSource::Rate { .. } | OrderSource::None => Self::Empty,
+        }
+    }
+
+    /// Random orders that did not come because there was no room for them are left out: they do not come all at once later.
+    fn resume_at(&mut self, now: Duration) {
+        if let Self::Rate { next_at, .. } = self {
+            *next_at = now.max(*next_at);
         }
     }
 
@@ -75,14 +89,26 @@ pub(super) struct Shop {
     api: Arc<Api>,
     ledger: Arc<Ledger>,
     clock: Clock,
+    /// An order is posted only while so many drivers stay available; 0: always.
+    keep_free: usize,
     /// Makes the ids of this run's orders unlike those of another.
     run: String,
 }
 
 impl Shop {
-    pub(super) fn new(api: Arc<Api>, ledger: Arc<Ledger>, clock: Clock) -> Self {
+    pub(super) fn new(api: Arc<Api>, ledger: Arc<Ledger>, clock: Clock, keep_free: usize) -> Self {
         let run = uuid::Uuid::now_v7().simple().to_string();
-        Self { api, ledger, clock, run }
+        Self { api, ledger, clock, keep_free, run }
+    }
+
+    /// Waits until an order leaves enough drivers available; whether it had to wait.
+    async fn wait_for_room(&self) -> bool {
+        let mut waited = false;
+        while self.keep_free > 0 && !self.ledger.has_room(self.clock.now(), self.keep_free) {
+            waited = true;
+            sleep(LOOK_FOR_ROOM_EVERY).await;
+        }
+        waited
     }
 
     /// Posts until the source is empty or `stop` is true; returns when every post has its answer.
@@ -95,17 +121,27 @@ impl Shop {
             let Some((due, pickup, drop)) = schedule.next() else { break };
             let slot = async {
                 sleep_until(shop.clock.instant(due)).await;
-                slots.clone().acquire_owned().await
+                let slot = slots.clone().acquire_owned().await.ok();
+                (slot, shop.wait_for_room().await)
             };
-            let slot: Option<OwnedSemaphorePermit> = tokio::select! {
-                slot = slot => slot.ok(),
-                () = stopped(&mut stop) => None,
+            let (slot, waited): (Option<OwnedSemaphorePermit>, bool) = tokio::select! {
+                slot = slot => slot,
+                () = stopped(&mut stop) => (None, false),
             };
             let Some(slot) = slot else { break };
+            if waited {
+                schedule.resume_at(shop.clock.now());
+            }
             while posts.try_join_next().is_some() {}
+            // Noted before the next order is looked at, so that it counts there.
+            let seller_order_id = format!("{ORDER_ID_PREFIX}{}-{number}", shop.run);
+            if !shop.ledger.order_posted(&seller_order_id, shop.clock.now(), pickup) {
+                shop.ledger.error("webhook: not posted, too many orders under way");
+                continue;
+            }
             let shop = shop.clone();
             posts.spawn(async move {
-                shop.post(number, pickup, drop).await;
+                shop.post(number, seller_order_id, pickup, drop).await;
                 std::mem::drop(slot);
             });
         }
@@ -117,20 +153,16 @@ impl Shop {
         tokio::select! { () = rest => {}, () = stopped => {} }
     }
 
-    async fn post(&self, number: u64, pickup: Position, drop: Position) {
-        let seller_order_id = format!("sim-{}-{number}", self.run);
+    async fn post(&self, number: u64, seller_order_id: String, pickup: Position, drop: Position) {
         let body = json!({
             "sellerOrderId": seller_order_id, "channelId": "1",
             "orderCode": format!("SIM{number:06}"),
             "pickup": {"lat": pickup.lat(), "lon": pickup.lon(), "address": "Simulated kitchen", "contactName": "Counter"},
             "drop": {"lat": drop.lat(), "lon": drop.lon(), "address": "Simulated door", "contactName": "Customer"},
             "items": [{"sku": "SIM-1", "name": "Parcel", "quantity": 1}],
-            "metadata": {"simulated": true},
+            "metadata": {ORDER_MARK: true},
         });
         let body = body.to_string().into_bytes();
-        if !self.ledger.order_posted(&seller_order_id, self.clock.now(), pickup) {
-            return self.ledger.error("webhook: not posted, too many orders under way");
-        }
         for attempt in 1..=TRIES {
             let sent_at = self.clock.now();
             let result = self.api.post_order(&seller_order_id, &body).await;
@@ -188,6 +220,21 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| schedule.next()).count(), 3);
         let none = OrderSource::Rate { per_minute: 0.0, count: None, center: center(), radius_km: 3.0 };
         assert!(Schedule::new(none, 1.0, 1, Duration::ZERO).next().is_none());
+    }
+
+    #[test]
+    fn orders_that_had_no_room_do_not_come_all_at_once_later() {
+        let source = OrderSource::Rate { per_minute: 60.0, count: None, center: center(), radius_km: 3.0 };
+        let mut schedule = Schedule::new(source, 1.0, 1, Duration::ZERO);
+        schedule.next().unwrap();
+        let late = Duration::from_secs(600);
+        schedule.resume_at(late);
+        let (first, ..) = schedule.next().unwrap();
+        assert_eq!(first, late);
+        let (tenth, ..) = (0..9).filter_map(|_| schedule.next()).last().unwrap();
+        assert!(tenth > late + Duration::from_secs(2), "{tenth:?}");
+        schedule.resume_at(Duration::ZERO);
+        assert!(schedule.next().unwrap().0 >= tenth, "never earlier");
     }
 
     #[test]

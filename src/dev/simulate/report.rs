@@ -15,6 +15,8 @@ pub struct Progress {
     pub drivers: usize,
     /// Those with an open session.
     pub connected: usize,
+    /// Those whom the service can give an order now: connected, on duty, with a free slot and a fresh position.
+    pub drivers_free: usize,
     /// Heartbeats sent so far.
     pub heartbeats_sent: u64,
     /// Heartbeats dealt with by the service so far.

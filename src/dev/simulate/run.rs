@@ -12,7 +12,8 @@ use super::api::Api;
 use super::client::{Client, Clock};
 use super::ledger::Ledger;
 use super::movement::Mover;
-use super::{Movement, OrderSource, Progress, Report, SimulateError, orders, stopped};
+use super::{ExistingDriver, Movement, OrderSource, Progress, Report, SimulateError, orders, stopped};
+use crate::domain::position::Position;
 
 /// First connects are spread so that no more than these come in a second.
 const CONNECTS_PER_SECOND: u32 = 200;
@@ -22,6 +23,12 @@ const FLEET_READY_WITHIN: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(60);
 /// How long drivers have to leave at the end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
+
+/// The orders of a run, and how many drivers they must leave available.
+pub(super) struct Demand {
+    pub(super) orders: OrderSource,
+    pub(super) keep_free: usize,
+}
 
 /// What lives while a run is under way; dropping it ends every task.
 pub(super) struct Run {
@@ -37,20 +44,23 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn start(
         api: Arc<Api>,
-        fleet: Vec<(String, String)>,
+        fleet: Vec<ExistingDriver>,
         movement: Movement,
-        source: OrderSource,
+        demand: Demand,
         speed: f64,
         seed: u64,
     ) -> Result<Self, SimulateError> {
         let ws_url = api.ws_url()?;
         let (stop, stopped) = watch::channel(false);
-        let (ids, tokens): (Vec<_>, Vec<_>) = fleet.into_iter().unzip();
+        let Demand { orders: source, keep_free } = demand;
+        let ids = fleet.iter().map(|driver| driver.id.clone()).collect();
         let ledger = Arc::new(Ledger::new(ids));
         let clock = Clock::start();
         let mut drivers = JoinSet::new();
         let spread = Duration::from_secs(1) / CONNECTS_PER_SECOND;
-        for (index, (token, mover)) in tokens.into_iter().zip(movers(movement, speed, seed)).enumerate() {
+        let places = fleet.iter().map(|driver| driver.last_position).collect();
+        for (index, (driver, mover)) in fleet.into_iter().zip(movers(movement, places, speed, seed)).enumerate() {
+            let token = driver.token;
             let first_wait = spread * u32::try_from(index).unwrap_or(u32::MAX);
             let agent = Agent::new(index, mover, ledger.clone());
             let (ws_url, ledger, stop) = (ws_url.clone(), ledger.clone(), stopped.clone());
@@ -60,7 +70,7 @@ impl Run {
         let ready_within = spread * u32::try_from(drivers.len()).unwrap_or(u32::MAX) + FLEET_READY_WITHIN;
         let has_orders = !matches!(source, OrderSource::None);
         let mut shop = JoinSet::new();
-        let (own_ledger, own_shop) = (ledger.clone(), orders::Shop::new(api, ledger.clone(), clock));
+        let (own_ledger, own_shop) = (ledger.clone(), orders::Shop::new(api, ledger.clone(), clock, keep_free));
         shop.spawn(async move {
             if matches!(source, OrderSource::Rate { .. }) {
                 orders::fleet_ready(|| own_ledger.is_settled(clock.now()), ready_within).await;
@@ -130,12 +140,13 @@ impl Run {
     }
 }
 
-/// One mover a driver; with recordings as many as there are traces.
-fn movers(movement: Movement, speed: f64, seed: u64) -> Box<dyn Iterator<Item = Mover>> {
+/// One mover a driver, starting from its place if it has one; with recordings as many as there are traces.
+fn movers(movement: Movement, places: Vec<Option<Position>>, speed: f64, seed: u64) -> Box<dyn Iterator<Item = Mover>> {
     let seeds = (0u64..).map(move |index| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index));
     match movement {
         Movement::Random { center, radius_km } => {
-            Box::new(seeds.map(move |seed| Mover::roaming(center, radius_km, speed, seed)))
+            let starts = places.into_iter().zip(seeds);
+            Box::new(starts.map(move |(place, seed)| Mover::roaming(center, radius_km, speed, seed, place)))
         }
         Movement::Recorded(traces) => {
             Box::new(traces.into_iter().zip(seeds).map(move |(trace, seed)| Mover::traced(trace, speed, seed)))

@@ -35,6 +35,8 @@ struct FakeState {
     updates: Vec<String>,
     acks: Vec<String>,
     posted: u64,
+    /// Drivers that were free after each order.
+    free_after: Vec<usize>,
     /// Answer the first post of an order with 503.
     stumble: bool,
     /// Give orders to the farthest.
@@ -76,6 +78,7 @@ impl Fake {
             drivers,
             movement: Movement::Random { center, radius_km: 1.0 },
             orders: OrderSource::None,
+            keep_free: 0,
             speed: 400.0,
             duration: Some(Duration::from_secs(30)),
             seed: 1,
@@ -254,6 +257,8 @@ fn take_order(state: &mut FakeState, order: &Value) -> (u16, Value) {
     driver.busy_with = Some((delivery_id.clone(), delivery.clone()));
     let command = json!({"type": "assignment", "messageId": format!("m-{delivery_id}"), "delivery": delivery});
     let _ = driver.socket.as_ref().unwrap().send(command);
+    let (id, free) = (id.clone(), state.drivers.values().filter(|d| d.on_duty && d.busy_with.is_none()).count());
+    state.free_after.push(free);
     (201, json!({"deliveryId": delivery_id, "status": "ASSIGNED", "driverId": id, "duplicate": false}))
 }
 
@@ -288,6 +293,28 @@ async fn a_fleet_delivers_its_orders_and_tells_how_it_went() {
 }
 
 #[tokio::test]
+async fn orders_are_posted_only_while_enough_drivers_stay_free() {
+    let fake = Fake::start().await;
+    let center = Position::new(12.97, 77.59).unwrap();
+    // Far more orders than eight drivers can take.
+    let orders = OrderSource::Rate { per_minute: 60_000.0, count: Some(30), center, radius_km: 1.0 };
+    let options = SimulateOptions { orders, keep_free: 3, ..fake.options(DriverSource::Create(8)) };
+    let (report, seen) = run(options).await;
+    let free_after = fake.state.lock().unwrap().free_after.clone();
+    assert_eq!((report.last.orders_posted, report.last.orders_delivered, free_after.len()), (30, 30, 30), "{report}");
+    assert_eq!(free_after.iter().min(), Some(&3), "all but the three are used, and the three never: {free_after:?}");
+    assert_eq!(report.assigned_at_once, 30, "none had to wait: {report}");
+    assert!(seen.iter().any(|progress| progress.drivers_free >= 3));
+
+    // Every driver is to stay free: no order at all.
+    let orders = OrderSource::Rate { per_minute: 60_000.0, count: None, center, radius_km: 1.0 };
+    let duration = Some(Duration::from_secs(3));
+    let (report, _) =
+        run(SimulateOptions { orders, keep_free: 2, duration, ..fake.options(DriverSource::Create(2)) }).await;
+    assert_eq!(report.last.orders_posted, 0, "{report}");
+}
+
+#[tokio::test]
 async fn a_service_that_chooses_the_farthest_is_found_out() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().perverse = true;
@@ -315,7 +342,8 @@ async fn a_service_that_is_busy_is_asked_again_and_the_order_counts_as_waiting()
 async fn comes_back_when_told_and_never_after_4002() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().close_with = vec![4002, 1012];
-    let existing = DriverSource::Existing(vec![("d9".to_owned(), "token of d9".to_owned())]);
+    let driver = ExistingDriver { id: "d9".to_owned(), token: "token of d9".to_owned(), last_position: None };
+    let existing = DriverSource::Existing(vec![driver]);
     // The first session agrees to be on duty and is sent away; the fake forgets it, so that the second one asks again.
     let forget = fake.state.clone();
     let forgetting = async {
@@ -363,6 +391,7 @@ fn options_that_cannot_work_are_refused() {
             drivers: DriverSource::Create(count),
             movement: Movement::Random { center, radius_km: 1.0 },
             orders: OrderSource::None,
+            keep_free: 0,
             speed,
             duration: None,
             seed: 1,

@@ -4,6 +4,7 @@
 //! invariants. Tests wait on conditions with deadlines, never on a sleep that hopes.
 
 pub mod crowd;
+pub mod dev_run;
 pub mod driver;
 pub mod http;
 pub mod invariants;

@@ -14,7 +14,7 @@ fn at(lat: f64, lon: f64) -> Position {
 
 fn agent(speed: f64) -> (Agent, Arc<Ledger>) {
     let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
-    (Agent::new(0, Mover::roaming(at(12.97, 77.59), 1.0, speed, 1), ledger.clone()), ledger)
+    (Agent::new(0, Mover::roaming(at(12.97, 77.59), 1.0, speed, 1, None), ledger.clone()), ledger)
 }
 
 fn welcome(on_duty: bool, deliveries: &Value) -> String {

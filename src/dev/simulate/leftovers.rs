@@ -1,0 +1,71 @@
+//! Orders that an earlier run left open: cancelled, so that they do not take the drivers of the next run.
+
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::{Api, ApiError};
+use super::orders::{ORDER_ID_PREFIX, ORDER_MARK};
+use super::{REST_AT_ONCE, SimulateError, WebhookAuth};
+
+/// The statuses of an order that has not ended.
+const OPEN: [&str; 4] = ["PENDING", "ASSIGNED", "PICKED_UP", "IN_TRANSIT"];
+/// What the audit trail and the shop are given as the reason.
+const REASON: &str = "left open by an earlier simulation";
+
+/// Of a delivery in a list, what is needed here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed {
+    id: String,
+    seller_order_id: String,
+    #[serde(default)]
+    metadata: Value,
+}
+
+impl Listed {
+    /// Whether a simulation posted it.
+    fn is_simulated(&self) -> bool {
+        self.seller_order_id.starts_with(ORDER_ID_PREFIX) && self.metadata[ORDER_MARK] == Value::Bool(true)
+    }
+}
+
+/// Cancels every simulated order of the service at `http_url` that has not ended, whichever run posted it; returns how
+/// many were cancelled. Orders of other senders are left alone. `admin_key` has the scope `admin`.
+pub async fn cancel_leftovers(http_url: &str, admin_key: &str) -> Result<usize, SimulateError> {
+    // The webhook is not used here; any credential makes the client.
+    let api = Api::new(http_url, Some(admin_key), &WebhookAuth::Shared("unused".to_owned()))?;
+    let mut left = Vec::new();
+    for status in OPEN {
+        left.extend(api.deliveries(status).await?.into_iter().filter(Listed::is_simulated));
+    }
+    let cancelled = stream::iter(&left).map(|one| api.cancel(&one.id, REASON)).buffer_unordered(REST_AT_ONCE);
+    let outcomes: Vec<Result<(), SimulateError>> = cancelled.collect().await;
+    let mut count = 0;
+    for outcome in outcomes {
+        match outcome {
+            Ok(()) => count += 1,
+            // It ended by itself meanwhile.
+            Err(SimulateError::Rest(ApiError::Status { status: 409, .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_orders_with_both_the_id_and_the_mark_of_a_simulation_are_simulated() {
+        let listed = |order: Value| serde_json::from_value::<Listed>(order).unwrap().is_simulated();
+        let order = |id: &str, metadata: Value| json!({"id": "x", "sellerOrderId": id, "metadata": metadata});
+        assert!(listed(order("sim-1-1", json!({"simulated": true}))));
+        assert!(!listed(order("sim-1-1", json!({"simulated": "true"}))));
+        assert!(!listed(order("sim-1-1", json!({}))));
+        assert!(!listed(order("first-1", json!({"simulated": true}))));
+        assert!(!listed(json!({"id": "x", "sellerOrderId": "sim-1"})), "without metadata");
+    }
+}
