@@ -110,7 +110,7 @@ mod tests {
             ("postgres://u:sesame@h1:5432,h2:many/x", "must be a URL"),
             ("postgres://u:sesame@h1,h2/x?target_session_attrs=standby", "read-write"),
             ("postgres://u:sesame@h1/x?target_session_attrs=any", "read-write"),
-            ("postgres://u:sesame@/x?host=h1,h2", "before the path"),
+            ("postgres:///x?user=u&password=sesame&host=h1,h2", "before the path"),
             ("postgres://u:sesame@h/x?port=1,2", "before the path"),
         ] {
             let must = servers(text).expect_err(text);
