@@ -9,6 +9,7 @@ pub mod background;
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[cfg(feature = "dev")]
 pub mod dev;
 pub mod dispatch;
 pub mod domain;

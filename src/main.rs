@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use driver_tracker::app::{Service, StartError, background_runtime};
 use driver_tracker::cli::{self, DoctorArgs, Invocation};
+use driver_tracker::commands;
 use driver_tracker::config::{Config, DoctorConfig, LogConfig};
+#[cfg(feature = "dev")]
+use driver_tracker::dev;
 use driver_tracker::telemetry::{self, LogOutput};
-use driver_tracker::{commands, dev};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// With glibc's allocator what passes through while drivers connect leaves holes that nothing fits: 36 KB a connected driver
@@ -63,10 +65,19 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
             println!("{}", check.report);
             check.problems.map_or(Ok(()), |problems| Err((2, problems.to_string())))
         }
+        #[cfg(feature = "dev")]
         Invocation::Simulate(matches) => in_system(dev::simulate_command(&matches)),
+        #[cfg(feature = "dev")]
         Invocation::Dev(args) => in_system(dev::run(args)).map_err(|error| (error.exit_code(), error.to_string())),
+        #[cfg(not(feature = "dev"))]
+        Invocation::Simulate(_) | Invocation::Dev(_) => Err((2, NOT_IN_THIS_BUILD.to_owned())),
     }
 }
+
+/// The answer of a production build to `dev` and `simulate`.
+#[cfg(not(feature = "dev"))]
+const NOT_IN_THIS_BUILD: &str =
+    "this is a production build, without `dev` and `simulate`: build it with the Cargo feature `dev` to have them";
 
 /// What `doctor` ends with when it could not look; 1 is for what differs.
 const NOT_COMPARED: u8 = 2;

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, Command, value_parser};
 
-use super::{api_key, doctor, events};
+use super::{api_key, doctor, events, simulate};
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
-use crate::dev::simulate;
 
 /// The most drivers that one process simulates.
 pub(super) const MAX_DRIVERS: i64 = 100_000;
@@ -26,7 +25,7 @@ pub fn command() -> Command {
         .subcommand(serve())
         .subcommand(migrate())
         .subcommand(dev())
-        .subcommand(simulate::cli::command())
+        .subcommand(simulate::command())
         .subcommand(api_key::command().args(maintenance_flags().map(|flag| flag.global(true))))
         .subcommand(events::command().args(maintenance_flags().map(|flag| flag.global(true))))
         .subcommand(doctor::command().args(store_flags()))

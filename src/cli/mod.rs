@@ -7,6 +7,7 @@ mod api_key;
 mod command;
 mod doctor;
 mod events;
+pub mod simulate;
 #[cfg(test)]
 mod tests;
 

@@ -12,9 +12,9 @@ use chrono::Utc;
 use redis::{Cmd, FromRedisValue, Value};
 use uuid::Uuid;
 
+use super::connection::Connection;
 use super::heartbeat::Stored as _;
 use super::keys::member;
-use super::link::Session;
 use super::membership::StatusChange;
 use super::online::OnlineValue;
 use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
@@ -136,7 +136,7 @@ impl Presence {
 
 impl Inner {
     /// The generation that alone is believed over this connection.
-    fn generation(&self, session: &Session) -> Option<String> {
+    fn generation(&self, session: &Connection) -> Option<String> {
         self.database.load().as_ref().map(|database| format!("{database}@{}", session.run_id))
     }
 
@@ -144,10 +144,10 @@ impl Inner {
     async fn on_session(
         self: &Arc<Self>,
         op: &'static str,
-        command: impl FnOnce(&Self, &Session) -> Result<Cmd, PresenceError>,
-    ) -> Result<(Value, Arc<Session>), PresenceError> {
+        command: impl FnOnce(&Self, &Connection) -> Result<Cmd, PresenceError>,
+    ) -> Result<(Value, Arc<Connection>), PresenceError> {
         let inner = self.clone();
-        let work = |session: Arc<Session>| async move {
+        let work = |session: Arc<Connection>| async move {
             let command = command(&inner, &session)?;
             let answer = scripts::run(&session, vec![command]).await?.pop().ok_or(Outage::Unexpected("EVALSHA"))?;
             Ok((answer, session))
@@ -158,7 +158,7 @@ impl Inner {
     /// Cold, unavailable, or nothing wrong.
     pub(super) async fn check_warm(self: &Arc<Self>, op: &'static str) -> Result<(), PresenceError> {
         let inner = self.clone();
-        let work = |session: Arc<Session>| async move {
+        let work = |session: Arc<Connection>| async move {
             let _pong: String = inner.believed(&session, redis::cmd("PING")).await?;
             Ok(())
         };
@@ -168,7 +168,7 @@ impl Inner {
     /// What a command reads, if it may be believed: the generation is read in the same transaction, after it.
     pub(super) async fn believed<T: FromRedisValue>(
         &self,
-        session: &Session,
+        session: &Connection,
         command: Cmd,
     ) -> Result<T, PresenceError> {
         let mut pipe = redis::pipe();
@@ -184,7 +184,7 @@ impl Inner {
     /// The values of online keys, in order, if they may be believed; `names` must not be empty.
     pub(super) async fn read_online(
         &self,
-        session: &Session,
+        session: &Connection,
         names: &[String],
     ) -> Result<Vec<Option<OnlineValue>>, PresenceError> {
         let mut command = redis::cmd("MGET");

@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, IntoConnectionInfo, Value};
 use tokio::runtime::Handle;
@@ -18,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::breaker::{Breaker, Permit};
+use super::connection::Connection;
 use super::error::{Outage, PresenceError, Severity};
 use super::scripts;
 
@@ -27,21 +27,13 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Refusals (a full Redis, a missing right) repeat with every call; the log hears of them this often.
 const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// A connection, and which run of Redis is at its other end.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) connection: MultiplexedConnection,
-    /// Another after every restart, so that what a restart lost is never taken for the whole.
-    pub(super) run_id: Arc<str>,
-}
-
 /// See the module.
 pub(super) struct Link {
     client: redis::Client,
     runtime: Handle,
     call_timeout: Duration,
     breaker: Breaker,
-    session: ArcSwapOption<Session>,
+    session: ArcSwapOption<Connection>,
     connecting: Arc<Mutex<()>>,
     warned_of_policy: AtomicBool,
     warned_of_refusal: std::sync::Mutex<Option<Instant>>,
@@ -98,7 +90,7 @@ impl Link {
     pub(super) async fn run<T, F>(
         self: &Arc<Self>,
         op: &'static str,
-        work: impl FnOnce(Arc<Session>) -> F,
+        work: impl FnOnce(Arc<Connection>) -> F,
     ) -> Result<T, PresenceError>
     where
         F: Future<Output = Result<T, PresenceError>>,
@@ -128,7 +120,7 @@ impl Link {
         &self,
         op: &'static str,
         permit: Permit<'_>,
-        used: Option<&Arc<Session>>,
+        used: Option<&Arc<Connection>>,
         result: &Result<T, PresenceError>,
     ) {
         let outage = match result {
@@ -168,14 +160,14 @@ impl Link {
     }
 
     /// Lets go of a connection that failed; one that took its place meanwhile stays.
-    fn forget(&self, used: Option<&Arc<Session>>) {
+    fn forget(&self, used: Option<&Arc<Connection>>) {
         if let Some(used) = used {
             self.session.compare_and_swap(used, None);
         }
     }
 
     /// The connection, or a new one. Only one is made at a time, and it is made to its end when the caller goes away.
-    async fn session(self: &Arc<Self>) -> Result<Arc<Session>, Outage> {
+    async fn session(self: &Arc<Self>) -> Result<Arc<Connection>, Outage> {
         if let Some(session) = self.session.load_full() {
             return Ok(session);
         }
@@ -196,7 +188,7 @@ impl Link {
         connecting.await.unwrap_or(Err(Outage::Ended))
     }
 
-    async fn connect(&self) -> Result<Session, Outage> {
+    async fn connect(&self) -> Result<Connection, Outage> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(CONNECT_TIMEOUT));
@@ -218,7 +210,7 @@ impl Link {
         self.warn_of_eviction(info_field(&memory, "maxmemory_policy"));
         tracing::info!("connected to Redis");
         connection.set_response_timeout(self.call_timeout);
-        Ok(Session { connection, run_id })
+        Ok(Connection { connection, run_id })
     }
 
     /// An evicted key looks like a driver who is not there.

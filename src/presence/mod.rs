@@ -17,6 +17,7 @@
 //! Must not: know SQL, decide who gets an order, or connect before it is asked something.
 
 mod breaker;
+mod connection;
 mod error;
 mod generation;
 mod healing;

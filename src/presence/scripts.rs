@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind, Value};
 
+use super::connection::Connection;
 use super::error::Outage;
-use super::link::Session;
 
 /// A script and the hash that Redis knows it by.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(super) async fn load(connection: &mut redis::aio::MultiplexedConnection) -> 
 ///
 /// Scripts that Redis forgot are taught again and run then; the commands beside them are not repeated, since `SET … GET`
 /// would answer otherwise the second time.
-pub(super) async fn run(session: &Session, commands: Vec<Cmd>) -> Result<Vec<Value>, Outage> {
+pub(super) async fn run(session: &Connection, commands: Vec<Cmd>) -> Result<Vec<Value>, Outage> {
     let pipe = pipeline(commands);
     let mut answers = send(session, &pipe).await?;
     let forgotten: Vec<usize> =
@@ -88,7 +88,7 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     pipe
 }
 
-async fn send(session: &Session, pipe: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+async fn send(session: &Connection, pipe: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
     let answers: Vec<RedisResult<Value>> = pipe.query_async(&mut session.connection.clone()).await?;
     if answers.len() == pipe.len() {
         Ok(answers)

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::connection::Connection;
 use super::keys::driver_of;
-use super::link::Session;
 use super::online::OnlineValue;
 use super::{Inner, Presence, PresenceError};
 use crate::domain::ids::DriverId;
@@ -42,7 +42,7 @@ impl Presence {
         if wanted == 0 || max_radius_m.is_nan() || max_radius_m <= 0.0 {
             return Ok(Vec::new());
         }
-        let work = |session: Arc<Session>| async move {
+        let work = |session: Arc<Connection>| async move {
             let search = Search {
                 inner: &self.inner,
                 session: &session,
@@ -71,7 +71,7 @@ fn oldest_fix(max_age: Duration) -> DateTime<Utc> {
 
 struct Search<'a> {
     inner: &'a Inner,
-    session: &'a Session,
+    session: &'a Connection,
     pickup: &'a Position,
     wanted: usize,
     excluded: &'a HashSet<DriverId>,
