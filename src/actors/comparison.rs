@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::reconciler::{LATELY_S, ReconcileError};
+use super::reconciler::{OVERLAP_S, ReconcileError};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
 use crate::presence::{Expected, Healed, StatusChange};
@@ -80,6 +80,15 @@ impl Comparison {
         Ok(())
     }
 
+    /// Looks at some drivers at once, of whom Redis says that it knows a newer epoch: that is wrong when PostgreSQL lost commits
+    /// (a failover), and right when two changes of a driver overtook each other on their way to Redis.
+    pub async fn examine(node: &Node, ids: Vec<DriverId>) -> Result<(), ReconcileError> {
+        let states =
+            node.database().transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
+        let mut comparison = Self::new(Duration::ZERO);
+        comparison.heal(node, &states, false).await
+    }
+
     fn end(&self) -> Stage {
         let Mended { statuses, memberships, ghosts } = self.mended;
         if self.mended != Mended::default() {
@@ -93,7 +102,7 @@ impl Comparison {
         let page = node
             .database()
             .transact(move |conn| {
-                Box::pin(async move { drivers::page_for_comparison(conn, after, Some(LATELY_S), PAGE).await })
+                Box::pin(async move { drivers::page_for_comparison(conn, after, Some(OVERLAP_S), PAGE).await })
             })
             .await?;
         self.heal(node, &page, false).await?;

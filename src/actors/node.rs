@@ -273,12 +273,26 @@ impl Node {
         }
         let changes: Vec<StatusChange> = drivers.iter().map(StatusChange::from).collect();
         let told = self.inner.presence.transition(&changes).await;
-        if let Err(error) = &told {
-            tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will");
+        match &told {
+            Ok(outcomes) => self.examine(stale_of(&changes, outcomes)),
+            Err(error) => tracing::debug!(error = %error, "Redis was not told of drivers' states; the reconciler will"),
         }
         let available = drivers.iter().filter(|c| c.status == DriverStatus::Available).map(|c| c.id);
         self.announce_available(available.collect());
         told.is_ok()
+    }
+
+    /// Compares drivers with PostgreSQL of whom Redis knows a newer epoch than one that was just committed.
+    fn examine(&self, drivers: Vec<DriverId>) {
+        if drivers.is_empty() {
+            return;
+        }
+        let node = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = Comparison::examine(&node, drivers).await {
+                tracing::debug!(error = %error, "drivers were not compared; the reconciler will");
+            }
+        });
     }
 
     /// Wakes every order in reach of drivers who may now be given one. Whoever comes back with thousands of others costs

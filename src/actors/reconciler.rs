@@ -16,7 +16,8 @@ use super::Node;
 use super::comparison::Comparison;
 use super::lease::Lease;
 use super::rebuild::rebuild;
-use crate::presence::{PresenceError, StatusChange};
+use crate::domain::ids::DriverId;
+use crate::presence::{PresenceError, StatusChange, TransitionOutcome};
 use crate::store::{StoreError, drivers, schema};
 
 /// Between looks at Redis; each node's are spread by [`JITTER`], so that nodes do not look together.
@@ -28,13 +29,13 @@ const REAPPLY_EVERY: Duration = Duration::from_millis(2000);
 /// What counts as lately for a node that has just begun, in seconds: far more than a transaction may take.
 pub(super) const LATELY_S: f64 = 60.0;
 /// How far one re-application reaches behind the one before it, in seconds: more than a transaction may take.
-const OVERLAP_S: f64 = 12.0;
+pub(super) const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.
 const REAPPLY_LIMIT: i64 = 20_000;
 /// The most members that one sweep looks at: a fleet that falls silent at once is out within a few ticks.
 const SWEEP_LIMIT: usize = 20_000;
 /// Between asking PostgreSQL who it is (a promotion changes it).
-const IDENTITY_EVERY: Duration = Duration::from_secs(10);
+const IDENTITY_EVERY: Duration = Duration::from_secs(2);
 
 /// The actor.
 pub struct Reconciler {
@@ -193,6 +194,16 @@ async fn reapply(node: &Node, last: Option<Instant>) -> Result<Instant, Reconcil
         .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, lately_s, REAPPLY_LIMIT).await }))
         .await?;
     let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
-    node.presence().transition(&changes).await?;
+    let outcomes = node.presence().transition(&changes).await?;
+    let stale = stale_of(&changes, &outcomes);
+    if !stale.is_empty() {
+        Comparison::examine(node, stale).await?;
+    }
     Ok(asked_at)
+}
+
+/// The drivers of whom Redis knows a newer epoch than the one it was sent.
+pub(super) fn stale_of(changes: &[StatusChange], outcomes: &[TransitionOutcome]) -> Vec<DriverId> {
+    let stale = changes.iter().zip(outcomes).filter(|(_, outcome)| **outcome == TransitionOutcome::Stale);
+    stale.map(|(change, _)| change.driver_id).collect()
 }

@@ -63,6 +63,7 @@ async fn seen_before(
         return Ok(Received { delivery, duplicate: true, conflict });
     }
     let delivery = deliveries::lock(unit.conn, delivery.id).await?.ok_or_else(missing)?;
+    unit.follow_last_change(&delivery);
     let data = json!({
         "bodyHash": hex::encode(body_hash),
         "pickup": order.pickup.position, "drop": order.drop.position,

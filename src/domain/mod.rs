@@ -9,6 +9,7 @@ pub mod driver;
 pub mod event;
 pub mod fields;
 pub mod ids;
+pub mod moment;
 pub mod network;
 pub mod order;
 pub mod plausibility;

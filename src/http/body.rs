@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::gate::header_text;
 use super::problem::Problem;
+use crate::protocol::lenient;
 
 /// The largest body, in bytes, but where a route says otherwise.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -71,10 +72,12 @@ fn is_json(content_type: &str) -> bool {
 
 /// The JSON in a body.
 pub fn parse(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("the body is not JSON (line {}, column {})", error.line(), error.column());
-        Problem::bad_request("invalid_json", detail)
-    })
+    serde_json::from_slice(body).map_err(|error| not_json(&error))
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    let detail = format!("the body is not JSON (line {}, column {})", error.line(), error.column());
+    Problem::bad_request("invalid_json", detail)
 }
 
 /// SHA-256 of a body: what tells whether two requests are one.
@@ -111,7 +114,8 @@ impl FromRequest for JsonBody {
     }
 }
 
-/// A body of at most `MAX` bytes that is JSON of whatever shape.
+/// A body of at most `MAX` bytes that is JSON of any shape. A value in it that cannot be represented, such as `1e400`, does
+/// not fail the body.
 pub struct AnyJson<const MAX: usize>(pub Value);
 
 impl<const MAX: usize> FromRequest for AnyJson<MAX> {
@@ -123,7 +127,7 @@ impl<const MAX: usize> FromRequest for AnyJson<MAX> {
         Box::pin(async move {
             let body = read(request.headers(), &mut payload, MAX).await?;
             check_type(request.headers())?;
-            parse(&body).map(Self)
+            lenient::parse(&body).map(Self).map_err(|error| not_json(&error))
         })
     }
 }

@@ -2,12 +2,13 @@
 //! answer names every field at once. `null` means absent, but where
 //! [`Fields::is_null`] is asked.
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ExternalId;
+use crate::domain::moment::parse_moment;
 
 /// The most characters of a name or a telephone number.
 const MAX_NAME_CHARS: usize = 200;
@@ -152,7 +153,7 @@ impl<'a> Fields<'a> {
 
     /// An RFC 3339 time.
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
-        self.parse(name, "an RFC 3339 time", time_of)
+        self.parse(name, "an RFC 3339 time", parse_moment)
     }
 
     /// An id of ours: a UUID.
@@ -205,12 +206,6 @@ impl<'a> Fields<'a> {
         self.errors.extend(errors);
         taken
     }
-}
-
-/// An RFC 3339 time that PostgreSQL can hold.
-fn time_of(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-    (1970..=9999).contains(&time.year()).then_some(time)
 }
 
 /// Whether a text somewhere inside holds NUL, which PostgreSQL cannot.
@@ -297,8 +292,10 @@ impl Query {
     /// A moment, RFC 3339.
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parse(name, "form", "must be an RFC 3339 time", |text| {
-            // A plus sign that was not escaped arrives as a space.
-            time_of(&text.replace(' ', "+"))
+            // A plus sign that was not escaped arrives as a space; one before the time of day stands for `T`.
+            let time_of_day = text.char_indices().nth(11).map_or(text.len(), |(start, _)| start);
+            let (date, rest) = text.split_at(time_of_day);
+            parse_moment(&format!("{date}{}", rest.replace(' ', "+")))
         })
     }
 
@@ -360,6 +357,13 @@ mod tests {
         let mut query = Query::parse_text("online=true&from=2026-01-27T10:00:00+01:00&lat=1e999&driverId=7&x=%00");
         assert_eq!(query.boolean("online"), Some(true));
         assert_eq!(query.moment("from").unwrap().to_rfc3339(), "2026-01-27T09:00:00+00:00");
+        for text in ["2026-01-27T10:00:00+0100", "2026-01-27%2010:00:00%2B01:00", "2026-01-27+09:00:00z", "2026-01-27t09:00:00-0000"] {
+            let moment = Query::parse_text(&format!("from={text}")).moment("from").expect(text);
+            assert_eq!(moment.to_rfc3339(), "2026-01-27T09:00:00+00:00", "{text}");
+        }
+        for text in ["noon", "", "2026-01-2%C3%A9T10:00:00Z"] {
+            assert_eq!(Query::parse_text(&format!("from={text}")).moment("from"), None, "{text}");
+        }
         assert_eq!(query.number("lat"), None);
         assert_eq!(query.id::<crate::domain::ids::DriverId>("driverId"), None);
         assert_eq!(query.external_id("x"), None);

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::MAX_BATCH_FIXES;
+use super::{MAX_BATCH_FIXES, lenient};
 use crate::dispatch::progress::{Particulars, Step};
 use crate::domain::delivery::FailureCode;
 use crate::domain::ids::{AssignmentId, DeliveryId, MessageId};
+use crate::domain::moment::parse_moment;
 use crate::domain::plausibility::{FixRefusal, FixRules, judge_alone};
 use crate::domain::position::{Fix, Position, PositionError};
 
@@ -125,7 +126,7 @@ fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Op
     if plain.kind != "heartbeat" || plain.reference.is_some() {
         return None;
     }
-    let time = time_of(plain.fix_time)?;
+    let time = parse_moment(plain.fix_time)?;
     let fix = Fix { position: Position::new(plain.lat, plain.lon).ok()?, time };
     let fix = judge_alone(&fix, plain.accuracy_m, now, rules).map(|()| fix);
     Some(Frame { reference: None, body: FrameBody::Heartbeat { seq: plain.seq, fix: Some(fix) } })
@@ -133,7 +134,7 @@ fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Op
 
 fn parse_any_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     let bare = |code, message: &str| FrameError { reference: None, seq: None, code, message: message.to_owned() };
-    let value: Value = serde_json::from_str(text).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
+    let value = lenient::parse(text.as_bytes()).map_err(|_| bare("invalid_json", "the frame is not JSON"))?;
     parse_value(&value, now, rules)
 }
 
@@ -158,7 +159,7 @@ pub fn parse_value(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Resul
 
 /// What names a frame that is not looked at any further: its `ref` and `seq`, as far as they can be read.
 pub fn name_of(text: &str) -> (Option<String>, Option<i64>) {
-    let Ok(Value::Object(object)) = serde_json::from_str(text) else { return (None, None) };
+    let Ok(Value::Object(object)) = lenient::parse(text.as_bytes()) else { return (None, None) };
     let reference = field(&object, "ref").and_then(Value::as_str).filter(|r| r.chars().count() <= MAX_REF_CHARS);
     (reference.map(str::to_owned), field(&object, "seq").and_then(Value::as_i64))
 }
@@ -322,12 +323,7 @@ fn id<T: std::str::FromStr>(object: &Object, name: &str) -> Result<T, Fault> {
 }
 
 fn moment(name: &str, value: &Value) -> Result<DateTime<Utc>, Fault> {
-    value.as_str().and_then(time_of).ok_or_else(|| invalid(name, "must be an RFC 3339 time"))
-}
-
-fn time_of(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-    (1970..=9999).contains(&chrono::Datelike::year(&time)).then_some(time)
+    value.as_str().and_then(parse_moment).ok_or_else(|| invalid(name, "must be an RFC 3339 time"))
 }
 
 #[cfg(test)]
@@ -383,6 +379,7 @@ mod tests {
             Just("[]".to_owned()),
             Just("true".to_owned()),
             Just("1e999".to_owned()),
+            Just("\"\\ud83d\"".to_owned()),
             Just("\"heart\\u0062eat\"".to_owned()),
             any::<i64>().prop_map(|n| n.to_string()),
             (-200.0..200.0).prop_map(|n: f64| n.to_string()),
@@ -401,8 +398,6 @@ mod tests {
                 or(plain[0], "7", &seq), or(plain[1], "\"2026-01-27T10:00:00Z\"", &time), or(plain[2], "12.9", &lat),
                 or(plain[3], "77.5", &lon),
             );
-            // Of a field that nobody knows, the plain way reads no more than where it ends.
-            prop_assume!((more.as_str(), value.as_str()) != ("x", "1e999"));
             if let Some(frame) = parse_plain_heartbeat(&text, now(), &FixRules::default()) {
                 prop_assert_eq!(format!("{:?}", Ok::<_, FrameError>(frame)), format!("{:?}", parse_any_frame(&text, now(), &FixRules::default())));
             }

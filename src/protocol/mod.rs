@@ -2,6 +2,7 @@
 //! HTTP alike. Shapes alone: nothing here decides or does anything.
 
 pub mod inbound;
+pub mod lenient;
 pub mod outbound;
 
 pub use inbound::{Frame, FrameBody, FrameError, parse_frame};
