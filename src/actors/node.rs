@@ -10,9 +10,11 @@ use tokio::sync::{oneshot, watch};
 
 use super::assignment_coordinator::Coordinators;
 use super::command_courier::CourierHandle;
+use super::comparison::Comparison;
 use super::finder::Finder;
 use super::outbox_relay::RelayHandle;
 use super::presence_writer::PresenceWriterHandle;
+use super::reconciler::stale_of;
 use super::refused_fixes::RefusedFixes;
 use super::session_directory::SessionDirectory;
 use super::shop_directory::ShopDirectory;

@@ -27,7 +27,7 @@ const JITTER: f64 = 0.15;
 /// Between applying again what changed lately.
 const REAPPLY_EVERY: Duration = Duration::from_millis(2000);
 /// What counts as lately for a node that has just begun, in seconds: far more than a transaction may take.
-pub(super) const LATELY_S: f64 = 60.0;
+const LATELY_S: f64 = 60.0;
 /// How far one re-application reaches behind the one before it, in seconds: more than a transaction may take.
 pub(super) const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one re-application covers.

@@ -13,11 +13,8 @@ pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     if date[4] != b'-' || date[7] != b'-' || !b"Tt ".contains(&bytes[10]) || time[2] != b':' || time[5] != b':' {
         return None;
     }
-    let day = NaiveDate::from_ymd_opt(
-        i32::try_from(digits(&date[..4])?).ok()?,
-        digits(&date[5..7])?,
-        digits(&date[8..])?,
-    )?;
+    let day =
+        NaiveDate::from_ymd_opt(i32::try_from(digits(&date[..4])?).ok()?, digits(&date[5..7])?, digits(&date[8..])?)?;
     let (hour, minute, second) = (digits(&time[..2])?, digits(&time[3..5])?, digits(&time[6..])?);
     let is_leap = second == 60;
     let (nanos, zone) = fraction(&bytes[19..])?;

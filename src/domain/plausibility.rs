@@ -31,7 +31,12 @@ pub struct FixRules {
 
 impl Default for FixRules {
     fn default() -> Self {
-        Self { max_future: Some(TimeDelta::seconds(30)), max_age: MAX_FIX_AGE, max_inaccuracy_m: Some(200.0), refuse_zero: true }
+        Self {
+            max_future: Some(TimeDelta::seconds(30)),
+            max_age: MAX_FIX_AGE,
+            max_inaccuracy_m: Some(200.0),
+            refuse_zero: true,
+        }
     }
 }
 

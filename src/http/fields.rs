@@ -357,7 +357,12 @@ mod tests {
         let mut query = Query::parse_text("online=true&from=2026-01-27T10:00:00+01:00&lat=1e999&driverId=7&x=%00");
         assert_eq!(query.boolean("online"), Some(true));
         assert_eq!(query.moment("from").unwrap().to_rfc3339(), "2026-01-27T09:00:00+00:00");
-        for text in ["2026-01-27T10:00:00+0100", "2026-01-27%2010:00:00%2B01:00", "2026-01-27+09:00:00z", "2026-01-27t09:00:00-0000"] {
+        for text in [
+            "2026-01-27T10:00:00+0100",
+            "2026-01-27%2010:00:00%2B01:00",
+            "2026-01-27+09:00:00z",
+            "2026-01-27t09:00:00-0000",
+        ] {
             let moment = Query::parse_text(&format!("from={text}")).moment("from").expect(text);
             assert_eq!(moment.to_rfc3339(), "2026-01-27T09:00:00+00:00", "{text}");
         }

@@ -74,7 +74,8 @@ fn cut(points: &[TrackPoint]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut line = Line::default();
     for point in points {
-        let (Some([last_lon, last_lat]), Some(last_time)) = (line.coordinates.last().copied(), line.times.last().copied())
+        let (Some([last_lon, last_lat]), Some(last_time)) =
+            (line.coordinates.last().copied(), line.times.last().copied())
         else {
             line.push(point.lon, point.lat, point.time);
             continue;

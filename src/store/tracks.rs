@@ -59,9 +59,10 @@ fn distinct(fixes: &[(DriverId, Fix)]) -> Vec<(DriverId, Fix)> {
     sorted.sort_by_key(|(driver, fix)| (driver.0, fix.time));
     let mut kept: Vec<(DriverId, Fix)> = Vec::with_capacity(sorted.len());
     for (driver, fix) in sorted {
-        let mut near = kept.iter().rev().take_while(|(other, before)| {
-            *other == driver && fix.time - before.time <= TimeDelta::milliseconds(1)
-        });
+        let mut near = kept
+            .iter()
+            .rev()
+            .take_while(|(other, before)| *other == driver && fix.time - before.time <= TimeDelta::milliseconds(1));
         if !near.any(|(_, before)| before.position == fix.position) {
             kept.push((driver, fix));
         }
