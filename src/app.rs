@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::dispatch::Policy;
 use crate::domain::ids::ShopName;
 use crate::effects::{
-    AssignmentQueue, AssignmentWaiters, EffectsApplier, OutboxWakeUp, SessionNotifications, UseCases,
+    AssignmentQueue, AssignmentWaiters, EffectsApplier, OutboxWakeUp, SessionNotifications, StaleEpochs, UseCases,
 };
 use crate::http::ApiServices;
 use crate::ingest::{PresenceQueue, PresenceWriter, PresenceWriterServices, TrackQueue, TrackWriter};
@@ -227,6 +227,7 @@ fn make_handles(
         assignment: AssignmentQueue::default(),
         outbox: OutboxWakeUp::default(),
         sessions: SessionNotifications::default(),
+        stale_epochs: StaleEpochs::default(),
         resolution: config.assignment.region_resolution,
         max_radius_m: candidates.max_radius_m(),
     };
@@ -299,6 +300,7 @@ fn start_parts(handles: &HandlesOfNode, poster: Poster, arbiter: &ArbiterHandle,
         use_cases: use_cases.clone(),
         presence: presence.clone(),
         assignment: effects.assignment.clone(),
+        stale_epochs: effects.stale_epochs.clone(),
         shops: handles.shops.clone(),
         tracks: handles.tracks.clone(),
         actors,

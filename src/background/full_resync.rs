@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::reconcile_error::{RECENT_S, ReconcileError};
+use super::reconcile_error::{OVERLAP_S, ReconcileError};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
 use crate::presence::{Expected, Healed, Presence, StatusChange};
@@ -81,6 +81,13 @@ impl FullResync {
         Ok(())
     }
 
+    /// Compares some drivers at once.
+    pub(super) async fn compare(&mut self, ids: Vec<DriverId>) -> Result<(), ReconcileError> {
+        let states =
+            self.database.transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
+        self.heal(&states, false).await
+    }
+
     fn end(&self) -> Stage {
         let Mended { statuses, memberships, ghosts } = self.mended;
         if self.mended != Mended::default() {
@@ -94,7 +101,7 @@ impl FullResync {
         let page = self
             .database
             .transact(move |conn| {
-                Box::pin(async move { drivers::page_for_comparison(conn, after, Some(RECENT_S), PAGE).await })
+                Box::pin(async move { drivers::page_for_comparison(conn, after, Some(OVERLAP_S), PAGE).await })
             })
             .await?;
         self.heal(&page, false).await?;

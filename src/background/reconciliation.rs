@@ -11,7 +11,8 @@ use super::driver::{Task, TaskError};
 use super::full_resync::FullResync;
 use super::lease::Lease;
 use super::rebuild::rebuild;
-use super::reconcile_error::{RECENT_S, ReconcileError};
+use super::reconcile_error::{OVERLAP_S, RECENT_S, ReconcileError};
+use crate::effects::StaleEpochs;
 use crate::presence::{Presence, PresenceError, StatusChange};
 use crate::store::{Database, StoreError, drivers, schema};
 
@@ -19,14 +20,12 @@ use crate::store::{Database, StoreError, drivers, schema};
 pub const EVERY: Duration = Duration::from_millis(1000);
 /// Between two repetitions of recent changes.
 const REAPPLY_EVERY: Duration = Duration::from_millis(2000);
-/// How far one repetition reaches behind the one before it, in seconds: more than a transaction may take.
-const OVERLAP_S: f64 = 12.0;
 /// The most drivers that one repetition covers.
 const REAPPLY_LIMIT: i64 = 20_000;
 /// The most members that one sweep looks at: a fleet that falls silent at once is out within a few runs.
 const SWEEP_LIMIT: usize = 20_000;
 /// Between two reads of PostgreSQL's identity (a promotion changes it).
-const IDENTITY_EVERY: Duration = Duration::from_secs(10);
+const IDENTITY_EVERY: Duration = Duration::from_secs(2);
 
 /// The task.
 pub struct Reconciliation {
@@ -37,13 +36,29 @@ pub struct Reconciliation {
     identified: Option<Instant>,
     reapplied: Option<Instant>,
     full_resync: FullResync,
+    stale_epochs: StaleEpochs,
 }
 
 impl Reconciliation {
     /// Compares all of Redis with PostgreSQL once each `compare_every`.
-    pub fn new(database: Database, presence: Presence, lease: Lease, compare_every: Duration) -> Self {
+    pub fn new(
+        database: Database,
+        presence: Presence,
+        lease: Lease,
+        stale_epochs: StaleEpochs,
+        compare_every: Duration,
+    ) -> Self {
         let full_resync = FullResync::new(database.clone(), presence.clone(), compare_every);
-        Self { database, presence, lease, holds_lease: false, identified: None, reapplied: None, full_resync }
+        Self {
+            database,
+            presence,
+            lease,
+            holds_lease: false,
+            identified: None,
+            reapplied: None,
+            full_resync,
+            stale_epochs,
+        }
     }
 }
 
@@ -145,7 +160,8 @@ impl Reconciliation {
             .transact(move |conn| Box::pin(async move { drivers::changed_within(conn, recent_s, REAPPLY_LIMIT).await }))
             .await?;
         let changes: Vec<StatusChange> = changed.iter().map(StatusChange::from).collect();
-        self.presence.transition(&changes).await?;
+        let outcomes = self.presence.transition(&changes).await?;
+        self.stale_epochs.note(&changes, &outcomes);
         Ok(asked_at)
     }
 }

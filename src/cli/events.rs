@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::usage;
 use crate::domain::event::{OutboundType, Selection};
 use crate::domain::ids::{DeliveryId, EventId, ShopName};
+use crate::domain::moment::parse_moment;
 
 /// What to do with events to shops.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +130,5 @@ fn parse_type(text: &str) -> Result<OutboundType, String> {
 }
 
 fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
-    let time =
-        DateTime::parse_from_rfc3339(text).map_err(|_| "must be a time such as 2026-01-27T10:00:00Z".to_owned())?;
-    Ok(time.with_timezone(&Utc))
+    parse_moment(text).ok_or_else(|| "must be a time such as 2026-01-27T10:00:00Z".to_owned())
 }

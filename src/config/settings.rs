@@ -174,7 +174,7 @@ pub const SETTINGS: &[Setting] = &[
     plain(
         Redis,
         "REDIS_COMPARE_EVERY_MS",
-        "60000",
+        "3000",
         "How often all of Redis is compared with PostgreSQL and mended, a page a second, 1000 to 86400000",
     ),
     plain(

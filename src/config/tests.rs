@@ -197,7 +197,10 @@ fn each_refusal_of_a_fix_has_its_setting_and_can_be_off() {
     let rules = |given: &[(&str, &str)]| load(given).unwrap().heartbeat.fix_rules;
     assert_eq!(rules(&[]), FixRules::default());
     let off = [("FIX_MAX_FUTURE_MS", "0"), ("FIX_MAX_INACCURACY_M", "0"), ("FIX_REFUSE_ZERO", "false")];
-    assert_eq!(rules(&off), FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false });
+    assert_eq!(
+        rules(&off),
+        FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false, ..FixRules::default() }
+    );
     let strict = rules(&[("FIX_MAX_FUTURE_MS", "1500"), ("FIX_MAX_INACCURACY_M", "25")]);
     assert_eq!(strict.max_future, Some(chrono::TimeDelta::milliseconds(1500)));
     assert_eq!(strict.max_inaccuracy_m, Some(25.0));

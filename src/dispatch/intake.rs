@@ -67,6 +67,7 @@ async fn seen_before(
     if differs.is_empty() {
         return Ok(Received { delivery, duplicate: true, differs });
     }
+    unit.follow_last_change(&delivery);
     let mut data = json!({"bodyHash": hex::encode(body_hash), "differs": differs});
     if order.pickup.position != delivery.pickup.position || order.drop.position != delivery.drop.position {
         data["pickup"] = json!(order.pickup.position);

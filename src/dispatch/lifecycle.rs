@@ -86,6 +86,7 @@ pub async fn give(
     grounds: Grounds<'_>,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
+    unit.follow_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Assign)?;
     let state = driver.state.transition(DriverChange::Take)?;
     let assignment = AssignmentId::new();
@@ -126,6 +127,7 @@ pub async fn take_back(
     ended_as: EndedAs,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
+    unit.follow_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::TakeBack)?;
     let driver = release(unit, delivery, ended_as, "delivery taken back", actor).await?;
     let previous = driver.id;
@@ -155,6 +157,7 @@ pub async fn fail(
     mut data: Value,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
+    unit.follow_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Fail)?;
     let driver = release(unit, delivery, EndedAs::Failed, "delivery failed", actor).await?;
     if *actor != Actor::Driver(driver.id.0) {
@@ -181,6 +184,7 @@ pub async fn cancel(
     ending: &Ending,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
+    unit.follow_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Cancel)?;
     let mut driver = None;
     if delivery.status.holds_driver() {
@@ -204,6 +208,7 @@ pub async fn retry(
     ending: &Ending,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
+    unit.follow_last_change(delivery);
     delivery.status = delivery.status.transition(DeliveryAction::Retry)?;
     delivery.attempt += 1;
     delivery.driver_id = None;

@@ -1,6 +1,6 @@
 //! What a driver or an operator says of a delivery that is under way.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 
 use super::lifecycle::{self, Ending, Failure};
@@ -75,7 +75,7 @@ fn has_passed(assignment: &Assignment, step: Step) -> bool {
     let ended_as = |name: &str| assignment.ended_as.as_deref() == Some(name);
     match step {
         Step::PickedUp => assignment.picked_up,
-        Step::InTransit => assignment.departed || ended_as("DELIVERED"),
+        Step::InTransit => assignment.departed_at.is_some() || ended_as("DELIVERED"),
         Step::Delivered => ended_as("DELIVERED"),
         Step::Failed => ended_as("FAILED"),
         Step::Rejected => ended_as("REJECTED"),
@@ -100,7 +100,9 @@ async fn advance(
     particulars: &Particulars,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    let occurred_at = plausible_moment(delivery, particulars.occurred_at, unit.now);
+    unit.follow_last_change(delivery);
+    let previous = previous_step(unit, delivery).await?;
+    let occurred_at = step_time(previous, particulars.occurred_at, unit.now);
     let holder = delivery.driver_id.zip(delivery.assignment_id);
     match step {
         Step::PickedUp => pick_up(unit, delivery, occurred_at, particulars, actor).await,
@@ -128,9 +130,22 @@ async fn advance(
     Ok(())
 }
 
-/// The teller's moment if it lies between the assignment and now; else now.
-fn plausible_moment(delivery: &Delivery, told: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
-    told.filter(|at| *at <= now && delivery.assigned_at.is_none_or(|assigned| *at >= assigned)).unwrap_or(now)
+/// When the last step of this assignment happened.
+async fn previous_step(unit: &mut Unit<'_>, delivery: &Delivery) -> Result<DateTime<Utc>, DispatchError> {
+    let departed_at = match delivery.assignment_id {
+        Some(id) if delivery.status == DeliveryStatus::InTransit => {
+            assignments::get(unit.conn, id).await?.and_then(|assignment| assignment.departed_at)
+        }
+        _ => None,
+    };
+    let steps = [delivery.assigned_at, delivery.picked_up_at, departed_at];
+    Ok(steps.into_iter().flatten().max().unwrap_or(delivery.created_at))
+}
+
+/// When a step happened: the reported moment where it lies between the step before and now, else the nearer end of that span,
+/// in whole milliseconds. The clock of a phone may be slow, fast, or set back between two steps.
+fn step_time(previous: DateTime<Utc>, reported: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+    reported.map_or(now, |at| at.trunc_subsecs(3)).min(now).max(previous)
 }
 
 async fn pick_up(
@@ -208,5 +223,44 @@ async fn holder(unit: &mut Unit<'_>, delivery: &Delivery) -> Result<Option<drive
     match delivery.driver_id {
         Some(id) => Ok(drivers::get(unit.conn, id).await?),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    fn second(seconds: f64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::microseconds((seconds * 1_000_000.0) as i64)
+    }
+
+    #[test]
+    fn a_step_lies_between_the_step_before_and_now() {
+        let of = |previous, reported, now| step_time(second(previous), Some(second(reported)), second(now));
+        assert_eq!(of(5.0, 6.0, 10.0), second(6.0), "as reported");
+        assert_eq!(of(6.4, 4.0, 11.0), second(6.4), "a slow phone: the step before");
+        assert_eq!(of(5.0, 86_410.0, 10.0), second(10.0), "a fast phone: now");
+        assert_eq!(of(5.0, -1e9, 10.0), second(5.0));
+        assert_eq!(of(5.0, 6.000_9, 10.0), second(6.0), "whole milliseconds");
+        assert_eq!(step_time(second(5.0), None, second(10.0)), second(10.0));
+    }
+
+    proptest! {
+        #[test]
+        fn steps_never_go_backwards_whatever_the_phone_says(
+            steps in prop::collection::vec((0.0f64..600.0, prop::option::of(-1e9f64..1e9), any::<bool>()), 1..12),
+        ) {
+            let (mut now, mut previous) = (1000.0, second(1000.0));
+            for (pause, error, is_near) in steps {
+                now += pause;
+                let reported = error.map(|error| second(now + if is_near { error / 1e7 } else { error }));
+                let at = step_time(previous, reported, second(now).trunc_subsecs(3).max(previous));
+                prop_assert!(at >= previous, "{} before {}", at, previous);
+                prop_assert!(at <= second(now).max(previous));
+                previous = at;
+            }
+        }
     }
 }

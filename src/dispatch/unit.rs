@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::DispatchError;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::region::Region;
-use crate::store::deliveries;
+use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::DriverChanged;
 
 /// What the configuration says about dispatching.
@@ -58,5 +58,11 @@ impl<'c> Unit<'c> {
     pub async fn begin(conn: &'c mut PgConnection, policy: &'c Policy) -> Result<Self, DispatchError> {
         let now = deliveries::now(&mut *conn).await?.trunc_subsecs(3);
         Ok(Self { conn, policy, now, effects: Effects::default() })
+    }
+
+    /// Moves the moment of this change behind the last change of a locked delivery. The unit may have begun before that one
+    /// and then waited for the lock, or the database's clock may have been set back.
+    pub fn follow_last_change(&mut self, delivery: &Delivery) {
+        self.now = self.now.max(delivery.updated_at.trunc_subsecs(3));
     }
 }

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod heartbeat;
 pub mod ids;
 pub mod json;
+pub mod moment;
 pub mod network;
 pub mod order;
 pub mod plausibility;

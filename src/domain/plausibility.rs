@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::moment::is_storable;
 use super::position::Fix;
 
 /// A move of less than this, in metres, is never too fast.
@@ -12,11 +13,16 @@ const ALWAYS_NEAR_M: f64 = 50.0;
 /// override the speed rule: the believed one was the wrong one.
 const OVERRIDE_AFTER: usize = 3;
 
+/// The oldest fix that is taken.
+pub const MAX_FIX_AGE: TimeDelta = TimeDelta::days(7);
+
 /// Which fixes are refused for what they say by themselves. The default is that of the settings (`docs/configuration.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FixRules {
     /// Farther in the future than this is refused; `None`: nothing is.
     pub max_future: Option<TimeDelta>,
+    /// Older than this is refused: a receiver that lost its week count is off by 19.7 years. Counted in whole seconds.
+    pub max_age: TimeDelta,
     /// Less accurate than this, in metres, is refused; `None`: nothing is.
     pub max_inaccuracy_m: Option<f64>,
     /// Whether 0/0 is refused.
@@ -25,7 +31,12 @@ pub struct FixRules {
 
 impl Default for FixRules {
     fn default() -> Self {
-        Self { max_future: Some(TimeDelta::seconds(30)), max_inaccuracy_m: Some(200.0), refuse_zero: true }
+        Self {
+            max_future: Some(TimeDelta::seconds(30)),
+            max_age: MAX_FIX_AGE,
+            max_inaccuracy_m: Some(200.0),
+            refuse_zero: true,
+        }
     }
 }
 
@@ -42,14 +53,26 @@ fn refuse(code: &'static str, message: impl Into<String>) -> Result<(), FixRefus
     Err(FixRefusal { code, message: message.into() })
 }
 
-/// Judges a fix by itself: not in the future, not at 0/0, accurate enough.
+/// Judges a fix by itself: not in the future, not too old, not at 0/0, of a valid accuracy that is good enough.
 pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>, rules: &FixRules) -> Result<(), FixRefusal> {
     if let Some(ahead) = rules.max_future.filter(|ahead| fix.time - now > *ahead) {
         let ahead_ms = ahead.num_milliseconds();
         return refuse("fix_in_future", format!("fixTime is more than {ahead_ms} ms ahead of serverTime"));
     }
+    let max_age_s = rules.max_age.num_seconds();
+    if (now - fix.time).num_seconds() > max_age_s {
+        return refuse("fix_too_old", format!("fixTime is more than {max_age_s} s behind serverTime"));
+    }
+    // Also without a limit: a time that cannot be stored must not reach a table.
+    if !is_storable(fix.time) {
+        return refuse("fix_in_future", "fixTime lies after the year 9999");
+    }
     if rules.refuse_zero && fix.position.lat() == 0.0 && fix.position.lon() == 0.0 {
         return refuse("fix_at_zero", "a fix at 0/0 is no fix");
+    }
+    // iOS reports a negative accuracy when the position is invalid.
+    if accuracy_m.is_some_and(|metres| metres < 0.0) {
+        return refuse("fix_inaccurate", "a negative accuracyM says that the position is invalid");
     }
     if let Some(worst_m) = rules.max_inaccuracy_m.filter(|worst_m| accuracy_m.is_some_and(|metres| metres > *worst_m)) {
         return refuse("fix_inaccurate", format!("accuracyM is worse than {worst_m} m"));
@@ -155,9 +178,42 @@ mod tests {
         let narrow = FixRules { max_future: Some(TimeDelta::seconds(5)), max_inaccuracy_m: Some(20.0), ..strict };
         assert_eq!(code(&fix(1.0, 1006), None, &narrow), Some("fix_in_future"));
         assert_eq!(code(&fix(1.0, 1000), Some(21.0), &narrow), Some("fix_inaccurate"));
-        let off = FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false };
+        let off = FixRules { max_future: None, max_inaccuracy_m: None, refuse_zero: false, ..strict };
         assert_eq!(code(&fix(1.0, 9_000_000), Some(1e9), &off), None);
         assert_eq!(code(&zero, Some(1e9), &off), None);
+    }
+
+    #[test]
+    fn a_fix_of_another_week_is_too_old() {
+        let now: DateTime<Utc> = "2026-01-27T10:00:00Z".parse().unwrap();
+        let code = |time: DateTime<Utc>| {
+            let fix = Fix { position: Position::new(1.0, 1.0).unwrap(), time };
+            judge_alone(&fix, None, now, &FixRules::default()).err().map(|refusal| refusal.code)
+        };
+        assert_eq!(code(now - TimeDelta::days(7)), None, "exactly seven days");
+        for age in [TimeDelta::days(7) + TimeDelta::seconds(1), TimeDelta::days(8), TimeDelta::weeks(1024)] {
+            assert_eq!(code(now - age), Some("fix_too_old"), "{age}");
+        }
+        assert_eq!(code(DateTime::UNIX_EPOCH), Some("fix_too_old"));
+        assert_eq!(code(DateTime::UNIX_EPOCH - TimeDelta::days(700_000)), Some("fix_too_old"));
+        let endless = FixRules { max_future: None, ..FixRules::default() };
+        let beyond = Fix { position: Position::new(1.0, 1.0).unwrap(), time: now + TimeDelta::days(3_000_000) };
+        assert_eq!(judge_alone(&beyond, None, now, &endless).unwrap_err().code, "fix_in_future");
+    }
+
+    #[test]
+    fn a_negative_accuracy_says_that_the_position_is_invalid() {
+        let now = DateTime::UNIX_EPOCH;
+        let off = FixRules { max_inaccuracy_m: None, ..FixRules::default() };
+        for rules in [FixRules::default(), off] {
+            for accuracy_m in [-1.0, -0.001, -2_147_473.0] {
+                let code = judge_alone(&fix(1.0, 0), Some(accuracy_m), now, &rules).unwrap_err().code;
+                assert_eq!(code, "fix_inaccurate", "{accuracy_m}");
+            }
+            for accuracy_m in [0.0, -0.0, 5.0] {
+                assert_eq!(judge_alone(&fix(1.0, 0), Some(accuracy_m), now, &rules), Ok(()), "{accuracy_m}");
+            }
+        }
     }
 
     #[test]

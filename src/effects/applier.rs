@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use h3o::Resolution;
 
-use super::{AssignmentQueue, AssignmentWaiters, OutboxWakeUp, SessionNotifications};
+use super::{AssignmentQueue, AssignmentWaiters, OutboxWakeUp, SessionNotifications, StaleEpochs};
 use crate::dispatch::Effects;
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
@@ -32,6 +32,8 @@ pub struct EffectsApplier {
     pub outbox: OutboxWakeUp,
     /// The sessions, here and on other nodes.
     pub sessions: SessionNotifications,
+    /// Drivers whose epoch in Redis is newer than in PostgreSQL.
+    pub stale_epochs: StaleEpochs,
     /// The resolution of regions.
     pub resolution: Resolution,
     /// How far from its pickup an order looks for a driver, in metres.
@@ -74,8 +76,11 @@ impl EffectsApplier {
         }
         let changes: Vec<StatusChange> = drivers.iter().map(StatusChange::from).collect();
         let sent = self.presence.transition(&changes).await;
-        if let Err(error) = &sent {
-            tracing::debug!(error = %error, "drivers' states were not sent to Redis; the reconciliation sends them again");
+        match &sent {
+            Ok(outcomes) => self.stale_epochs.note(&changes, outcomes),
+            Err(error) => {
+                tracing::debug!(error = %error, "drivers' states were not sent to Redis; the reconciliation sends them again");
+            }
         }
         let available = drivers.iter().filter(|c| c.status == DriverStatus::Available).map(|c| c.id);
         self.announce_available(available.collect());

@@ -13,4 +13,4 @@ mod wake_ups;
 pub use applier::EffectsApplier;
 pub use use_cases::UseCases;
 pub use waiters::AssignmentWaiters;
-pub use wake_ups::{AssignmentQueue, OutboxWakeUp, RegionWork, SessionNotifications};
+pub use wake_ups::{AssignmentQueue, OutboxWakeUp, RegionWork, SessionNotifications, StaleEpochs};

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use crate::domain::ids::DriverId;
 use crate::domain::position::Position;
 use crate::domain::region::Region;
+use crate::presence::{StatusChange, TransitionOutcome};
 use crate::process::lock;
 
 /// Wakes the outbox relay of this node.
@@ -127,6 +128,36 @@ impl SessionNotifications {
                 return named;
             }
         }
+    }
+}
+
+/// Drivers of whom Redis knows a newer epoch than one that PostgreSQL committed. That is an error when PostgreSQL lost
+/// commits (a failover), and none when two changes of a driver overtook each other on their way to Redis.
+#[derive(Clone, Default)]
+pub struct StaleEpochs {
+    drivers: Arc<Mutex<HashSet<DriverId>>>,
+    notify: Arc<Notify>,
+}
+
+impl StaleEpochs {
+    /// Adds the drivers whose change Redis refused as stale.
+    pub fn note(&self, changes: &[StatusChange], outcomes: &[TransitionOutcome]) {
+        let stale = changes.iter().zip(outcomes).filter(|(_, outcome)| **outcome == TransitionOutcome::Stale);
+        let stale: Vec<DriverId> = stale.map(|(change, _)| change.driver_id).collect();
+        if !stale.is_empty() {
+            lock(&self.drivers).extend(stale);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Takes the drivers.
+    pub fn take(&self) -> Vec<DriverId> {
+        std::mem::take(&mut *lock(&self.drivers)).into_iter().collect()
+    }
+
+    /// What the repair waits on.
+    pub fn notify(&self) -> Arc<Notify> {
+        self.notify.clone()
     }
 }
 

@@ -133,7 +133,8 @@ impl FromRequest for JsonBody {
     }
 }
 
-/// A body of at most `MAX` bytes that is JSON of whatever shape; `false` stands for each value that cannot be held.
+/// A body of at most `MAX` bytes that is JSON of any shape. A value in it that cannot be held, such as `1e400`, does not fail
+/// the body: `false` stands in its place.
 pub struct AnyJson<const MAX: usize>(pub Value);
 
 impl<const MAX: usize> FromRequest for AnyJson<MAX> {

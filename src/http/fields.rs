@@ -1,11 +1,12 @@
 //! Reading the fields of a JSON object. Whatever is wrong is gathered, so that the answer names every field at once. `null`
 //! means absent, but where [`Fields::is_null`] is asked.
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ExternalId;
+use crate::domain::moment::parse_moment;
 use crate::http::problem::Problem;
 
 /// The most characters of a name or a telephone number.
@@ -151,7 +152,7 @@ impl<'a> Fields<'a> {
 
     /// An RFC 3339 time.
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
-        self.parse(name, "an RFC 3339 time", time_of)
+        self.parse(name, "an RFC 3339 time", parse_moment)
     }
 
     /// An id of ours: a UUID.
@@ -204,12 +205,6 @@ impl<'a> Fields<'a> {
         self.errors.extend(errors);
         taken
     }
-}
-
-/// An RFC 3339 time that PostgreSQL can hold.
-pub(in crate::http) fn time_of(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-    (1970..=9999).contains(&time.year()).then_some(time)
 }
 
 /// Whether a text somewhere inside holds NUL, which PostgreSQL cannot.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::fields::FieldError;
 use crate::domain::ids::ExternalId;
-use crate::http::fields::time_of;
+use crate::domain::moment::parse_moment;
 use crate::http::problem::Problem;
 
 /// The parameters of a query. Unknown ones are ignored. One that stands twice is a fault, but where it is a set.
@@ -114,8 +114,10 @@ impl Query {
     /// A moment, RFC 3339.
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parse(name, "form", "must be an RFC 3339 time", |text| {
-            // A plus sign that was not escaped arrives as a space.
-            time_of(&text.replace(' ', "+"))
+            // A plus sign that was not escaped arrives as a space; one before the time of day stands for `T`.
+            let time_of_day = text.char_indices().nth(11).map_or(text.len(), |(start, _)| start);
+            let (date, rest) = text.split_at(time_of_day);
+            parse_moment(&format!("{date}{}", rest.replace(' ', "+")))
         })
     }
 
@@ -156,6 +158,18 @@ mod tests {
         let mut query = Query::parse_text("online=true&from=2026-01-27T10:00:00+01:00&lat=1e999&driverId=7&x=%00");
         assert_eq!(query.boolean("online"), Some(true));
         assert_eq!(query.moment("from").unwrap().to_rfc3339(), "2026-01-27T09:00:00+00:00");
+        for text in [
+            "2026-01-27T10:00:00+0100",
+            "2026-01-27%2010:00:00%2B01:00",
+            "2026-01-27+09:00:00z",
+            "2026-01-27t09:00:00-0000",
+        ] {
+            let moment = Query::parse_text(&format!("from={text}")).moment("from").expect(text);
+            assert_eq!(moment.to_rfc3339(), "2026-01-27T09:00:00+00:00", "{text}");
+        }
+        for text in ["noon", "", "2026-01-2%C3%A9T10:00:00Z"] {
+            assert_eq!(Query::parse_text(&format!("from={text}")).moment("from"), None, "{text}");
+        }
         assert_eq!(query.number("lat"), None);
         assert_eq!(query.id::<crate::domain::ids::DriverId>("driverId"), None);
         assert_eq!(query.external_id("x"), None);

@@ -99,10 +99,15 @@ pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
     if retryable {
         value["retryAfterMs"] = json!(1000);
     }
-    if error.code == "fix_in_future" {
+    if needs_server_time(error.code) {
         value["serverTime"] = moment(now);
     }
     value
+}
+
+/// Whether a refusal is about the device's clock, so that the server's time belongs to it.
+pub fn needs_server_time(code: &str) -> bool {
+    matches!(code, "fix_in_future" | "fix_too_old")
 }
 
 /// A command that is repeated until acknowledged.

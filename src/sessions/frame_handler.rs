@@ -285,7 +285,11 @@ impl Tally {
             .iter()
             .map(|(index, refusal)| {
                 count_refused_fix(refusal.code);
-                json!({"index": index, "code": refusal.code})
+                let mut one = json!({"index": index, "code": refusal.code});
+                if outbound::needs_server_time(refusal.code) {
+                    one["serverTime"] = outbound::moment(Utc::now());
+                }
+                one
             })
             .collect();
         json!({"accepted": self.accepted, "refused": refused})

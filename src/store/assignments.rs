@@ -134,8 +134,8 @@ pub struct Assignment {
     pub active: bool,
     /// It passed PICKED_UP.
     pub picked_up: bool,
-    /// It passed IN_TRANSIT.
-    pub departed: bool,
+    /// When it passed IN_TRANSIT.
+    pub departed_at: Option<DateTime<Utc>>,
     /// How it ended, by the name in the table.
     pub ended_as: Option<String>,
 }
@@ -160,7 +160,7 @@ pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Ass
         driver_id: DriverId(row.driver_id),
         active: row.state == "ACTIVE",
         picked_up: row.picked_up_at.is_some(),
-        departed: row.departed_at.is_some(),
+        departed_at: row.departed_at,
         ended_as: row.ended_as,
     }))
 }

@@ -24,7 +24,7 @@ statements! {
                     (EXCLUDED.lat, EXCLUDED.lon, EXCLUDED.fix_time, true), (p.lat, p.lon, p.fix_time, false)
                 ) AS n (lat, lon, fix_time, fresh)
                 WHERE n.fresh = (EXCLUDED.lat IS NOT NULL AND (p.lat IS NULL OR
-                      (EXCLUDED.session_epoch, EXCLUDED.fix_time) > (p.session_epoch, p.fix_time)))),
+                      (EXCLUDED.session_epoch, EXCLUDED.fix_time) >= (p.session_epoch, p.fix_time)))),
             last_seen_at = greatest(p.last_seen_at, EXCLUDED.last_seen_at),
             session_epoch = EXCLUDED.session_epoch
         WHERE EXCLUDED.session_epoch >= p.session_epoch";

@@ -1,7 +1,7 @@
 //! Where drivers went with a delivery in hand. Keyed by driver and time: deliveries of one driver share their fixes, and
 //! `assignments` tells which fix was whose.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
@@ -11,16 +11,30 @@ use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 use crate::domain::position::Fix;
 
 statements! {
-    // Only what lies within an assignment: one that runs, or one of the last days for fixes that come late.
-    RECORD = "INSERT INTO delivery_track (driver_id, fix_time, lat, lon)
-        SELECT u.driver_id, u.fix_time, u.lat, u.lon
-        FROM unnest($1::uuid[], $2::timestamptz[], $3::double precision[], $4::double precision[])
-             AS u (driver_id, fix_time, lat, lon)
-        WHERE EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.state = 'ACTIVE'
-                      AND a.created_at <= u.fix_time)
-           OR EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.ended_at >= u.fix_time
-                      AND a.created_at <= u.fix_time AND a.created_at > u.fix_time - interval '2 days')
-        ORDER BY u.driver_id, u.fix_time
+    // Only what lies within an assignment: one that runs, or one of the last days for fixes that come late. A fix that is stored
+    // already, in whatever spelling of its time (rounded, or cut to milliseconds), is the same position within a millisecond.
+    // Another position of the same millisecond is stored a microsecond later: the key stays, and so does the order of arrival.
+    RECORD = "WITH new AS (
+            SELECT u.driver_id, u.fix_time, u.lat, u.lon, u.arrival
+            FROM unnest($1::uuid[], $2::timestamptz[], $3::double precision[], $4::double precision[])
+                 WITH ORDINALITY AS u (driver_id, fix_time, lat, lon, arrival)
+            WHERE (EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.state = 'ACTIVE'
+                           AND a.created_at <= u.fix_time)
+                OR EXISTS (SELECT 1 FROM assignments a WHERE a.driver_id = u.driver_id AND a.ended_at >= u.fix_time
+                           AND a.created_at <= u.fix_time AND a.created_at > u.fix_time - interval '2 days'))
+              AND NOT EXISTS (SELECT 1 FROM delivery_track t WHERE t.driver_id = u.driver_id AND t.lat = u.lat AND t.lon = u.lon
+                              AND t.fix_time >= u.fix_time - interval '1 ms' AND t.fix_time < u.fix_time + interval '2 ms')),
+        placed AS (
+            SELECT n.driver_id, n.lat, n.lon, n.fix_time,
+                   row_number() OVER (PARTITION BY n.driver_id, n.fix_time ORDER BY n.arrival) + coalesce((
+                       SELECT max((extract(microseconds FROM t.fix_time))::bigint % 1000) FROM delivery_track t
+                       WHERE t.driver_id = n.driver_id AND t.fix_time >= n.fix_time
+                         AND t.fix_time < n.fix_time + interval '1 ms'), -1) AS micros
+            FROM new n)
+        INSERT INTO delivery_track (driver_id, fix_time, lat, lon)
+        SELECT p.driver_id, p.fix_time + p.micros * interval '1 microsecond', p.lat, p.lon FROM placed p
+        WHERE p.micros < 1000
+        ORDER BY 1, 2
         ON CONFLICT (driver_id, fix_time) DO NOTHING";
     OF_DELIVERY = "SELECT a.id, a.driver_id, a.attempt, t.fix_time, t.lat, t.lon
         FROM assignments a JOIN delivery_track t ON t.driver_id = a.driver_id AND t.fix_time >= a.created_at
@@ -36,8 +50,29 @@ statements! {
         LIMIT $2))";
 }
 
-/// Keeps the fixes of drivers who had a delivery in hand at that time, and no other; how many. Repeats are no harm.
+/// The fixes to store: times in whole milliseconds, and one entry for each fix, however often and in whatever spelling of its
+/// time it came.
+fn distinct(fixes: &[(DriverId, Fix)]) -> Vec<(DriverId, Fix)> {
+    let cut = |fix: &Fix| Fix { time: fix.time.trunc_subsecs(3), ..*fix };
+    let mut sorted: Vec<_> = fixes.iter().map(|(driver, fix)| (*driver, cut(fix))).collect();
+    // Stable: of one millisecond, the order of arrival.
+    sorted.sort_by_key(|(driver, fix)| (driver.0, fix.time));
+    let mut kept: Vec<(DriverId, Fix)> = Vec::with_capacity(sorted.len());
+    for (driver, fix) in sorted {
+        let mut near = kept
+            .iter()
+            .rev()
+            .take_while(|(other, before)| *other == driver && fix.time - before.time <= TimeDelta::milliseconds(1));
+        if !near.any(|(_, before)| before.position == fix.position) {
+            kept.push((driver, fix));
+        }
+    }
+    kept
+}
+
+/// Stores the fixes of drivers who had a delivery at that time, and no other; how many. Repeats are no harm.
 pub async fn record(conn: &mut PgConnection, fixes: &[(DriverId, Fix)]) -> Result<u64, StoreError> {
+    let fixes = distinct(fixes);
     let drivers: Vec<Uuid> = fixes.iter().map(|(driver, _)| driver.0).collect();
     let times: Vec<DateTime<Utc>> = fixes.iter().map(|(_, fix)| fix.time).collect();
     let lats: Vec<f64> = fixes.iter().map(|(_, fix)| fix.position.lat()).collect();
@@ -104,4 +139,33 @@ pub async fn drop_days(conn: &mut PgConnection, days: i32) -> Result<(i32, i32),
 /// Forgets at most `most` fixes of those days that have no day of their own; how many went.
 pub async fn forget_others(conn: &mut PgConnection, days: i32, most: i64) -> Result<u64, StoreError> {
     Ok(query(FORGET_OTHERS).bind(days).bind(most).execute(conn).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::position::Position;
+
+    #[test]
+    fn one_fix_in_several_spellings_is_one_and_two_positions_of_one_second_are_two() {
+        let (driver, other) = (DriverId::new(), DriverId::new());
+        let fix = |micros: i64, lon: f64| Fix {
+            position: Position::new(1.0, lon).unwrap(),
+            time: DateTime::UNIX_EPOCH + TimeDelta::microseconds(micros),
+        };
+        let given = [
+            (driver, fix(5_123_600, 1.0)),
+            (driver, fix(5_123_000, 1.0)),
+            (driver, fix(5_124_000, 1.0)),
+            (driver, fix(7_000_000, 2.0)),
+            (driver, fix(7_000_000, 1.0)),
+            (driver, fix(7_000_000, 2.0)),
+            (other, fix(7_000_000, 2.0)),
+        ];
+        let mut kept = distinct(&given);
+        kept.retain(|(of, _)| *of == driver);
+        let fixes: Vec<Fix> = kept.into_iter().map(|(_, fix)| fix).collect();
+        assert_eq!(fixes, [fix(5_123_000, 1.0), fix(7_000_000, 2.0), fix(7_000_000, 1.0)]);
+        assert_eq!(distinct(&given).len(), 4);
+    }
 }

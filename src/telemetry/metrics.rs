@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::TelemetryError;
@@ -55,13 +56,22 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     Ok(builder)
 }
 
-/// Tells the current recorder what each metric means.
+/// Makes every metric known to the current recorder: its meaning, and its series at 0.
 fn describe() {
     for metric in METRICS {
         match metric.kind {
             MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
             MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             MetricKind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+        }
+        for labels in metric.series() {
+            let labels: Vec<Label> = labels.into_iter().map(|(label, value)| Label::new(label, value)).collect();
+            // Registered by being named: the value is 0 until the first change.
+            match metric.kind {
+                MetricKind::Counter => drop(metrics::counter!(metric.name, labels)),
+                MetricKind::Gauge => drop(metrics::gauge!(metric.name, labels)),
+                MetricKind::Histogram(_) => drop(metrics::histogram!(metric.name, labels)),
+            }
         }
     }
 }
@@ -87,6 +97,9 @@ mod tests {
             "# HELP driver_tracker_sessions ",
             "driver_tracker_sessions 3",
             "driver_tracker_redis_call_seconds_bucket{op=\"nearest\",le=\"0.005\"} 1",
+            "driver_tracker_orders_total{outcome=\"refused\"} 0",
+            "driver_tracker_redis_call_seconds_count{op=\"heal\"} 0",
+            "driver_tracker_outbox_dead 0",
         ] {
             assert!(text.contains(line), "{line:?} is not in:\n{text}");
         }

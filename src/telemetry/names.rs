@@ -22,6 +22,9 @@ pub struct Metric {
     pub kind: MetricKind,
     /// Its labels, in the order of the code that emits it.
     pub labels: &'static [&'static str],
+    /// The values of each label, in the same order. Every combination of them is exposed from the start, at 0, so that an alert
+    /// on a first increase works. Of HTTP requests these are those of one series: routes and statuses come with their answers.
+    pub values: &'static [&'static [&'static str]],
     /// What it means, every label named.
     pub help: &'static str,
 }
@@ -34,17 +37,93 @@ const CALL_SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.
 const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
 
 type Labels = &'static [&'static str];
+type Values = &'static [Labels];
 
-const fn counter(name: &'static str, labels: Labels, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Counter, labels, help }
+/// The calls to Redis.
+const REDIS_OPS: Labels = &[
+    "begin_rebuild",
+    "correct",
+    "expel",
+    "finish_rebuild",
+    "heal",
+    "heartbeats",
+    "join",
+    "load",
+    "look",
+    "members",
+    "nearest",
+    "online",
+    "overview",
+    "publish",
+    "put_back",
+    "renew_generation",
+    "scan",
+    "sweep",
+    "transition",
+];
+const REDIS_OUTCOMES: Labels = &["ok", "cold", "timeout", "error", "breaker_open"];
+const CLOSE_CODES: Labels = &["1002", "1008", "1009", "1011", "1012", "4001", "4002", "4003", "4004"];
+const FRAME_CODES: Labels = &["invalid_json", "invalid_frame", "unknown_type"];
+const FIX_CODES: Labels =
+    &["fix_in_future", "fix_too_old", "fix_at_zero", "fix_inaccurate", "fix_too_fast", "invalid_frame"];
+const ACTORS: Labels = &[
+    "command_dispatcher",
+    "epoch_repair",
+    "gauges",
+    "offline_detection",
+    "outbox_relay",
+    "presence_writer",
+    "pruning",
+    "reconciliation",
+    "shop_refresh",
+    "supervision",
+    "track_flush",
+    "track_partitions",
+    "waiting_sweep",
+];
+const TASKS: Labels = &[
+    "epoch_repair",
+    "gauges",
+    "offline_detection",
+    "pruning",
+    "reconciliation",
+    "shop_refresh",
+    "supervision",
+    "track_flush",
+    "track_partitions",
+    "waiting_sweep",
+];
+
+const fn counter(name: &'static str, labels: Labels, values: Values, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Counter, labels, values, help }
+}
+
+const fn task_gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Gauge, labels: &["task"], values: &[TASKS], help }
 }
 
 const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Gauge, labels: &[], help }
+    Metric { name, kind: MetricKind::Gauge, labels: &[], values: &[], help }
 }
 
-const fn histogram(name: &'static str, buckets: &'static [f64], labels: Labels, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Histogram(buckets), labels, help }
+const fn histogram(
+    name: &'static str,
+    buckets: &'static [f64],
+    labels: Labels,
+    values: Values,
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: MetricKind::Histogram(buckets), labels, values, help }
+}
+
+impl Metric {
+    /// Every combination of the values of the labels; for a metric without labels, the empty one.
+    pub fn series(&self) -> Vec<Vec<(&'static str, &'static str)>> {
+        self.labels.iter().zip(self.values).fold(vec![Vec::new()], |series, (label, values)| {
+            let with = |before: &Vec<_>, value| before.iter().copied().chain([(*label, value)]).collect();
+            series.iter().flat_map(|before| values.iter().map(move |value| with(before, *value))).collect()
+        })
+    }
 }
 
 /// Every metric of the service, and none that it does not emit.
@@ -52,18 +131,32 @@ pub const METRICS: &[Metric] = &[
     counter(
         "driver_tracker_http_requests_total",
         &["route", "method", "status"],
+        &[&["unmatched"], &["GET"], &["404"]],
         "Requests answered, by route, method and status",
     ),
-    histogram("driver_tracker_http_request_duration_seconds", SECONDS, &["route"], "From request to answer, by route"),
-    counter("driver_tracker_auth_failures_total", &["kind"], "Credentials refused, by kind: webhook, key or driver"),
+    histogram(
+        "driver_tracker_http_request_duration_seconds",
+        SECONDS,
+        &["route"],
+        &[&["unmatched"]],
+        "From request to answer, by route",
+    ),
+    counter(
+        "driver_tracker_auth_failures_total",
+        &["kind"],
+        &[&["webhook", "key", "driver"]],
+        "Credentials refused, by kind: webhook, key or driver",
+    ),
     counter(
         "driver_tracker_rate_limited_total",
         &["limit"],
+        &[&["orders", "frames", "connections", "sessions", "turns", "auth_failures"]],
         "Requests and frames over a limit, by limit: orders, frames, connections, sessions, turns or auth_failures",
     ),
     counter(
         "driver_tracker_orders_total",
         &["outcome"],
+        &[&["created", "duplicate", "conflict", "refused"]],
         "Orders posted by shops, by outcome: created, duplicate, conflict or refused",
     ),
     gauge("driver_tracker_orders_waiting", "Orders without a driver, of the whole database"),
@@ -71,28 +164,47 @@ pub const METRICS: &[Metric] = &[
     counter(
         "driver_tracker_assignments_total",
         &["outcome"],
+        &[&["given", "nobody", "gone", "error"]],
         "Searches for an order's driver, by outcome: given, nobody, gone (the order needs none any more) or error",
     ),
     gauge("driver_tracker_sessions", "Open sockets of drivers on this node"),
-    counter("driver_tracker_sessions_closed_total", &["code"], "Sockets closed by the service, by close code"),
-    counter("driver_tracker_frames_refused_total", &["code"], "Frames that could not be read, by code of the error"),
-    counter("driver_tracker_fixes_refused_total", &["code"], "Fixes that were not believed, by code of the error"),
-    counter("driver_tracker_heartbeats_total", &[], "Heartbeats received over sockets"),
+    counter(
+        "driver_tracker_sessions_closed_total",
+        &["code"],
+        &[CLOSE_CODES],
+        "Sockets closed by the service, by close code",
+    ),
+    counter(
+        "driver_tracker_frames_refused_total",
+        &["code"],
+        &[FRAME_CODES],
+        "Frames that could not be read, by code of the error",
+    ),
+    counter(
+        "driver_tracker_fixes_refused_total",
+        &["code"],
+        &[FIX_CODES],
+        "Fixes that were not believed, by code of the error",
+    ),
+    counter("driver_tracker_heartbeats_total", &[], &[], "Heartbeats received over sockets"),
     counter(
         "driver_tracker_heartbeats_stored_total",
         &["in"],
+        &[&["redis", "postgresql"]],
         "Heartbeats stored in redis, or in postgresql while Redis is out",
     ),
-    histogram("driver_tracker_heartbeat_batch_size", SIZES, &[], "Heartbeats written in one batch"),
-    counter("driver_tracker_track_fixes_stored_total", &[], "Fixes stored for the tracks of deliveries"),
+    histogram("driver_tracker_heartbeat_batch_size", SIZES, &[], &[], "Heartbeats written in one batch"),
+    counter("driver_tracker_track_fixes_stored_total", &[], &[], "Fixes stored for the tracks of deliveries"),
     counter(
         "driver_tracker_track_fixes_dropped_total",
+        &[],
         &[],
         "Fixes that found no room while PostgreSQL did not take those before them",
     ),
     counter(
         "driver_tracker_events_posted_total",
         &["outcome"],
+        &[&["delivered", "retried", "rejected", "gone", "dead"]],
         "Posts of events, by outcome: delivered, retried, rejected, gone or dead",
     ),
     gauge("driver_tracker_outbox_pending", "Events that wait to be posted, of the whole database"),
@@ -102,22 +214,34 @@ pub const METRICS: &[Metric] = &[
     counter(
         "driver_tracker_redis_calls_total",
         &["op", "outcome"],
+        &[REDIS_OPS, REDIS_OUTCOMES],
         "Calls to Redis, by op and outcome: ok, cold, timeout, error or breaker_open",
     ),
-    histogram("driver_tracker_redis_call_seconds", CALL_SECONDS, &["op"], "One call to Redis, by op"),
+    histogram("driver_tracker_redis_call_seconds", CALL_SECONDS, &["op"], &[REDIS_OPS], "One call to Redis, by op"),
     gauge("driver_tracker_redis_breaker_state", "0 closed, 1 probing, 2 open: Redis is not asked"),
     gauge("driver_tracker_redis_believed", "1 while Redis is believed, 0 while searches go to PostgreSQL"),
-    counter("driver_tracker_redis_rebuilds_total", &[], "Times that this node filled Redis again from PostgreSQL"),
+    counter("driver_tracker_redis_rebuilds_total", &[], &[], "Times that this node filled Redis again from PostgreSQL"),
     gauge("driver_tracker_reconcile_lease_held", "1 on the node that keeps Redis equal to PostgreSQL, else 0"),
     counter(
         "driver_tracker_presence_mended_total",
         &["what"],
+        &[&["status", "membership", "ghost"]],
         "Drift in Redis that was mended, by what: status, membership or ghost (a member that PostgreSQL does not know)",
     ),
-    counter("driver_tracker_redis_hints_dropped_total", &[], "Hints from other nodes that found no room"),
-    counter("driver_tracker_presence_swept_total", &[], "Silent drivers taken out of the GEO set"),
+    counter("driver_tracker_redis_hints_dropped_total", &[], &[], "Hints from other nodes that found no room"),
+    counter("driver_tracker_presence_swept_total", &[], &[], "Silent drivers taken out of the GEO set"),
     gauge("driver_tracker_silence_outage", "1 while so many drivers are silent that nobody is judged"),
-    counter("driver_tracker_actor_restarts_total", &["actor"], "Actors started anew after a panic, by actor"),
+    counter(
+        "driver_tracker_actor_restarts_total",
+        &["actor"],
+        &[ACTORS],
+        "Actors and background tasks restarted after a panic, by name",
+    ),
+    task_gauge(
+        "driver_tracker_background_task_last_success_seconds",
+        "When a periodic task last succeeded, as Unix time; 0 before the first time",
+    ),
+    task_gauge("driver_tracker_background_task_duration_seconds", "How long the last run of a periodic task took"),
 ];
 
 #[cfg(test)]
@@ -137,6 +261,8 @@ mod tests {
             if let MetricKind::Histogram(buckets) = metric.kind {
                 assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]), "{}", metric.name);
             }
+            assert_eq!(metric.labels.len(), metric.values.len(), "{}", metric.name);
+            assert!(metric.values.iter().all(|values| !values.is_empty()), "{}", metric.name);
             for label in metric.labels {
                 assert!(metric.help.split(|c: char| !c.is_alphabetic()).any(|word| word == *label), "{}", metric.name);
             }
@@ -198,6 +324,52 @@ mod tests {
         };
         let table: BTreeMap<String, Shape> = METRICS.iter().map(shape).collect();
         assert_eq!(found, table, "left: emitted, right: the table");
+    }
+
+    /// What stands quoted after any of these openings in the source files of a folder.
+    fn named_in(folder: &str, openings: &[&str]) -> std::collections::BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+        let mut found = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let program = source.split("#[cfg(test)]").next().unwrap_or_default();
+                for opening in openings {
+                    let named = program.split(opening).skip(1).filter_map(quoted);
+                    found.extend(named.map(|(name, _)| name.to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    fn set(values: &[&str]) -> std::collections::BTreeSet<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_values_of_labels_are_those_that_the_code_names() {
+        let calls = [concat!(".batch", "("), concat!(".run", "("), concat!(".on_session", "(")];
+        assert_eq!(named_in("presence", &calls), set(REDIS_OPS));
+        let tasks = named_in("background", &[concat!("tasks", ".start(")]);
+        assert_eq!(tasks, set(TASKS));
+        let started = [concat!("Supervised::", "start(")];
+        let mut restarted = tasks;
+        restarted.extend(["ingest", "outbox", "sessions"].iter().flat_map(|folder| named_in(folder, &started)));
+        assert_eq!(restarted, set(ACTORS));
+        let refusals = [concat!("refuse", "(")];
+        let mut codes = named_in("domain", &refusals);
+        codes.insert("invalid_frame".to_owned());
+        assert_eq!(codes, set(FIX_CODES));
+    }
+
+    #[test]
+    fn every_combination_of_label_values_is_a_series() {
+        let of = |name: &str| METRICS.iter().find(|metric| metric.name == name).unwrap().series();
+        assert_eq!(of("driver_tracker_redis_calls_total").len(), REDIS_OPS.len() * REDIS_OUTCOMES.len());
+        assert_eq!(of("driver_tracker_heartbeats_total"), [vec![]]);
+        assert_eq!(of("driver_tracker_heartbeats_stored_total"), [[("in", "redis")], [("in", "postgresql")]]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use ipnet::IpNet;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Response, StatusCode};
@@ -27,7 +27,7 @@ use super::signature::SharedSecret;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest wait that a receiver may ask for.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// How much of an answer's body is read, so that well-behaved receivers see their answer taken.
 const MAX_BODY_BYTES: usize = 8 * 1_024;
@@ -218,10 +218,18 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
         // More digits than a u64 holds still ask for long.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
-        let until = DateTime::parse_from_rfc2822(value).ok()?.with_timezone(&Utc);
-        (until - now).to_std().unwrap_or_default()
+        (http_date(value)? - now).to_std().unwrap_or_default()
     };
     Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// An HTTP date in any of the three forms that a recipient must accept (RFC 9110, section 5.6.7).
+fn http_date(value: &str) -> Option<DateTime<Utc>> {
+    if let Ok(date) = DateTime::parse_from_rfc2822(value) {
+        return Some(date.with_timezone(&Utc));
+    }
+    let obsolete = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    obsolete.iter().find_map(|form| NaiveDateTime::parse_from_str(value, form).ok()).map(|date| date.and_utc())
 }
 
 /// Reads a little of the body and drops it. The status was all that mattered, so nothing here can fail a post.

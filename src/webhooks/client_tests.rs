@@ -89,7 +89,8 @@ async fn answers_mean_what_the_contract_says() {
     assert_eq!(outcome_of("410 Gone").await, PostOutcome::Gone);
     assert_eq!(outcome_of("404 Not Found").await, retry(404, "answered 404", None));
     assert_eq!(outcome_of("503 Busy\r\nretry-after: 7").await, retry(503, "answered 503", Some(7)));
-    assert_eq!(outcome_of("429 Slow\r\nretry-after: 999999").await, retry(429, "answered 429", Some(86_400)));
+    assert_eq!(outcome_of("429 Slow\r\nretry-after: 999999").await, retry(429, "answered 429", Some(604_800)));
+    assert_eq!(outcome_of("503 Later\r\nretry-after: 172800").await, retry(503, "answered 503", Some(172_800)));
 }
 
 #[tokio::test]
@@ -238,8 +239,11 @@ fn retry_after_is_seconds_or_a_date() {
     assert_eq!(parse("120"), Some(120));
     assert_eq!(parse("Wed, 21 Oct 2015 07:29:00 GMT"), Some(60));
     assert_eq!(parse("Wed, 21 Oct 2015 07:27:00 GMT"), Some(0));
-    assert_eq!(parse("Fri, 21 Oct 2095 07:28:00 GMT"), Some(86_400));
-    assert_eq!(parse("99999999999999999999999999"), Some(86_400));
+    assert_eq!(parse("Wednesday, 21-Oct-15 07:29:00 GMT"), Some(60), "as RFC 850 has it");
+    assert_eq!(parse("Wed Oct 21 07:29:00 2015"), Some(60), "as asctime() has it");
+    assert_eq!(parse("172800"), Some(172_800));
+    assert_eq!(parse("Fri, 21 Oct 2095 07:28:00 GMT"), Some(604_800));
+    assert_eq!(parse("99999999999999999999999999"), Some(604_800));
     for bad in ["", "-1", "1.5", "soon"] {
         assert_eq!(parse(bad), None, "{bad}");
     }

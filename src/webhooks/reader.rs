@@ -15,6 +15,7 @@ use serde_json::{Number, Value};
 use crate::domain::fields::FieldError;
 use crate::domain::ids::{ExternalId, TextIdError};
 use crate::domain::json;
+use crate::domain::moment::{is_storable, parse_moment};
 
 /// How deep a JSON value that we keep may nest: far below what parsers refuse, its own included.
 const MAX_DEPTH: usize = 64;
@@ -254,13 +255,15 @@ impl Reader {
     pub fn time(&mut self, object: &Object<'_>, key: &str) -> Option<DateTime<Utc>> {
         let field = object.get(key)?;
         let text = self.string(&field, "must be a string that holds an RFC 3339 time")?;
-        match DateTime::parse_from_rfc3339(&text) {
-            Ok(time) => Some(time.with_timezone(&Utc)),
-            Err(_) => {
-                self.fault(&field.path, "form", "must be an RFC 3339 time, such as 2026-01-27T10:00:00Z");
-                None
-            }
+        let Some(time) = parse_moment(&text) else {
+            self.fault(&field.path, "form", "must be an RFC 3339 time, such as 2026-01-27T10:00:00Z");
+            return None;
+        };
+        if !is_storable(time) {
+            self.fault(&field.path, "range", "must lie in the years 0 to 9999 of UTC");
+            return None;
         }
+        Some(time)
     }
 
     /// An optional JSON value of the sender's own, at most `max_bytes` when written without white space.

@@ -114,3 +114,69 @@ async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
     }
     world.finish().await;
 }
+
+/// A body as text, since these values are none that a JSON library writes.
+async fn post_text(app: &Api, path: &str, body: String) -> Value {
+    let request = app.request("POST", path).header(CONTENT_TYPE, "application/json").body(body);
+    http::send(request).await.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_nothing_can_hold_is_one_faulty_field_and_never_a_lost_body() {
+    let world = World::start().await;
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    let app = world.node().api().keyed(Some(&driver.token));
+    let good = fix(1, RESTAURANT).to_string();
+    let time = &good[good.find("20").unwrap()..][..24];
+    let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
+    let fixes = format!(
+        r#"[{good}, {{"fixTime": "{time}", "lat": 1e400, "lon": 1}}, {{"fixTime": "\ud83d", "lat": 1, "lon": 1}}, {deep},
+            {{"fixTime": "{time}", "lat": {lat}, "lon": {lon}, "\ud83d": [1e999]}}]"#,
+        lat = RESTAURANT.lat,
+        lon = RESTAURANT.lon
+    );
+    let told = post_text(&app, "/api/v1/driver/locations", format!(r#"{{"fixes": {fixes}, "x": {deep}}}"#)).await;
+    let refused = |told: &Value| -> Vec<(i64, String)> {
+        let one = |one: &Value| (one["index"].as_i64().unwrap(), one["code"].as_str().unwrap().to_owned());
+        told["refused"].as_array().unwrap().iter().map(one).collect()
+    };
+    let expected = [1, 2, 3].map(|index| (index, "invalid_frame".to_owned()));
+    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+
+    driver.session.send_text(&format!(r#"{{"type": "batch", "ref": "b", "fixes": {fixes}}}"#));
+    let told = driver.session.answer("b").await;
+    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+
+    let nobody = uuid::Uuid::now_v7();
+    let update = |more: &str| {
+        format!(
+            r#"{{"type": "delivery.update", "deliveryId": "{nobody}", "assignmentId": "{nobody}", "status": "FAILED", {more}}}"#
+        )
+    };
+    let frames = [
+        update(r#""ref": "a", "failure": {"code": "PICKUP_FAILED", "reason": "\ud83d"}"#),
+        update(r#""ref": "b", "lat": 1e400, "lon": 1, "failure": {"code": "PICKUP_FAILED"}"#),
+        update(&format!(r#""ref": "c", "failure": {{"code": "PICKUP_FAILED"}}, "x": {deep}"#)),
+        format!(r#"{{"type": "heartbeat", "ref": "d", "seq": 7, "fixTime": "{time}", "lat": -1e400, "lon": 1}}"#),
+        r#"{"type": "status", "ref": "e", "status": {"a": 1e400}}"#.to_owned(),
+    ];
+    let expected = [("a", "reason "), ("b", "lat "), ("c", ""), ("d", "lat "), ("e", "status ")];
+    let check = |answer: &Value, (reference, field): (&str, &str)| {
+        let code = if field.is_empty() { "not_found" } else { "invalid_frame" };
+        assert_eq!((&answer["ref"], &answer["code"]), (&json!(reference), &json!(code)), "{answer}");
+        assert!(answer["message"].as_str().unwrap().starts_with(field), "{answer}");
+        assert_eq!(answer["seq"].as_i64(), (reference == "d").then_some(7), "{answer}");
+    };
+    let body = format!(r#"{{"frames": [{}]}}"#, frames.join(", "));
+    let answers = post_text(&app, "/api/v1/driver/messages", body).await;
+    for (answer, expected) in answers["answers"].as_array().unwrap().iter().zip(expected) {
+        check(answer, expected);
+    }
+    for (frame, expected) in frames.iter().zip(expected) {
+        driver.session.send_text(frame);
+        check(&driver.session.answer(expected.0).await, expected);
+    }
+    let broken = app.request("POST", "/api/v1/driver/locations").header(CONTENT_TYPE, "application/json");
+    http::send(broken.body(r#"{"fixes": [1e400}"#)).await.refused(400, "invalid_json");
+    world.finish().await;
+}

@@ -2,13 +2,31 @@
 
 use std::time::Duration;
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::support::plan::Plan;
 use super::support::*;
 
-const CODES: [&str; 4] = ["fix_in_future", "fix_at_zero", "fix_inaccurate", "fix_too_fast"];
+const CODES: [&str; 9] = [
+    "fix_in_future",
+    "fix_at_zero",
+    "fix_inaccurate",
+    "fix_too_fast",
+    "fix_too_old",
+    "fix_too_old",
+    "fix_too_old",
+    "fix_inaccurate",
+    "fix_inaccurate",
+];
+/// The codes themselves, and how often each stands in [`CODES`].
+const COUNTS: [(&str, f64); 5] = [
+    ("fix_in_future", 1.0),
+    ("fix_at_zero", 1.0),
+    ("fix_inaccurate", 3.0),
+    ("fix_too_fast", 1.0),
+    ("fix_too_old", 3.0),
+];
 
 fn at(offset: TimeDelta) -> String {
     (Utc::now() + offset).to_rfc3339_opts(SecondsFormat::Millis, true)
@@ -21,14 +39,20 @@ fn here(more: Value) -> Value {
     fix
 }
 
-/// One fix for each code, in the order of [`CODES`], of a driver who stands at the restaurant.
-fn unbelievable() -> [Value; 4] {
+/// One fix for each entry of [`CODES`], in that order, of a driver who stands at the restaurant.
+fn unbelievable() -> [Value; 9] {
     let far = RESTAURANT.offset(20_000.0, 0.0);
     [
         here(json!({"fixTime": at(TimeDelta::seconds(60))})),
         here(json!({"lat": 0, "lon": 0})),
         here(json!({"accuracyM": 250})),
         here(json!({"lat": far.lat, "lon": far.lon})),
+        // Eight days, the week count of GPS, and a time before 1970.
+        here(json!({"fixTime": at(-TimeDelta::days(8))})),
+        here(json!({"fixTime": at(-TimeDelta::weeks(1024))})),
+        here(json!({"fixTime": "1970-01-01T00:00:00+05:30"})),
+        here(json!({"accuracyM": -1})),
+        here(json!({"accuracyM": -0.001})),
     ]
 }
 
@@ -42,10 +66,23 @@ fn codes_of(refused: &Value) -> Vec<&str> {
     refused.as_array().expect("refusals").iter().map(|one| one["code"].as_str().unwrap()).collect()
 }
 
-async fn counted(world: &World) -> Vec<f64> {
+/// Whether every refusal was counted so many times.
+async fn counted(world: &World, times: f64) -> bool {
     let node = world.node();
-    let series = CODES.map(|code| format!("driver_tracker_fixes_refused_total{{code=\"{code}\"}}"));
-    together(series.iter().map(|series| node.metric(series))).await
+    let series = COUNTS.map(|(code, _)| format!("driver_tracker_fixes_refused_total{{code=\"{code}\"}}"));
+    let counts = together(series.iter().map(|series| node.metric(series))).await;
+    counts == COUNTS.map(|(_, count)| count * times)
+}
+
+fn has_server_time(code: &str) -> bool {
+    matches!(code, "fix_in_future" | "fix_too_old")
+}
+
+/// Checks that exactly the refusals about the device's clock say what time it is.
+fn assert_server_times(refused: &Value) {
+    for one in refused.as_array().expect("refusals") {
+        assert_eq!(one.get("serverTime").is_some(), has_server_time(one["code"].as_str().unwrap()), "{one}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,29 +108,31 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
         })
         .await
     };
-    assert_eq!(counted(&world).await, [0.0; 4]);
+    assert!(counted(&world, 0.0).await);
 
     let before_ms = aged().await;
     for (n, fix) in unbelievable().into_iter().enumerate() {
         session.send(&as_heartbeat(fix, 1000 + n));
         let error = session.take_where(CODES[n], SOON, |frame| frame["type"] == "error").await;
         assert_eq!((&error["code"], &error["seq"]), (&json!(CODES[n]), &json!(1000 + n)));
-        assert_eq!(error.get("serverTime").is_some(), CODES[n] == "fix_in_future", "{error}");
+        assert_eq!(error.get("serverTime").is_some(), has_server_time(CODES[n]), "{error}");
     }
     alive("heartbeats", before_ms).await;
-    assert_eq!(counted(&world).await, [1.0; 4]);
+    assert!(counted(&world, 1.0).await);
 
     let before_ms = aged().await;
     let told = session.ask(json!({"type": "batch", "fixes": unbelievable()})).await;
     assert_eq!((&told["accepted"], codes_of(&told["refused"])), (&json!(0), CODES.to_vec()));
+    assert_server_times(&told["refused"]);
     alive("batch", before_ms).await;
-    assert_eq!(counted(&world).await, [2.0; 4]);
+    assert!(counted(&world, 2.0).await);
 
     let before_ms = aged().await;
     let told = app.post("/api/v1/driver/locations", &json!({"fixes": unbelievable()})).await.expect(200);
     assert_eq!((&told["accepted"], codes_of(&told["refused"])), (&json!(0), CODES.to_vec()));
+    assert_server_times(&told["refused"]);
     alive("locations", before_ms).await;
-    assert_eq!(counted(&world).await, [3.0; 4]);
+    assert!(counted(&world, 3.0).await);
 
     let before_ms = aged().await;
     let frames: Vec<Value> = unbelievable().into_iter().enumerate().map(|(n, fix)| as_heartbeat(fix, n)).collect();
@@ -102,7 +141,7 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
         assert_eq!((&answer["code"], &answer["seq"]), (&json!(CODES[n]), &json!(n)), "{answer}");
     }
     alive("messages", before_ms).await;
-    assert_eq!(counted(&world).await, [4.0; 4]);
+    assert!(counted(&world, 4.0).await);
 
     // What is negative is absent, and what is unknown is borne.
     let odd = json!({"speedMps": -1, "headingDeg": -1, "batteryPct": -1, "new": true});
@@ -112,6 +151,45 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
 
     let answer = world.order(&Order::new("where-they-were")).await.expect(201);
     assert_eq!(answer["driverId"], driver.id.as_str(), "alive, and not moved");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_session() {
+    let world = World::start().await;
+    let mut driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.fall_silent();
+    let session = &driver.session;
+    for seq in 5000..5025 {
+        session.send(&as_heartbeat(here(json!({"fixTime": "1970-01-01T00:00:00+05:30"})), seq));
+    }
+    session.acked(5024).await;
+    let now = Utc::now();
+    let local = now + TimeDelta::minutes(330);
+    let spelled = [
+        now.format("%Y-%m-%dt%H:%M:%S%.6fz").to_string(),
+        now.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+        now.format("%Y-%m-%dT%H:%M:%S+0000").to_string(),
+        now.format("%Y-%m-%dT%H:%M:%S-0000").to_string(),
+        now.format("%Y-%m-%dT%H:%M:%S.000000000000Z").to_string(),
+        local.format("%Y-%m-%dT%H:%M:%S+0530").to_string(),
+        (now - TimeDelta::minutes(1)).format("%Y-%m-%dT%H:%M:60Z").to_string(),
+        at(-TimeDelta::days(7)),
+    ];
+    let fixes: Vec<Value> = spelled.iter().map(|time| here(json!({"fixTime": time, "accuracyM": 0}))).collect();
+    let told = session.ask(json!({"type": "batch", "fixes": fixes})).await;
+    assert_eq!((&told["accepted"], &told["refused"]), (&json!(spelled.len()), &json!([])), "{spelled:?}");
+    let order = Order::new("offset-without-colon").with("readyAt", json!("2026-01-27t15:30:00+0530"));
+    let taken = world.order(&order).await.body["deliveryId"].as_str().expect("taken").to_owned();
+    let statement = "SELECT ready_at FROM deliveries WHERE id = $1";
+    let id: uuid::Uuid = taken.parse().unwrap();
+    let ready_at: DateTime<Utc> = sqlx::query_scalar(statement).bind(id).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(ready_at.to_rfc3339(), "2026-01-27T10:00:00+00:00");
+    let beyond = Order::new("year-10000").with("readyAt", json!("9999-12-31T23:59:59-01:00"));
+    let refused = world.order(&beyond).await;
+    assert_eq!((refused.status, refused.fields_at_fault()), (422, vec!["readyAt".to_owned()]));
+    let found = world.admin().get("/api/v1/deliveries?from=2026-01-27%2010:00:00%2B0530&to=9999-12-31t23:59:59z").await;
+    assert_eq!(found.expect(200)["items"].as_array().unwrap().len(), 1);
     world.finish().await;
 }
 

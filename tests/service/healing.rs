@@ -135,6 +135,45 @@ async fn drift_that_no_change_will_ever_mend_is_found_by_the_full_comparison() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn epochs_that_redis_has_and_postgresql_lost_are_repaired_within_seconds() {
+    let world = World::start().await;
+    let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
+    // One was changed long ago, one is changed now; nobody knows of the third but Redis.
+    let [old, changed, lately] = [0, 1, 2].map(|n| &fleet[n]);
+    sqlx::query("UPDATE drivers SET changed_at = now() - interval '1 hour' WHERE id = $1")
+        .bind(old.id.parse::<uuid::Uuid>().unwrap())
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let (status, geo) = (world.redis.key("drivers:status"), world.redis.key("drivers:geo"));
+    let member = |id: &str| format!("driver:{id}");
+    for driver in [old, changed, lately] {
+        let _: i64 = world.redis.say(&["HSET", &status, &driver.id, "BUSY:4711"]).await;
+        let _: i64 = world.redis.say(&["ZREM", &geo, &member(&driver.id)]).await;
+    }
+    assert_eq!(changed.wish("OFFLINE").await["status"], "OFFLINE");
+    eventually("Redis says what PostgreSQL says", HEALED_WITHIN, || async {
+        let findable = world.redis.findable().await?;
+        let right = findable.contains(&old.id) && findable.contains(&lately.id) && !findable.contains(&changed.id);
+        (right && invariants::redis_discrepancy(&world).await.is_none()).then_some(())
+    })
+    .await;
+    world.finish().await;
+}
+
+/// Nobody compares for a day: a change that meets a newer epoch has its driver looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_meets_a_newer_epoch_is_compared_at_once() {
+    let world = World::with().set("REDIS_COMPARE_EVERY_MS", 86_400_000).start().await;
+    let driver = world.on_duty(RESTAURANT).await;
+    let status = world.redis.key("drivers:status");
+    let _: i64 = world.redis.say(&["HSET", &status, &driver.id, "AVAILABLE:4711"]).await;
+    assert_eq!(driver.wish("OFFLINE").await["status"], "OFFLINE");
+    until_gone(&world, &driver.id).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_in_the_middle_of_the_warm_up_never_leaves_a_part_that_is_believed() {
     const DRIVERS: i64 = 30_000;
     let mut world = World::with().own_redis().nodes(0).set("HEARTBEAT_TTL_MS", 120_000).start().await;

@@ -58,6 +58,7 @@ mod shops;
 mod silence;
 mod soak;
 mod statements;
+mod step_times;
 mod stuck;
 mod tracks;
 mod webhook_answers;

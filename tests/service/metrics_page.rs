@@ -75,3 +75,53 @@ async fn a_node_exposes_what_is_listed_and_how_much_waits() {
     }
     world.finish().await;
 }
+
+/// The series of a page, but those of HTTP requests: routes and statuses come with their answers. Of a histogram, the counts.
+fn series(page: &str) -> std::collections::BTreeSet<&str> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    let named = lines.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series);
+    named.filter(|series| !series.starts_with("driver_tracker_http_")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_is_there_from_the_start_and_none_appears_later() {
+    let world = World::start().await;
+    let url = format!("http://{}/metrics", world.node().metrics_address);
+    let page = async || http::send(http::client().get(&url)).await.text;
+    let start = page().await;
+    for metric in METRICS {
+        assert!(start.contains(&format!("\n# TYPE {} ", metric.name)), "{} is missing at the start", metric.name);
+        for labels in metric.series() {
+            let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+            let suffix = if matches!(metric.kind, MetricKind::Histogram(_)) { "_count" } else { "" };
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let line = format!("\n{}{suffix}{labels} ", metric.name);
+            assert!(start.contains(&line), "{line:?} is missing at the start");
+        }
+    }
+    // Work of every kind, and faults.
+    let driver = world.on_duty(RESTAURANT).await;
+    let answer = world.order(&Order::new("counted")).await.expect(201);
+    world.order(&Order::new("counted")).await.expect(200);
+    world.order(&Order::new("faulty").with("pickup", serde_json::json!(1))).await.refused(422, "invalid_fields");
+    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    driver.session.send_text("{");
+    driver.session.send_text(r#"{"type": "dance"}"#);
+    let now = chrono::Utc::now().to_rfc3339();
+    let fixes = serde_json::json!([{"lat": 1}, {"lat": RESTAURANT.lat, "lon": RESTAURANT.lon, "fixTime": now}, {"lat": 0, "lon": 0, "fixTime": "1999-01-01T00:00:00Z"}]);
+    driver.session.ask(serde_json::json!({"type": "batch", "fixes": fixes})).await;
+    driver.deliver(id, assignment).await;
+    world.shop().event(id, "DELIVERY_DELIVERED_V1").await;
+    world.node().api().keyed(Some("no key")).get("/api/v1/drivers").await.problem(401);
+    eventually("it was counted", SOON, || async {
+        let counted = world.node().metric("driver_tracker_fixes_refused_total{code=\"fix_too_old\"}").await == 1.0
+            && world.node().metric("driver_tracker_track_fixes_stored_total").await > 0.0
+            && world.node().metric("driver_tracker_events_posted_total{outcome=\"delivered\"}").await >= 3.0;
+        counted.then_some(())
+    })
+    .await;
+    let later = page().await;
+    let appeared: Vec<&str> = series(&later).difference(&series(&start)).copied().collect();
+    assert!(appeared.is_empty(), "these were not there at the start: {appeared:?}");
+    world.finish().await;
+}

@@ -209,3 +209,73 @@ async fn a_role_that_owns_no_table_forgets_old_fixes_all_the_same_however_many()
     assert!(world.node().log_lines().iter().any(|line| line.contains("could not be dropped")));
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fix_is_one_point_however_its_time_is_written_and_two_positions_of_one_second_are_two() {
+    let world = World::start().await;
+    let mut driver = world.on_duty(RESTAURANT).await;
+    driver.fall_silent();
+    let answer = world.order(&Order::new("spelled")).await.expect(201);
+    let id = answer["deliveryId"].as_str().unwrap();
+    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    let place = |east_m: f64| RESTAURANT.offset(0.0, east_m);
+    let fix = |time: String, east_m: f64| json!({"fixTime": time, "lat": place(east_m).lat, "lon": place(east_m).lon});
+    let stored = async |count: i64, what: &str| {
+        eventually(what, SOON, || async {
+            (world.count("SELECT count(*) FROM delivery_track").await == count).then_some(())
+        })
+        .await;
+    };
+    // Later than the assignment, in the middle of a millisecond that rounds up.
+    let time = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).unwrap() + TimeDelta::microseconds(600);
+    let mut live = fix(time.to_rfc3339_opts(SecondsFormat::Micros, true), 1.0);
+    (live["type"], live["seq"]) = (json!("heartbeat"), json!(9000));
+    driver.session.send(&live);
+    driver.session.acked(9000).await;
+    stored(1, "the live fix is stored").await;
+    let rounded = time + TimeDelta::microseconds(400);
+    let again = [
+        fix(text(time), 1.0),
+        fix(text(rounded), 1.0),
+        fix(time.to_rfc3339_opts(SecondsFormat::Nanos, false), 1.0),
+        fix(time.format("%Y-%m-%dt%H:%M:%S%.3f+0000").to_string(), 1.0),
+        // Two other positions of that millisecond, and one of a later one that shows that all were looked at.
+        fix(text(time), 2.0),
+        fix(text(time), 3.0),
+    ];
+    let mark = |n: i64| fix(text(time + TimeDelta::milliseconds(10 * n)), 10.0 * n as f64);
+    for n in 1..3 {
+        let fixes: Vec<Value> = again.iter().cloned().chain([mark(n)]).collect();
+        let told = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
+        assert_eq!(told["accepted"], 7, "{told}");
+        stored(3 + n, "the batch is stored, and no fix twice").await;
+    }
+    let found = track(&world, id).await;
+    let lons: Vec<f64> = found["features"][0]["geometry"]["coordinates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|at| at[0].as_f64().unwrap())
+        .collect();
+    assert_eq!(lons, [1.0, 2.0, 3.0, 10.0, 20.0].map(|east_m| place(east_m).lon), "in the order of arrival");
+    let times = found["features"][0]["properties"]["times"].as_array().unwrap().clone();
+    assert_eq!(times[..3], [json!(text(time)), json!(text(time)), json!(text(time))]);
+
+    // Live, the later arrival of one time counts, in Redis and in PostgreSQL.
+    let second = text(time + TimeDelta::milliseconds(900));
+    for (seq, east_m) in [(9001, 30.0), (9002, 35.0)] {
+        let mut live = fix(second.clone(), east_m);
+        (live["type"], live["seq"]) = (json!("heartbeat"), json!(seq));
+        driver.session.send(&live);
+        driver.session.acked(seq).await;
+    }
+    stored(7, "both positions of one time are stored").await;
+    eventually("PostgreSQL knows the later one", SOON, || async {
+        let lon: f64 = sqlx::query_scalar("SELECT lon FROM driver_positions").fetch_one(&world.pool).await.unwrap();
+        ((lon - place(35.0).lon).abs() < 1e-9).then_some(())
+    })
+    .await;
+    let shown = world.driver(&driver.id).await;
+    assert!((shown["position"]["lon"].as_f64().unwrap() - place(35.0).lon).abs() < 1e-5, "{shown}");
+    world.finish().await;
+}

@@ -58,9 +58,13 @@ pub struct Delivery {
 
 /// A fix of a batch that was not taken.
 #[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
 pub struct RefusedFix {
     index: u32,
     code: String,
+    /// With `fix_in_future` and `fix_too_old`.
+    #[schemars(default, with = "Moment")]
+    server_time: Option<Moment>,
 }
 
 /// A frame from the service to a driver. Bear other types and fields than these.

@@ -83,6 +83,7 @@ impl Reader<'_> {
             max_future: Some(future_ms?).filter(|ms| *ms > 0).map(|ms| TimeDelta::milliseconds(ms as i64)),
             refuse_zero: refuse_zero?,
             max_inaccuracy_m: Some(inaccuracy_m?).filter(|metres| *metres > 0).map(f64::from),
+            ..FixRules::default()
         })
     }
 

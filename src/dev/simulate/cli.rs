@@ -232,6 +232,7 @@ fn parse_duration(text: &str) -> Result<Duration, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::simulate::command;
 
     fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<SimulateOptions, CliError> {
         let nowhere = ["simulate", "--dev-state", "/nonexistent/state.json"];
