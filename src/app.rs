@@ -11,7 +11,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::assignment::{AssignmentServices, CandidateSource, CoordinatorRegistry};
 use crate::background::{self, BackgroundTasks, TaskServices};
 use crate::config::Config;
-use crate::dispatch::Policy;
+use crate::dispatch::DispatchSettings;
 use crate::domain::ids::ShopName;
 use crate::effects::{
     AssignmentQueue, AssignmentWaiters, EffectsApplier, OutboxWakeUp, SessionNotifications, StaleEpochs, UseCases,
@@ -325,9 +325,9 @@ fn api_services(handles: &HandlesOfNode) -> ApiServices {
 }
 
 /// What the configuration says about dispatching.
-fn dispatch_settings(config: &Config) -> Policy {
+fn dispatch_settings(config: &Config) -> DispatchSettings {
     let heartbeat = &config.heartbeat;
-    Policy {
+    DispatchSettings {
         announces_configured_shop: config.events.url.is_some(),
         first_delay_s: config.events.retry_schedule.first().copied().unwrap_or_default().as_secs_f64(),
         resolution: config.assignment.region_resolution,

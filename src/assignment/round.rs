@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::AssignmentServices;
 use super::search::{Outcome, Search};
 use crate::dispatch::DispatchError;
-use crate::dispatch::claim::Patience;
+use crate::dispatch::claim::LockWait;
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::position::Position;
@@ -153,7 +153,7 @@ impl Round {
 /// Gives one order to the nearest driver who is free; an older order that waits within that driver's reach goes first,
 /// whatever region it is of.
 async fn assign(services: &AssignmentServices, order: &WaitingOrder) -> Result<Outcome, DispatchError> {
-    let mut search = Search::of(services, *order, Patience::Skip).await?;
+    let mut search = Search::of(services, *order, LockWait::Skip).await?;
     // Older orders that could not have that very driver; one who becomes free meanwhile is theirs to try again.
     let mut passed = HashSet::new();
     loop {
@@ -163,7 +163,7 @@ async fn assign(services: &AssignmentServices, order: &WaitingOrder) -> Result<O
         match first {
             Some(older) if older.id != order.id && older.created_at < order.created_at => {
                 passed.insert((older.id, best.driver_id));
-                let mut first = Search::of(services, older, Patience::Wait).await?;
+                let mut first = Search::of(services, older, LockWait::Block).await?;
                 while let Some(nearest) = first.next(services).await? {
                     if first.claim(services, &nearest).await?.is_some() {
                         break;

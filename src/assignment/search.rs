@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::AssignmentServices;
-use crate::dispatch::claim::{self, Claim, Patience};
+use crate::dispatch::claim::{self, Claim, LockWait};
 use crate::dispatch::{DispatchError, Effects};
 use crate::domain::ids::{DeliveryId, DriverId};
 use crate::domain::ranking::Candidate;
@@ -32,7 +32,7 @@ pub(super) enum Outcome {
 /// another transaction holds is tried again before a farther one is taken.
 pub(super) struct Search {
     order: WaitingOrder,
-    patience: Patience,
+    lock_wait: LockWait,
     lost: HashSet<DriverId>,
     contended: u32,
     tries: usize,
@@ -43,7 +43,7 @@ impl Search {
     pub(super) async fn of(
         services: &AssignmentServices,
         order: WaitingOrder,
-        patience: Patience,
+        lock_wait: LockWait,
     ) -> Result<Self, StoreError> {
         let mut lost = HashSet::new();
         if order.attempt > 1 {
@@ -54,7 +54,7 @@ impl Search {
                 .await?;
             lost.extend(declined);
         }
-        Ok(Self { order, patience, lost, contended: 0, tries: 0 })
+        Ok(Self { order, lock_wait, lost, contended: 0, tries: 0 })
     }
 
     pub(super) async fn next(&self, services: &AssignmentServices) -> Result<Option<Candidate>, StoreError> {
@@ -74,7 +74,7 @@ impl Search {
         best: &Candidate,
     ) -> Result<Option<Outcome>, DispatchError> {
         self.tries += 1;
-        let (claimed, effects) = attempt(services, self.order.id, best, self.patience).await?;
+        let (claimed, effects) = attempt(services, self.order.id, best, self.lock_wait).await?;
         match claimed {
             Claim::Given => {
                 tracing::info!(
@@ -102,11 +102,11 @@ async fn attempt(
     services: &AssignmentServices,
     order: DeliveryId,
     best: &Candidate,
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<(Claim, Effects), DispatchError> {
     let (driver, distance_m) = (best.driver_id, best.distance_m);
     services
         .use_cases
-        .transact(move |unit| Box::pin(async move { claim::claim(unit, order, driver, distance_m, patience).await }))
+        .transact(move |unit| Box::pin(async move { claim::claim(unit, order, driver, distance_m, lock_wait).await }))
         .await
 }

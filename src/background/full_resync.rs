@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::reconcile_error::{OVERLAP_S, ReconcileError};
 use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
-use crate::presence::{Expected, Healed, Presence, StatusChange};
+use crate::presence::{Expected, Presence, Repaired, StatusChange};
 use crate::store::Database;
 use crate::store::drivers::{self, DriverChanged};
 
@@ -33,15 +33,15 @@ pub struct FullResync {
     stage: Stage,
     /// Who could not be found and should be, by the page before.
     absent: Vec<DriverId>,
-    mended: Mended,
+    repaired: Repairs,
 }
 
-/// What one pass mended.
+/// What one pass repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mended {
+struct Repairs {
     statuses: u64,
     memberships: u64,
-    ghosts: u64,
+    stale_members: u64,
 }
 
 impl FullResync {
@@ -50,7 +50,7 @@ impl FullResync {
         let now = Instant::now();
         let first = every.mul_f64(rand::random_range(0.0..1.0));
         let stage = Stage::Resting(now + first);
-        Self { database, presence, every, began: now, stage, absent: Vec::new(), mended: Mended::default() }
+        Self { database, presence, every, began: now, stage, absent: Vec::new(), repaired: Repairs::default() }
     }
 
     /// Does the next page, if it is time.
@@ -63,7 +63,7 @@ impl FullResync {
                 return Ok(());
             }
             self.began = Instant::now();
-            self.mended = Mended::default();
+            self.repaired = Repairs::default();
             self.stage = Stage::Drivers(None);
         }
         let next = match self.stage {
@@ -85,13 +85,18 @@ impl FullResync {
     pub(super) async fn compare(&mut self, ids: Vec<DriverId>) -> Result<(), ReconcileError> {
         let states =
             self.database.transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
-        self.heal(&states, false).await
+        self.repair(&states, false).await
     }
 
     fn end(&self) -> Stage {
-        let Mended { statuses, memberships, ghosts } = self.mended;
-        if self.mended != Mended::default() {
-            tracing::warn!(statuses, memberships, ghosts, "Redis said what PostgreSQL does not, and was mended");
+        let Repairs { statuses, memberships, stale_members } = self.repaired;
+        if self.repaired != Repairs::default() {
+            tracing::warn!(
+                statuses,
+                memberships,
+                stale_members,
+                "Redis said what PostgreSQL does not, and was repaired"
+            );
         }
         Stage::Resting(self.began + self.every)
     }
@@ -104,7 +109,7 @@ impl FullResync {
                 Box::pin(async move { drivers::page_for_comparison(conn, after, Some(OVERLAP_S), PAGE).await })
             })
             .await?;
-        self.heal(&page, false).await?;
+        self.repair(&page, false).await?;
         Ok(if page.len() == PAGE as usize { page.last().map(|driver| driver.id) } else { None })
     }
 
@@ -114,27 +119,27 @@ impl FullResync {
         let ids = std::mem::take(&mut self.absent);
         let states =
             self.database.transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
-        self.heal(&states, true).await
+        self.repair(&states, true).await
     }
 
     /// Makes Redis say of drivers what PostgreSQL says; of who can be found, only with `must_be_found` that they can.
-    async fn heal(&mut self, drivers: &[DriverChanged], must_be_found: bool) -> Result<(), ReconcileError> {
+    async fn repair(&mut self, drivers: &[DriverChanged], must_be_found: bool) -> Result<(), ReconcileError> {
         let expect = |driver: &DriverChanged| Expected {
             change: driver.into(),
             must_be_known: driver.status != DriverStatus::Offline,
             must_be_found,
         };
-        let outcomes = self.presence.heal(&drivers.iter().map(expect).collect::<Vec<_>>()).await?;
+        let outcomes = self.presence.repair(&drivers.iter().map(expect).collect::<Vec<_>>()).await?;
         let mut newer = Vec::new();
         for (driver, outcome) in drivers.iter().zip(outcomes) {
             match outcome {
-                Healed::Equal => {}
-                Healed::Mended { status, membership } => self.note(status.into(), membership.into(), 0),
-                Healed::Absent { status } => {
+                Repaired::Equal => {}
+                Repaired::Repairs { status, membership } => self.note(status.into(), membership.into(), 0),
+                Repaired::Absent { status } => {
                     self.note(status.into(), 0, 0);
                     self.absent.push(driver.id);
                 }
-                Healed::Newer(epoch) => newer.push((driver.id, epoch)),
+                Repaired::Newer(epoch) => newer.push((driver.id, epoch)),
             }
         }
         self.unfounded(&newer).await
@@ -168,16 +173,16 @@ impl FullResync {
             self.database.transact(move |conn| Box::pin(async move { drivers::states(conn, &ids).await })).await?;
         let known: std::collections::HashSet<DriverId> = known.iter().map(|state| state.id).collect();
         let unknown: Vec<DriverId> = page.drivers.into_iter().filter(|id| !known.contains(id)).collect();
-        self.presence.expel(&unknown, &page.strangers).await?;
-        self.note(0, 0, (unknown.len() + page.strangers.len()) as u64);
+        self.presence.expel(&unknown, &page.unknown_members).await?;
+        self.note(0, 0, (unknown.len() + page.unknown_members.len()) as u64);
         Ok(page.cursor)
     }
 
-    fn note(&mut self, statuses: u64, memberships: u64, ghosts: u64) {
-        self.mended.statuses += statuses;
-        self.mended.memberships += memberships;
-        self.mended.ghosts += ghosts;
-        for (what, count) in [("status", statuses), ("membership", memberships), ("ghost", ghosts)] {
+    fn note(&mut self, statuses: u64, memberships: u64, stale_members: u64) {
+        self.repaired.statuses += statuses;
+        self.repaired.memberships += memberships;
+        self.repaired.stale_members += stale_members;
+        for (what, count) in [("status", statuses), ("membership", memberships), ("ghost", stale_members)] {
             if count > 0 {
                 metrics::counter!("driver_tracker_presence_mended_total", "what" => what).increment(count);
             }

@@ -181,7 +181,7 @@ impl OfflineDetection {
     async fn mark_offline(&self, driver: DriverId, silent_s: f64) {
         let done = self
             .use_cases
-            .transact_and_apply(move |unit| Box::pin(async move { duty::retire_silent(unit, driver, silent_s).await }))
+            .transact_and_apply(move |unit| Box::pin(async move { duty::mark_offline(unit, driver, silent_s).await }))
             .await;
         match done {
             Ok(true) => tracing::info!(driver.id = %driver, "a driver was silent for too long and is off duty"),

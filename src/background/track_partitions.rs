@@ -57,7 +57,10 @@ impl TrackPartitions {
             Ok((0, 0)) => {}
             Ok((gone, 0)) => tracing::info!(days = gone, "old partitions of tracks were dropped"),
             Ok((_, kept)) => {
-                tracing::warn!(days = kept, "old partitions of tracks were not dropped: another role's, or being read");
+                tracing::warn!(
+                    days = kept,
+                    "old partitions of tracks could not be dropped: another role owns them, or they are being read"
+                );
             }
             Err(error) => tracing::debug!(error = %error, "old partitions of tracks were not dropped"),
         }

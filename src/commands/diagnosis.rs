@@ -217,8 +217,8 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_is_not_told() {
-        let [steady, moving, mended] = [DriverId::new(), DriverId::new(), DriverId::new()];
-        let first: Differences = [(Difference::StatusDiffers, BTreeSet::from([steady, moving, mended]))].into();
+        let [steady, moving, repaired] = [DriverId::new(), DriverId::new(), DriverId::new()];
+        let first: Differences = [(Difference::StatusDiffers, BTreeSet::from([steady, moving, repaired]))].into();
         let second: Differences = [(Difference::StatusDiffers, BTreeSet::from([steady, moving]))].into();
         let before = [(steady, free(1)), (moving, free(1))].into();
         let after = [(steady, free(1)), (moving, free(2))].into();

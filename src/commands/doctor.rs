@@ -121,7 +121,7 @@ fn known_of(driver: &DriverChanged) -> (DriverId, Known) {
 impl Diagnosis {
     /// Whether Redis may be believed and nothing differs.
     pub fn is_same(&self) -> bool {
-        self.differences.is_empty() && self.contents.strangers.is_empty() && self.problems().is_empty()
+        self.differences.is_empty() && self.contents.unknown_members.is_empty() && self.problems().is_empty()
     }
 
     /// `warm`, or why nothing in Redis is believed.
@@ -162,7 +162,7 @@ impl Diagnosis {
             let first: Vec<&DriverId> = drivers.iter().take(self.shown).collect();
             json!({"kind": difference.name(), "count": drivers.len(), "drivers": first})
         });
-        let strangers: Vec<&String> = self.contents.strangers.iter().take(self.shown).collect();
+        let unknown_members: Vec<&String> = self.contents.unknown_members.iter().take(self.shown).collect();
         json!({
             "same": self.is_same(),
             "database": {"schema": "fits", "version": schema::newest_known(), "drivers": self.drivers},
@@ -174,7 +174,7 @@ impl Diagnosis {
             },
             "problems": self.problems().iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "differences": differences.collect::<Vec<_>>(),
-            "strangers": {"count": self.contents.strangers.len(), "first": strangers},
+            "unknown_members": {"count": self.contents.unknown_members.len(), "first": unknown_members},
         })
     }
 
@@ -203,9 +203,9 @@ impl Diagnosis {
             let shown = self.shown_of(drivers.iter(), drivers.len());
             lines.push(format!("{} drivers {} ({}){shown}", drivers.len(), difference.words(), difference.name()));
         }
-        if !contents.strangers.is_empty() {
-            let shown = self.shown_of(contents.strangers.iter(), contents.strangers.len());
-            lines.push(format!("{} entries in Redis are no drivers{shown}", contents.strangers.len()));
+        if !contents.unknown_members.is_empty() {
+            let shown = self.shown_of(contents.unknown_members.iter(), contents.unknown_members.len());
+            lines.push(format!("{} entries in Redis are no drivers{shown}", contents.unknown_members.len()));
         }
         if self.is_same() {
             lines.push("the same".to_owned());

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::secret::{Secret, SecretUrl};
-use crate::domain::driver::Attention;
+use crate::domain::driver::HeartbeatTier;
 use crate::domain::plausibility::FixRules;
 
 /// All that `serve` needs.
@@ -187,11 +187,11 @@ pub struct HeartbeatConfig {
 
 impl HeartbeatConfig {
     /// How often the app of a driver should speak up who is followed so closely.
-    pub fn interval_of(&self, attention: Attention) -> Duration {
-        match attention {
-            Attention::Idle => self.interval_idle,
-            Attention::Ready => self.interval,
-            Attention::Busy => self.interval_busy,
+    pub fn interval_of(&self, tier: HeartbeatTier) -> Duration {
+        match tier {
+            HeartbeatTier::Idle => self.interval_idle,
+            HeartbeatTier::Ready => self.interval,
+            HeartbeatTier::Busy => self.interval_busy,
         }
     }
 }

@@ -26,11 +26,11 @@ pub enum Claim {
 
 /// What to do about an order that another transaction has in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
+pub enum LockWait {
     /// Leave it to that one.
     Skip,
     /// Wait for that one's end: an order that goes first must not be overtaken because somebody is just serving it.
-    Wait,
+    Block,
 }
 
 /// Gives `order` to `driver`, who stood `distance_m` metres from the pickup, if both are still free.
@@ -39,20 +39,20 @@ pub async fn claim(
     order: DeliveryId,
     driver: DriverId,
     distance_m: f64,
-    patience: Patience,
+    lock_wait: LockWait,
 ) -> Result<Claim, DispatchError> {
-    let found = match patience {
-        Patience::Skip => deliveries::lock_pending(unit.conn, order).await?,
-        Patience::Wait => deliveries::lock(unit.conn, order).await?.filter(|d| d.status == DeliveryStatus::Pending),
+    let found = match lock_wait {
+        LockWait::Skip => deliveries::lock_pending(unit.conn, order).await?,
+        LockWait::Block => deliveries::lock(unit.conn, order).await?.filter(|d| d.status == DeliveryStatus::Pending),
     };
     let Some(mut delivery) = found else { return Ok(Claim::OrderGone) };
-    match assignments::lock_chosen_driver(unit.conn, driver, unit.policy.seen_within_s).await? {
+    match assignments::lock_chosen_driver(unit.conn, driver, unit.settings.seen_within_s).await? {
         DriverLock::Held => {}
         DriverLock::HeldByAnother => return Ok(Claim::DriverContended),
         DriverLock::Unavailable => return Ok(Claim::DriverGone),
     }
     let missing = || StoreError::Corrupt(format!("driver {driver} was locked and cannot be read"));
     let driver = drivers::get(unit.conn, driver).await?.ok_or_else(missing)?;
-    lifecycle::give(unit, &mut delivery, &driver, Grounds::Nearest { distance_m }, &Actor::System).await?;
+    lifecycle::assign(unit, &mut delivery, &driver, Grounds::Nearest { distance_m }, &Actor::System).await?;
     Ok(Claim::Given)
 }

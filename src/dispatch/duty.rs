@@ -1,6 +1,6 @@
 //! A driver's wish to work, by their own word, an operator's, or their long silence.
 
-use super::lifecycle::{self, Ending};
+use super::lifecycle::{self, Reason};
 use super::{DispatchError, Unit};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::driver::{DriverChange, DriverStatus};
@@ -33,7 +33,7 @@ pub async fn set_duty(
 
 /// Takes a driver off duty who was silent for `silent_s` seconds, and takes back what they have not fetched yet, on duty or
 /// not. Judged again from locked rows: `false` when they were heard of since.
-pub async fn retire_silent(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) -> Result<bool, DispatchError> {
+pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) -> Result<bool, DispatchError> {
     let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
     let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
     let seen = positions::get(unit.conn, &[driver]).await?;
@@ -46,14 +46,14 @@ pub async fn retire_silent(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64)
         unit.effects.drivers.push(changed);
     }
     for delivery in held.iter_mut().filter(|d| d.status == DeliveryStatus::Assigned && d.driver_id == Some(driver)) {
-        let ending = Ending::of("DRIVER_OFFLINE");
-        lifecycle::take_back(unit, delivery, &ending, EndedAs::TakenBack, &Actor::System).await?;
+        let reason_given = Reason::of("DRIVER_OFFLINE");
+        lifecycle::unassign(unit, delivery, &reason_given, EndedAs::TakenBack, &Actor::System).await?;
     }
     Ok(true)
 }
 
 /// What a wish is called on the wire: AVAILABLE or OFFLINE; BUSY is nobody's wish.
-pub fn wish_of(status: DriverStatus) -> Option<bool> {
+pub fn requested_duty(status: DriverStatus) -> Option<bool> {
     match status {
         DriverStatus::Available => Some(true),
         DriverStatus::Offline => Some(false),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::lifecycle::{self, Ending};
+use super::lifecycle::{self, Reason};
 use super::{DispatchError, Unit};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::event::{Actor, AuditType};
@@ -31,14 +31,14 @@ pub async fn receive_order(
     body_hash: &[u8],
     actor: &Actor,
 ) -> Result<Received, DispatchError> {
-    let region = Region::of(&order.pickup.position, unit.policy.resolution);
+    let region = Region::of(&order.pickup.position, unit.settings.resolution);
     match deliveries::insert(unit.conn, shop, order, region).await? {
         Some(mut delivery) => {
             let data = json!({"bodyHash": hex::encode(body_hash)});
             audit::append(unit.conn, delivery.id, AuditType::Created, unit.now, actor, &data).await?;
             let cancelled = early_cancellations::take(unit.conn, shop, order.seller_order_id.as_str()).await?;
             if let Some(reason) = cancelled {
-                lifecycle::cancel(unit, &mut delivery, &Ending::of(&reason), actor).await?;
+                lifecycle::cancel(unit, &mut delivery, &Reason::of(&reason), actor).await?;
             } else {
                 unit.effects.waiting.push(region);
             }
@@ -111,8 +111,8 @@ pub async fn receive_cancellation(
             return Err(DispatchError::AlreadyTerminal(delivery.status));
         }
         _ => {
-            let ending = Ending::of(reason.unwrap_or_default());
-            lifecycle::cancel(unit, &mut delivery, &ending, actor).await?;
+            let reason_given = Reason::of(reason.unwrap_or_default());
+            lifecycle::cancel(unit, &mut delivery, &reason_given, actor).await?;
         }
     }
     Ok(Cancelled::Delivery(Box::new(delivery)))

@@ -20,12 +20,12 @@ use crate::webhooks::event::{EventDriver, OutboundDetails, OutboundEvent};
 
 /// Why something ended, in the words of whoever ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct Reason {
     /// Never empty.
     pub reason: String,
 }
 
-impl Ending {
+impl Reason {
     /// The given words, or `unspecified` where there are none.
     pub fn of(reason: &str) -> Self {
         let reason = reason.trim();
@@ -79,7 +79,7 @@ impl Grounds<'_> {
 }
 
 /// Gives a waiting delivery to a driver whose row is locked.
-pub async fn give(
+pub async fn assign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     driver: &Driver,
@@ -109,7 +109,7 @@ pub async fn give(
     deliveries::update_state(unit.conn, delivery).await?;
     commands::insert(unit.conn, driver.id, CommandKind::Assignment, delivery.id, assignment, None).await?;
     unit.effects.commands.push(driver.id);
-    unit.effects.settled.push(delivery.id);
+    unit.effects.resolved.push(delivery.id);
     let mut data = json!({"driverId": driver.id, "assignmentId": assignment, "attempt": delivery.attempt});
     match grounds {
         Grounds::Nearest { distance_m } => data["distanceM"] = json!(distance_m.round()),
@@ -120,10 +120,10 @@ pub async fn give(
 }
 
 /// Takes an assigned delivery back to waiting. The driver is told unless they did it themselves.
-pub async fn take_back(
+pub async fn unassign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    ending: &Ending,
+    reason_given: &Reason,
     ended_as: EndedAs,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
@@ -132,10 +132,10 @@ pub async fn take_back(
     let driver = release(unit, delivery, ended_as, "delivery taken back", actor).await?;
     let previous = driver.id;
     if ended_as != EndedAs::Rejected {
-        tell_cancelled(unit, delivery, previous, ending).await?;
+        tell_cancelled(unit, delivery, previous, reason_given).await?;
     }
     let data = json!({
-        "previousDriverId": previous, "assignmentId": delivery.assignment_id, "reason": ending.reason,
+        "previousDriverId": previous, "assignmentId": delivery.assignment_id, "reason": reason_given.reason,
         "attempt": delivery.attempt,
     });
     delivery.status = status;
@@ -145,7 +145,7 @@ pub async fn take_back(
     delivery.assigned_at = None;
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.waiting.push(delivery.region);
-    let details = OutboundDetails::Unassigned { previous_driver_id: previous, reason: ending.reason.clone() };
+    let details = OutboundDetails::Unassigned { previous_driver_id: previous, reason: reason_given.reason.clone() };
     record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
 }
 
@@ -161,12 +161,12 @@ pub async fn fail(
     let status = delivery.status.transition(DeliveryAction::Fail)?;
     let driver = release(unit, delivery, EndedAs::Failed, "delivery failed", actor).await?;
     if *actor != Actor::Driver(driver.id.0) {
-        tell_cancelled(unit, delivery, driver.id, &Ending::of(failure.reason.as_deref().unwrap_or("failed"))).await?;
+        tell_cancelled(unit, delivery, driver.id, &Reason::of(failure.reason.as_deref().unwrap_or("failed"))).await?;
     }
     delivery.status = status;
     delivery.failure = Some(failure.to_json());
     deliveries::update_state(unit.conn, delivery).await?;
-    unit.effects.settled.push(delivery.id);
+    unit.effects.resolved.push(delivery.id);
     data["failure"] = failure.to_json();
     data["driverId"] = json!(driver.id);
     let details = OutboundDetails::Failed {
@@ -181,7 +181,7 @@ pub async fn fail(
 pub async fn cancel(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    ending: &Ending,
+    reason_given: &Reason,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     unit.follow_last_change(delivery);
@@ -189,15 +189,15 @@ pub async fn cancel(
     let mut driver = None;
     if delivery.status.holds_driver() {
         let freed = release(unit, delivery, EndedAs::Cancelled, "delivery cancelled", actor).await?;
-        tell_cancelled(unit, delivery, freed.id, ending).await?;
+        tell_cancelled(unit, delivery, freed.id, reason_given).await?;
         driver = Some(freed);
     }
     delivery.status = status;
     delivery.cancelled_at = Some(unit.now);
     deliveries::update_state(unit.conn, delivery).await?;
-    unit.effects.settled.push(delivery.id);
-    let data = json!({"reason": ending.reason});
-    let details = OutboundDetails::Cancelled { reason: ending.reason.clone(), cancelled_at: unit.now };
+    unit.effects.resolved.push(delivery.id);
+    let data = json!({"reason": reason_given.reason});
+    let details = OutboundDetails::Cancelled { reason: reason_given.reason.clone(), cancelled_at: unit.now };
     record(unit, delivery, AuditType::Cancelled, actor, data, driver.as_ref(), Some(details)).await
 }
 
@@ -205,7 +205,7 @@ pub async fn cancel(
 pub async fn retry(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    ending: &Ending,
+    reason_given: &Reason,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     unit.follow_last_change(delivery);
@@ -220,7 +220,7 @@ pub async fn retry(
     delivery.search_rounds = 0;
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.waiting.push(delivery.region);
-    let data = json!({"reason": ending.reason, "attempt": delivery.attempt});
+    let data = json!({"reason": reason_given.reason, "attempt": delivery.attempt});
     record(unit, delivery, AuditType::Retried, actor, data, None, None).await
 }
 
@@ -246,11 +246,11 @@ async fn tell_cancelled(
     unit: &mut Unit<'_>,
     delivery: &Delivery,
     driver: DriverId,
-    ending: &Ending,
+    reason_given: &Reason,
 ) -> Result<(), DispatchError> {
     if let Some(assignment) = delivery.assignment_id {
         let kind = CommandKind::AssignmentCancelled;
-        commands::insert(unit.conn, driver, kind, delivery.id, assignment, Some(&ending.reason)).await?;
+        commands::insert(unit.conn, driver, kind, delivery.id, assignment, Some(&reason_given.reason)).await?;
         unit.effects.commands.push(driver);
     }
     Ok(())
@@ -272,7 +272,7 @@ pub(super) async fn record(
     let (Some(outbound), Some(details)) = (kind.outbound(), details) else { return Ok(()) };
     let is_configured = delivery.shop == ShopName::vendure().as_str();
     let announces = if is_configured {
-        unit.policy.announces_configured_shop
+        unit.settings.announces_configured_shop
     } else {
         shops::has_url(unit.conn, &delivery.shop).await?
     };
@@ -308,7 +308,7 @@ pub(super) async fn record(
         sequence,
         kind: outbound,
         body: event.encode(),
-        first_delay_s: unit.policy.first_delay_s,
+        first_delay_s: unit.settings.first_delay_s,
     };
     outbox::insert(unit.conn, &new).await?;
     unit.effects.outbox = true;

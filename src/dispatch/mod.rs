@@ -15,4 +15,4 @@ pub mod session;
 mod unit;
 
 pub use error::DispatchError;
-pub use unit::{Effects, Policy, Unit};
+pub use unit::{DispatchSettings, Effects, Unit};

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 
-use super::lifecycle::{self, Ending, Failure};
+use super::lifecycle::{self, Failure, Reason};
 use super::{DispatchError, Unit};
 use crate::domain::delivery::{DeliveryAction, DeliveryStatus, FailureCode};
 use crate::domain::event::{Actor, AuditType};
@@ -17,7 +17,7 @@ use crate::webhooks::event::OutboundDetails;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum DriverUpdate {
     /// The driver has the goods.
     PickedUp,
     /// On the way to the drop.
@@ -32,7 +32,7 @@ pub enum Step {
 
 /// What comes with it.
 #[derive(Debug, Clone, Default)]
-pub struct Particulars {
+pub struct UpdateDetails {
     /// When it happened, by the teller's clock.
     pub occurred_at: Option<DateTime<Utc>>,
     /// Where.
@@ -52,8 +52,8 @@ pub async fn update_by_driver(
     driver: DriverId,
     delivery: DeliveryId,
     assignment: AssignmentId,
-    step: Step,
-    particulars: &Particulars,
+    step: DriverUpdate,
+    details: &UpdateDetails,
 ) -> Result<DeliveryStatus, DispatchError> {
     let mut found = deliveries::lock(unit.conn, delivery).await?.ok_or(DispatchError::NotFound)?;
     let held = assignments::get(unit.conn, assignment).await?.ok_or(DispatchError::NotFound)?;
@@ -66,19 +66,19 @@ pub async fn update_by_driver(
     if !held.active {
         return Err(DispatchError::AssignmentClosed);
     }
-    advance(unit, &mut found, step, particulars, &Actor::Driver(driver.0)).await?;
+    advance(unit, &mut found, step, details, &Actor::Driver(driver.0)).await?;
     Ok(found.status)
 }
 
 /// Whether this assignment already passed `step`.
-fn has_passed(assignment: &Assignment, step: Step) -> bool {
+fn has_passed(assignment: &Assignment, step: DriverUpdate) -> bool {
     let ended_as = |name: &str| assignment.ended_as.as_deref() == Some(name);
     match step {
-        Step::PickedUp => assignment.picked_up,
-        Step::InTransit => assignment.departed_at.is_some() || ended_as("DELIVERED"),
-        Step::Delivered => ended_as("DELIVERED"),
-        Step::Failed => ended_as("FAILED"),
-        Step::Rejected => ended_as("REJECTED"),
+        DriverUpdate::PickedUp => assignment.picked_up,
+        DriverUpdate::InTransit => assignment.departed_at.is_some() || ended_as("DELIVERED"),
+        DriverUpdate::Delivered => ended_as("DELIVERED"),
+        DriverUpdate::Failed => ended_as("FAILED"),
+        DriverUpdate::Rejected => ended_as("REJECTED"),
     }
 }
 
@@ -86,42 +86,42 @@ fn has_passed(assignment: &Assignment, step: Step) -> bool {
 pub async fn update_by_operator(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    step: Step,
-    particulars: &Particulars,
+    step: DriverUpdate,
+    details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    advance(unit, delivery, step, particulars, actor).await
+    advance(unit, delivery, step, details, actor).await
 }
 
 async fn advance(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    step: Step,
-    particulars: &Particulars,
+    step: DriverUpdate,
+    details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     unit.follow_last_change(delivery);
     let previous = previous_step(unit, delivery).await?;
-    let occurred_at = step_time(previous, particulars.occurred_at, unit.now);
+    let occurred_at = step_time(previous, details.occurred_at, unit.now);
     let holder = delivery.driver_id.zip(delivery.assignment_id);
     match step {
-        Step::PickedUp => pick_up(unit, delivery, occurred_at, particulars, actor).await,
-        Step::InTransit => depart(unit, delivery, occurred_at, particulars, actor).await,
-        Step::Delivered => deliver(unit, delivery, occurred_at, particulars, actor).await,
-        Step::Failed => {
-            let (code, reason) = particulars.failure.clone().unwrap_or((FailureCode::DeliveryFailed, None));
+        DriverUpdate::PickedUp => pick_up(unit, delivery, occurred_at, details, actor).await,
+        DriverUpdate::InTransit => depart(unit, delivery, occurred_at, details, actor).await,
+        DriverUpdate::Delivered => deliver(unit, delivery, occurred_at, details, actor).await,
+        DriverUpdate::Failed => {
+            let (code, reason) = details.failure.clone().unwrap_or((FailureCode::DeliveryFailed, None));
             let failure = Failure { code, reason, occurred_at };
-            lifecycle::fail(unit, delivery, &failure, known(json!({}), particulars), actor).await
+            lifecycle::fail(unit, delivery, &failure, known(json!({}), details), actor).await
         }
-        Step::Rejected => {
-            let reason = particulars.failure.as_ref().and_then(|(_, reason)| reason.clone());
-            let ending = Ending::of(reason.as_deref().unwrap_or("rejected by the driver"));
-            lifecycle::take_back(unit, delivery, &ending, EndedAs::Rejected, actor).await
+        DriverUpdate::Rejected => {
+            let reason = details.failure.as_ref().and_then(|(_, reason)| reason.clone());
+            let reason_given = Reason::of(reason.as_deref().unwrap_or("rejected by the driver"));
+            lifecycle::unassign(unit, delivery, &reason_given, EndedAs::Rejected, actor).await
         }
     }?;
     match holder {
         // Their app still shows it as it was. A failure is told by `assignment.cancelled`.
-        Some((driver, assignment)) if *actor != Actor::Driver(driver.0) && step != Step::Failed => {
+        Some((driver, assignment)) if *actor != Actor::Driver(driver.0) && step != DriverUpdate::Failed => {
             commands::insert(unit.conn, driver, CommandKind::Delivery, delivery.id, assignment, None).await?;
             unit.effects.commands.push(driver);
         }
@@ -152,7 +152,7 @@ async fn pick_up(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     at: DateTime<Utc>,
-    particulars: &Particulars,
+    details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     delivery.status = delivery.status.transition(DeliveryAction::PickUp)?;
@@ -162,8 +162,8 @@ async fn pick_up(
     }
     deliveries::update_state(unit.conn, delivery).await?;
     let driver = holder(unit, delivery).await?;
-    let data = known(json!({"pickedUpAt": at}), particulars);
-    let details = OutboundDetails::PickedUp { proof_url: particulars.proof_url.clone(), picked_up_at: at };
+    let data = known(json!({"pickedUpAt": at}), details);
+    let details = OutboundDetails::PickedUp { proof_url: details.proof_url.clone(), picked_up_at: at };
     lifecycle::record(unit, delivery, AuditType::PickedUp, actor, data, driver.as_ref(), Some(details)).await
 }
 
@@ -171,7 +171,7 @@ async fn depart(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     at: DateTime<Utc>,
-    particulars: &Particulars,
+    details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     delivery.status = delivery.status.transition(DeliveryAction::Depart)?;
@@ -179,7 +179,7 @@ async fn depart(
         assignments::mark_departed(unit.conn, assignment, at).await?;
     }
     deliveries::update_state(unit.conn, delivery).await?;
-    let data = known(json!({"departedAt": at}), particulars);
+    let data = known(json!({"departedAt": at}), details);
     lifecycle::record(unit, delivery, AuditType::InTransit, actor, data, None, None).await
 }
 
@@ -187,7 +187,7 @@ async fn deliver(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     at: DateTime<Utc>,
-    particulars: &Particulars,
+    details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     let status = delivery.status.transition(DeliveryAction::Deliver)?;
@@ -195,25 +195,25 @@ async fn deliver(
     delivery.status = status;
     delivery.delivered_at = Some(at);
     deliveries::update_state(unit.conn, delivery).await?;
-    unit.effects.settled.push(delivery.id);
-    let data = known(json!({"deliveredAt": at}), particulars);
+    unit.effects.resolved.push(delivery.id);
+    let data = known(json!({"deliveredAt": at}), details);
     let details = OutboundDetails::Delivered {
-        proof_url: particulars.proof_url.clone(),
-        position: particulars.position,
+        proof_url: details.proof_url.clone(),
+        position: details.position,
         delivered_at: at,
     };
     lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await
 }
 
 /// Adds what is known of proof, place and an operator's reason; what is not is left out.
-fn known(mut data: Value, particulars: &Particulars) -> Value {
-    if let Some(link) = &particulars.proof_url {
+fn known(mut data: Value, details: &UpdateDetails) -> Value {
+    if let Some(link) = &details.proof_url {
         data["proofUrl"] = json!(link);
     }
-    if let Some(position) = &particulars.position {
+    if let Some(position) = &details.position {
         data["position"] = json!(position);
     }
-    if let Some(reason) = &particulars.reason {
+    if let Some(reason) = &details.reason {
         data["reason"] = json!(reason);
     }
     data

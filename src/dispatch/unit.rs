@@ -12,7 +12,7 @@ use crate::store::drivers::DriverChanged;
 
 /// What the configuration says about dispatching.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct DispatchSettings {
     /// Whether there is anywhere to post the events of the configured shop to; of others, PostgreSQL knows.
     pub announces_configured_shop: bool,
     /// Delay of the first try of an event, in seconds.
@@ -34,7 +34,7 @@ pub struct Effects {
     /// Regions with an order that waits.
     pub waiting: Vec<Region>,
     /// Deliveries that were given to somebody or ended, for whoever waits on them.
-    pub settled: Vec<DeliveryId>,
+    pub resolved: Vec<DeliveryId>,
     /// Drivers whose sessions must look at themselves again.
     pub sessions: Vec<DriverId>,
     /// There is something to post.
@@ -46,7 +46,7 @@ pub struct Unit<'c> {
     /// The connection, inside the transaction.
     pub conn: &'c mut PgConnection,
     /// The configuration's part.
-    pub policy: &'c Policy,
+    pub settings: &'c DispatchSettings,
     /// The moment of the change, by the database's clock, in whole milliseconds.
     pub now: DateTime<Utc>,
     /// What must follow the commit.
@@ -55,9 +55,9 @@ pub struct Unit<'c> {
 
 impl<'c> Unit<'c> {
     /// Begins a unit on a connection that is inside a transaction.
-    pub async fn begin(conn: &'c mut PgConnection, policy: &'c Policy) -> Result<Self, DispatchError> {
+    pub async fn begin(conn: &'c mut PgConnection, settings: &'c DispatchSettings) -> Result<Self, DispatchError> {
         let now = deliveries::now(&mut *conn).await?.trunc_subsecs(3);
-        Ok(Self { conn, policy, now, effects: Effects::default() })
+        Ok(Self { conn, settings, now, effects: Effects::default() })
     }
 
     /// Moves the moment of this change behind the last change of a locked delivery. The unit may have begun before that one

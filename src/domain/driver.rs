@@ -36,7 +36,7 @@ impl fmt::Display for DriverStatus {
 
 /// How closely a driver is followed: what the interval of their heartbeats hangs on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Attention {
+pub enum HeartbeatTier {
     /// Off duty with nothing in hand: nobody asks where they are.
     Idle,
     /// On duty with nothing in hand.
@@ -45,7 +45,7 @@ pub enum Attention {
     Busy,
 }
 
-impl Attention {
+impl HeartbeatTier {
     /// Whoever has something in hand is followed closely, on duty or not.
     pub fn of(on_duty: bool, used_slots: i32) -> Self {
         match (used_slots > 0, on_duty) {
@@ -123,8 +123,8 @@ pub enum DriverRefusal {
 
 impl DriverState {
     /// How closely the driver is followed.
-    pub fn attention(&self) -> Attention {
-        Attention::of(self.on_duty, self.used_slots)
+    pub fn heartbeat_tier(&self) -> HeartbeatTier {
+        HeartbeatTier::of(self.on_duty, self.used_slots)
     }
 
     /// BUSY while every slot is taken, else AVAILABLE if on duty and active, else OFFLINE.

@@ -50,7 +50,7 @@ impl From<&DriverChanged> for StatusChange {
 impl EffectsApplier {
     /// Applies what follows a commit. Every part may fail; a sweep or the reconciliation finds it.
     pub async fn apply(&self, effects: Effects) {
-        for delivery in &effects.settled {
+        for delivery in &effects.resolved {
             self.waiters.resolve(*delivery);
         }
         self.publish_drivers(&effects.drivers).await;

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::EffectsApplier;
-use crate::dispatch::{DispatchError, Effects, Policy, Unit};
+use crate::dispatch::{DispatchError, DispatchSettings, Effects, Unit};
 use crate::store::{Database, Work};
 
 /// Runs use cases; cheap to clone.
 #[derive(Clone)]
 pub struct UseCases {
     database: Database,
-    settings: Arc<Policy>,
+    settings: Arc<DispatchSettings>,
     applier: EffectsApplier,
 }
 
 impl UseCases {
     /// Use cases on this database, with these settings.
-    pub fn new(database: Database, settings: Policy, applier: EffectsApplier) -> Self {
+    pub fn new(database: Database, settings: DispatchSettings, applier: EffectsApplier) -> Self {
         Self { database, settings: Arc::new(settings), applier }
     }
 
@@ -60,7 +60,7 @@ impl UseCases {
     }
 
     /// The settings of the use cases.
-    pub fn settings(&self) -> &Policy {
+    pub fn settings(&self) -> &DispatchSettings {
         &self.settings
     }
 }

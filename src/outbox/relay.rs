@@ -179,7 +179,7 @@ async fn post(services: &RelayServices, poster: &Poster, endpoint: &Endpoint, ev
             status = verdict.status, error = verdict.error.as_deref(), "an event was not taken by the shop"
         );
     }
-    let done = settle(services, endpoint, event, verdict).await;
+    let done = record_result(services, endpoint, event, verdict).await;
     if let Err(error) = done {
         tracing::warn!(event.id = %id, error = %error, "a post was not recorded; its lease runs out and it is posted again");
     }
@@ -239,7 +239,7 @@ impl Verdict {
     }
 }
 
-async fn settle(
+async fn record_result(
     services: &RelayServices,
     endpoint: &Endpoint,
     event: Leased,
@@ -253,7 +253,7 @@ async fn settle(
             Box::pin(async move {
                 let error = verdict.error.as_deref();
                 let next_try_s = if verdict.state == OutboundState::Pending { verdict.next_try_s } else { first_delay_s };
-                if !outbox::settle(conn, &event, &owner, verdict.state, next_try_s).await? {
+                if !outbox::record_result(conn, &event, &owner, verdict.state, next_try_s).await? {
                     return Ok(());
                 }
                 outbox::record_attempt(conn, event.event_id, verdict.status, error).await?;

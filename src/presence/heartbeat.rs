@@ -86,7 +86,7 @@ impl Presence {
             due.push(lapsed || owed.contains(&number));
         }
         self.put_back(&newer).await?;
-        owing.settle();
+        owing.answered();
         Ok(due)
     }
 
@@ -148,7 +148,7 @@ impl Owing<'_> {
     }
 
     /// The answers are there.
-    fn settle(self) {
+    fn answered(self) {
         let mut unanswered = self.inner.unanswered();
         if !unanswered.is_empty() {
             for (_, driver) in self.drivers() {

@@ -44,7 +44,7 @@ pub struct Contents {
     /// Who has an online key that can be read: whether with a position.
     pub online: BTreeMap<DriverId, bool>,
     /// Fields and members that are no drivers of ours.
-    pub strangers: BTreeSet<String>,
+    pub unknown_members: BTreeSet<String>,
 }
 
 impl Presence {
@@ -83,7 +83,7 @@ impl Presence {
             let id = std::str::from_utf8(&field).ok().and_then(|text| text.parse().ok());
             match id {
                 Some(id) => drop(contents.statuses.insert(id, String::from_utf8_lossy(&text).into_owned())),
-                None => drop(contents.strangers.insert(String::from_utf8_lossy(&field).into_owned())),
+                None => drop(contents.unknown_members.insert(String::from_utf8_lossy(&field).into_owned())),
             }
         }
         for (key, is_geo) in [(&keys.geo, true), (&keys.expiry, false)] {
@@ -92,7 +92,7 @@ impl Presence {
                 match driver_of(&name) {
                     Some(id) if is_geo => drop(contents.members.insert(id)),
                     Some(id) => drop(contents.due.insert(id)),
-                    None => drop(contents.strangers.insert(String::from_utf8_lossy(&name).into_owned())),
+                    None => drop(contents.unknown_members.insert(String::from_utf8_lossy(&name).into_owned())),
                 }
             }
         }

@@ -112,11 +112,11 @@ impl Link {
         let result =
             timeout(self.call_timeout, whole).await.unwrap_or_else(|_| Err(Outage::TimedOut(self.call_timeout).into()));
         metrics::histogram!("driver_tracker_redis_call_seconds", "op" => op).record(started.elapsed().as_secs_f64());
-        self.settle(op, permit, used.as_ref(), &result);
+        self.record_result(op, permit, used.as_ref(), &result);
         result
     }
 
-    fn settle<T>(
+    fn record_result<T>(
         &self,
         op: &'static str,
         permit: Permit<'_>,

@@ -20,7 +20,6 @@ mod breaker;
 mod connection;
 mod error;
 mod generation;
-mod healing;
 mod health;
 mod heartbeat;
 mod hints;
@@ -29,6 +28,7 @@ mod keys;
 mod link;
 mod membership;
 mod online;
+mod repair;
 mod scripts;
 mod search;
 #[cfg(test)]
@@ -49,11 +49,11 @@ use link::Link;
 
 pub use error::{Outage, PresenceError};
 pub use generation::{RebuildDriver, RebuildToken};
-pub use healing::{Expected, Healed, MemberPage};
 pub use health::{RedisHealth, RedisState};
 pub use inspection::{Contents, Overview};
 pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
 pub use online::OnlineValue;
+pub use repair::{Expected, MemberPage, Repaired};
 
 /// The most drivers in one round trip: a longer one would keep Redis from everybody else's.
 const BATCH: usize = 256;

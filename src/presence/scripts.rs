@@ -26,7 +26,7 @@ script!(TRANSITION, "scripts/common.lua", "scripts/apply.lua", "scripts/transiti
 script!(JOIN, "scripts/common.lua", "scripts/join.lua");
 script!(REMEMBER, "scripts/common.lua", "scripts/merge.lua", "scripts/remember.lua");
 script!(LOAD, "scripts/common.lua", "scripts/merge.lua", "scripts/apply.lua", "scripts/load.lua");
-script!(HEAL, "scripts/common.lua", "scripts/heal.lua");
+script!(REPAIR, "scripts/common.lua", "scripts/repair.lua");
 script!(CORRECT, "scripts/common.lua", "scripts/correct.lua");
 script!(DUE, "scripts/due.lua");
 script!(RENEW, "scripts/renew.lua");
@@ -34,7 +34,7 @@ script!(BEGIN_REBUILD, "scripts/begin_rebuild.lua");
 script!(FINISH_REBUILD, "scripts/finish_rebuild.lua");
 
 fn all() -> [&'static Script; 10] {
-    [&TRANSITION, &JOIN, &REMEMBER, &LOAD, &HEAL, &CORRECT, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
+    [&TRANSITION, &JOIN, &REMEMBER, &LOAD, &REPAIR, &CORRECT, &DUE, &RENEW, &BEGIN_REBUILD, &FINISH_REBUILD]
 }
 
 impl Script {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::MAX_BATCH_FIXES;
-use crate::dispatch::progress::{Particulars, Step};
+use crate::dispatch::progress::{DriverUpdate, UpdateDetails};
 use crate::domain::delivery::FailureCode;
 use crate::domain::ids::{AssignmentId, DeliveryId, MessageId};
 use crate::domain::json;
@@ -93,9 +93,9 @@ pub enum FrameBody {
         /// By which assignment.
         assignment_id: AssignmentId,
         /// What happened.
-        step: Step,
+        step: DriverUpdate,
         /// What comes with it.
-        particulars: Particulars,
+        details: UpdateDetails,
         /// The names of the fields that are not taken, and do not block the step.
         ignored: Vec<&'static str>,
     },
@@ -297,16 +297,16 @@ fn parse_offer_answer(object: &Object) -> Result<FrameBody, Fault> {
 
 fn parse_delivery_update(object: &Object) -> Result<FrameBody, Fault> {
     let step = match text(object, "status", 32)?.as_deref() {
-        Some("PICKED_UP") => Step::PickedUp,
-        Some("IN_TRANSIT") => Step::InTransit,
-        Some("DELIVERED") => Step::Delivered,
-        Some("FAILED") => Step::Failed,
-        Some("REJECTED") => Step::Rejected,
+        Some("PICKED_UP") => DriverUpdate::PickedUp,
+        Some("IN_TRANSIT") => DriverUpdate::InTransit,
+        Some("DELIVERED") => DriverUpdate::Delivered,
+        Some("FAILED") => DriverUpdate::Failed,
+        Some("REJECTED") => DriverUpdate::Rejected,
         _ => return Err(invalid("status", "must be PICKED_UP, IN_TRANSIT, DELIVERED, FAILED or REJECTED")),
     };
     let position = coordinates(object)?;
     let failure = field(object, "failure").map(parse_failure).transpose()?;
-    if step == Step::Failed && failure.is_none() {
+    if step == DriverUpdate::Failed && failure.is_none() {
         return Err(invalid("failure", "is required with FAILED"));
     }
     let occurred_at = field(object, "occurredAt").map(|value| moment("occurredAt", value)).transpose()?;
@@ -314,12 +314,12 @@ fn parse_delivery_update(object: &Object) -> Result<FrameBody, Fault> {
         Ok(link) => (link, Vec::new()),
         Err(NoLink) => (None, vec!["proofUrl"]),
     };
-    let particulars = Particulars { occurred_at, position, proof_url, failure, reason: None };
+    let details = UpdateDetails { occurred_at, position, proof_url, failure, reason: None };
     Ok(FrameBody::DeliveryUpdate {
         delivery_id: id(object, "deliveryId")?,
         assignment_id: id(object, "assignmentId")?,
         step,
-        particulars,
+        details,
         ignored,
     })
 }
@@ -450,7 +450,7 @@ mod tests {
                 r#"{{"type":"delivery.update","deliveryId":"{id}","assignmentId":"{id}","status":"DELIVERED","proofUrl":{proof}}}"#
             );
             match parse_frame(&text, now(), &FixRules::default()).unwrap().body {
-                FrameBody::DeliveryUpdate { particulars, ignored, .. } => (particulars.proof_url, ignored),
+                FrameBody::DeliveryUpdate { details, ignored, .. } => (details.proof_url, ignored),
                 other => panic!("{other:?}"),
             }
         };

@@ -13,7 +13,7 @@ use crate::store::drivers::DriverChanged;
 
 /// How often a driver's app speaks up, and how long its silence is borne.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct HeartbeatInterval {
     /// Between heartbeats, in milliseconds.
     pub heartbeat_interval_ms: u64,
     /// Until a silent driver gets no orders, in milliseconds.
@@ -58,7 +58,12 @@ pub fn delivery(delivery: &Delivery) -> Value {
 }
 
 /// The whole state of a driver: the first frame of a session, and the body of `GET /api/v1/driver/state`.
-pub fn welcome(session: Option<SessionId>, snapshot: &DriverSnapshot, pace: Pace, now: DateTime<Utc>) -> Value {
+pub fn welcome(
+    session: Option<SessionId>,
+    snapshot: &DriverSnapshot,
+    interval: HeartbeatInterval,
+    now: DateTime<Utc>,
+) -> Value {
     let driver = &snapshot.driver;
     let mut value = json!({
         "type": "welcome",
@@ -68,7 +73,7 @@ pub fn welcome(session: Option<SessionId>, snapshot: &DriverSnapshot, pace: Pace
         },
         "deliveries": snapshot.deliveries.iter().map(delivery).collect::<Vec<_>>(),
         "offers": [],
-        "heartbeatIntervalMs": pace.heartbeat_interval_ms, "ttlMs": pace.ttl_ms, "serverTime": moment(now),
+        "heartbeatIntervalMs": interval.heartbeat_interval_ms, "ttlMs": interval.ttl_ms, "serverTime": moment(now),
     });
     put(&mut value, "sessionId", session.map(|id| id.to_string()));
     value
@@ -131,8 +136,8 @@ pub fn status(changed: &DriverChanged, reason: &str) -> Value {
 }
 
 /// How often to speak up from now on.
-pub fn config(pace: Pace) -> Value {
-    json!({"type": "config", "heartbeatIntervalMs": pace.heartbeat_interval_ms, "ttlMs": pace.ttl_ms})
+pub fn config(interval: HeartbeatInterval) -> Value {
+    json!({"type": "config", "heartbeatIntervalMs": interval.heartbeat_interval_ms, "ttlMs": interval.ttl_ms})
 }
 
 /// Sent just before the service restarts.

@@ -174,14 +174,14 @@ impl Services {
             let page = page.to_vec();
             let read = self.database.transact(move |conn| {
                 Box::pin(async move {
-                    let states = sessions::news(conn, &page).await?;
+                    let states = sessions::states(conn, &page).await?;
                     let drivers: Vec<DriverId> = page.iter().map(|session| session.driver_id).collect();
                     Ok::<_, StoreError>((states, commands::unacked(conn, &drivers, DRIVER_PAGE).await?))
                 })
             });
             let (states, commands) = read.await?;
             for state in states {
-                self.send(state.driver_id, ToSession::News(state));
+                self.send(state.driver_id, ToSession::State(state));
             }
             // Ordered by message, so each driver's stay in order.
             let mut by_driver: HashMap<DriverId, Vec<Command>> = HashMap::new();

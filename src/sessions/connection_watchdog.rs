@@ -43,7 +43,7 @@ struct Told {
     in_hand: AtomicU32,
     /// A session has taken the connection over.
     is_session: AtomicBool,
-    bit: AtomicBool,
+    timed_out: AtomicBool,
     /// The peer has ended its side.
     left: AtomicBool,
 }
@@ -64,8 +64,8 @@ impl ConnectionWatchdog {
     }
 
     /// Whether the connection was cut off because its peer took nothing.
-    pub fn has_bitten(&self) -> bool {
-        self.told.bit.load(Ordering::Relaxed)
+    pub fn has_timed_out(&self) -> bool {
+        self.told.timed_out.load(Ordering::Relaxed)
     }
 
     /// Whether the peer has ended its side of the connection: nobody waits for an answer.
@@ -120,8 +120,8 @@ impl Watched {
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
 
-    fn bite(&self, error: io::Error) -> io::Error {
-        self.watchdog.told.bit.store(true, Ordering::Relaxed);
+    fn time_out(&self, error: io::Error) -> io::Error {
+        self.watchdog.told.timed_out.store(true, Ordering::Relaxed);
         error
     }
 
@@ -147,10 +147,12 @@ impl Watched {
             Poll::Pending => {
                 let start = || Blocked { until: Box::pin(sleep(TAKE_WITHIN)), taken: 0 };
                 ready!(self.blocked.get_or_insert_with(start).until.as_mut().poll(cx));
-                Poll::Ready(Err(self.bite(self.cut("the peer takes nothing"))))
+                Poll::Ready(Err(self.time_out(self.cut("the peer takes nothing"))))
             }
             // The kernel's verdict on the same peer.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(self.bite(error))),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Poll::Ready(Err(self.time_out(error)))
+            }
             failed => failed,
         }
     }
@@ -184,7 +186,9 @@ impl AsyncRead for Watched {
             this.watchdog.told.left.store(true, Ordering::Relaxed);
         }
         match read {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(this.bite(error))),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Poll::Ready(Err(this.time_out(error)))
+            }
             other => other,
         }
     }
@@ -261,7 +265,7 @@ mod tests {
         let began = Instant::now();
         assert_eq!(write_for_ever(&mut socket).await.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= TAKE_WITHIN && began.elapsed() < TAKE_WITHIN * 2);
-        assert!(socket.watchdog().has_bitten());
+        assert!(socket.watchdog().has_timed_out());
         drop(socket);
         let mut rest = Vec::new();
         assert_eq!(peer.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -284,7 +288,7 @@ mod tests {
                 () = reading => {}
                 () = sleep(Duration::from_secs(60)) => {}
             }
-            assert_eq!(socket.watchdog().has_bitten(), is_cut_off, "{bytes} bytes a second");
+            assert_eq!(socket.watchdog().has_timed_out(), is_cut_off, "{bytes} bytes a second");
             tokio::time::resume();
         }
     }
@@ -309,7 +313,7 @@ mod tests {
         let error = tokio::select! { error = reading => error, () = trickling => panic!("the peer gave up") };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= REQUEST_WITHIN && began.elapsed() < REQUEST_WITHIN * 2);
-        assert!(!socket.watchdog().has_bitten(), "it was not because the peer took nothing");
+        assert!(!socket.watchdog().has_timed_out(), "it was not because the peer took nothing");
     }
 
     #[tokio::test]

@@ -34,7 +34,7 @@ use super::flow_control::Outgoing;
 use super::frame_budget::FrameBudget;
 use super::frame_handler::refuse;
 use super::frame_reader::FrameReader;
-use super::interval::{SessionPace, interval_of};
+use super::interval::{SessionInterval, interval_of};
 use super::mailbox::SessionMailbox;
 use super::opening::open;
 use crate::dispatch::DispatchError;
@@ -76,7 +76,7 @@ pub fn upgrade(
         entry: None,
         filter: JumpFilter::new(f64::from(services.frames.heartbeat_config().fix_max_speed_kmh), None),
         first_heartbeat: true,
-        pace: None,
+        interval: None,
         last_life: Instant::now(),
         budget: FrameBudget::new(frames_per_second),
         bad_frames: 0,
@@ -113,7 +113,7 @@ struct DriverSession {
     filter: JumpFilter,
     first_heartbeat: bool,
     /// Set with the `welcome`.
-    pace: Option<SessionPace>,
+    interval: Option<SessionInterval>,
     last_life: Instant,
     budget: FrameBudget,
     bad_frames: u32,
@@ -153,7 +153,7 @@ impl Actor for DriverSession {
 
     fn stopped(&mut self, _: &mut Ctx) {
         metrics::gauge!("driver_tracker_sessions").decrement(1.0);
-        if self.watchdog.has_bitten() && !self.is_ended {
+        if self.watchdog.has_timed_out() && !self.is_ended {
             count_end(close::TOO_SLOW);
             tracing::info!(driver.id = %self.identity.driver_id, session.id = %self.id, "a client took nothing and is cut off");
         }
@@ -171,10 +171,10 @@ impl DriverSession {
                 let max_speed_kmh = f64::from(self.services.frames.heartbeat_config().fix_max_speed_kmh);
                 self.filter = JumpFilter::new(max_speed_kmh, snapshot.last_fix);
                 self.entry = Some(entry);
-                let pace = SessionPace::of(&snapshot.driver.as_changed());
-                self.pace = Some(pace);
-                let pace = interval_of(pace.attention(), self.services.frames.heartbeat_config());
-                self.send(ctx, &protocol::outbound::welcome(Some(self.id), &snapshot, pace, Utc::now()));
+                let interval = SessionInterval::of(&snapshot.driver.as_changed());
+                self.interval = Some(interval);
+                let interval = interval_of(interval.heartbeat_tier(), self.services.frames.heartbeat_config());
+                self.send(ctx, &protocol::outbound::welcome(Some(self.id), &snapshot, interval, Utc::now()));
                 // Whatever else waits for them, the command dispatcher's next polls deliver.
                 if !snapshot.deliveries.is_empty() {
                     self.services.notifications.notify_here(self.identity.driver_id);

@@ -114,7 +114,7 @@ impl FrameHandler {
             }
             FrameBody::Status { on_duty } => return self.set_duty(driver, session, reference, on_duty).await,
             FrameBody::OfferAnswer => return Err(DispatchError::NotFound),
-            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, particulars, ignored } => {
+            FrameBody::DeliveryUpdate { delivery_id, assignment_id, step, details, ignored } => {
                 let status = self
                     .services
                     .use_cases
@@ -123,8 +123,7 @@ impl FrameHandler {
                             if let Some(epoch) = session {
                                 require_current(unit, driver, epoch).await?;
                             }
-                            progress::update_by_driver(unit, driver, delivery_id, assignment_id, step, &particulars)
-                                .await
+                            progress::update_by_driver(unit, driver, delivery_id, assignment_id, step, &details).await
                         })
                     })
                     .await?;
@@ -197,11 +196,11 @@ impl FrameHandler {
             .await
             .map_err(DispatchError::Store)?
             .ok_or(DispatchError::NotFound)?;
-        let pace = interval_of(found.state.attention(), &self.services.heartbeat);
+        let interval = interval_of(found.state.heartbeat_tier(), &self.services.heartbeat);
         body["status"] = json!(found.status);
         body["onDuty"] = json!(found.state.on_duty);
-        body["heartbeatIntervalMs"] = json!(pace.heartbeat_interval_ms);
-        body["ttlMs"] = json!(pace.ttl_ms);
+        body["heartbeatIntervalMs"] = json!(interval.heartbeat_interval_ms);
+        body["ttlMs"] = json!(interval.ttl_ms);
         Ok(body)
     }
 

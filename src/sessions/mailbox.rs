@@ -15,7 +15,7 @@ use actix::{Message, Recipient};
 use crate::ingest::AckReceiver;
 use crate::process::lock;
 use crate::store::commands::Command;
-use crate::store::sessions::SessionNews;
+use crate::store::sessions::SessionState;
 
 /// A message to a session, through its [`SessionMailbox`]; of each kind the latest counts.
 ///
@@ -23,7 +23,7 @@ use crate::store::sessions::SessionNews;
 /// |---|---|---|
 /// | `Acked` | PresenceWriter | the next batch acknowledges a higher `seq` |
 /// | `Commands` | CommandDispatcher | the next poll brings them again |
-/// | `News` | CommandDispatcher | the next poll brings it again |
+/// | `State` | CommandDispatcher | the next poll brings it again |
 /// | `Reconnect` | the drain | the socket closes without `reconnect` |
 /// | `Replaced` | a newer session here | the session finds out by its own check |
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub enum ToSession {
     /// What the driver has not acknowledged.
     Commands(Vec<Command>),
     /// The driver's state, or the end of the session.
-    News(SessionNews),
+    State(SessionState),
     /// The node goes away: come back so many milliseconds after the close, which follows after `close_in_ms`.
     Reconnect {
         /// For the driver.
@@ -56,7 +56,7 @@ struct Slots {
     acked: Option<i64>,
     /// Of one look at PostgreSQL, whole: a newer look knows of all that an older one knew.
     commands: Option<Vec<Command>>,
-    news: Option<SessionNews>,
+    news: Option<SessionState>,
     reconnect: Option<ToSession>,
     replaced: bool,
 }
@@ -66,7 +66,7 @@ impl Slots {
         match message {
             ToSession::Acked(seq) => self.acked = self.acked.max(Some(seq)),
             ToSession::Commands(commands) => self.commands = Some(commands),
-            ToSession::News(news) => {
+            ToSession::State(news) => {
                 // What ends a session is not superseded, and an older state never supersedes a newer one.
                 let keeps = self.news.as_ref().is_some_and(|old| {
                     old.session_epoch == news.session_epoch
@@ -84,7 +84,7 @@ impl Slots {
     fn into_messages(self) -> impl Iterator<Item = ToSession> {
         let ends = self.replaced.then_some(ToSession::Replaced);
         let acked = self.acked.map(ToSession::Acked);
-        let news = self.news.map(ToSession::News);
+        let news = self.news.map(ToSession::State);
         let commands = self.commands.map(ToSession::Commands);
         [ends, acked, news, commands, self.reconnect].into_iter().flatten()
     }
@@ -172,7 +172,7 @@ mod tests {
         let driver_id = DriverId::new();
         let changed =
             DriverChanged { id: driver_id, epoch, status: DriverStatus::Available, on_duty: true, used_slots: 0 };
-        ToSession::News(SessionNews {
+        ToSession::State(SessionState {
             driver_id,
             session_epoch: 1,
             replaced,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::json::exact;
 use super::statement::{query, query_as, query_scalar};
-use crate::domain::driver::{Attention, DriverState, DriverStatus};
+use crate::domain::driver::{DriverState, DriverStatus, HeartbeatTier};
 use crate::domain::event::Actor;
 use crate::domain::ids::{DeliveryId, DriverId};
 
@@ -152,8 +152,8 @@ pub struct DriverChanged {
 
 impl DriverChanged {
     /// How closely the driver is followed since.
-    pub fn attention(&self) -> Attention {
-        Attention::of(self.on_duty, self.used_slots)
+    pub fn heartbeat_tier(&self) -> HeartbeatTier {
+        HeartbeatTier::of(self.on_duty, self.used_slots)
     }
 }
 

@@ -34,7 +34,7 @@ statements! {
     RENEW = "UPDATE outbox o SET lease_until = clock_timestamp() + make_interval(secs => $4::double precision)
         FROM unnest($1::uuid[], $2::integer[]) AS h (event_id, tries)
         WHERE o.event_id = h.event_id AND o.tries = h.tries AND o.lease_owner = $3 AND o.lease_until IS NOT NULL";
-    SETTLE = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
+    RECORD_RESULT = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
                next_try_at = clock_timestamp() + make_interval(secs => $5::double precision)
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
     // Those that wait for it come up with it: a long wait of the first one leaves none of them due, to be looked at in vain.
@@ -148,14 +148,14 @@ pub async fn renew(
 
 /// Ends a lease: the event's new state, and how many seconds until the next try: its own while it is pending, else that of
 /// the event behind it. `false` when the lease was no longer this owner's.
-pub async fn settle(
+pub async fn record_result(
     conn: &mut PgConnection,
     leased: &Leased,
     owner: &str,
     state: OutboundState,
     next_try_s: f64,
 ) -> Result<bool, StoreError> {
-    let done = query(SETTLE)
+    let done = query(RECORD_RESULT)
         .bind(leased.event_id)
         .bind(owner)
         .bind(leased.tries)

@@ -87,7 +87,7 @@ pub async fn recent(conn: &mut PgConnection, seconds: f64) -> Result<HashSet<Dri
 
 /// What a live session does not know yet.
 #[derive(Debug, Clone)]
-pub struct SessionNews {
+pub struct SessionState {
     /// Whose.
     pub driver_id: DriverId,
     /// Which.
@@ -119,7 +119,7 @@ struct NewsRow {
 }
 
 /// Those of `sessions` that must end or whose driver's state has moved on.
-pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<Vec<SessionNews>, StoreError> {
+pub async fn states(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<Vec<SessionState>, StoreError> {
     let drivers: Vec<Uuid> = sessions.iter().map(|s| s.driver_id.0).collect();
     let session_epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();
     let tokens: Vec<Uuid> = sessions.iter().map(|s| s.token_id.0).collect();
@@ -131,7 +131,7 @@ pub async fn news(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<V
         .map(|row| {
             let status = row.status.parse().map_err(StoreError::corrupt)?;
             let id = DriverId(row.driver_id);
-            Ok(SessionNews {
+            Ok(SessionState {
                 driver_id: id,
                 session_epoch: row.session_epoch,
                 replaced: row.replaced,

@@ -1,13 +1,14 @@
-//! Holds the rooms apart: who may import whom, and what may be named in one place only.
+//! Holds the layers: which module may import which, no circles, and what may be named in one place only.
 //!
-//! Reads `src/**/*.rs` as text. The map below is the architecture; whoever changes it changes `docs/architecture.md` too.
+//! Reads `src/**/*.rs` as text. The map below is the architecture; a change of it changes `docs/architecture.md` too.
 
 mod source;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use source::{Placed, Token, begins_with_crate, module_of, names_of_root, read};
+use source::{Placed, Token, begins_with_crate, module_of, read, targets};
 
 /// Every module, and the modules that it may import. `app` and `main` may import all, and nobody imports them.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -59,14 +60,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Where everything is wired together.
 const WIRING: [&str; 3] = ["app", "main", "lib"];
 
-/// A crate, and the rooms that may use it; an entry that ends in `.rs` is one file.
+/// A crate, and the modules that may use it; an entry that ends in `.rs` is one file.
 const CRATES: &[(&str, &[&str])] = &[
     ("actix_web_actors", &["sessions/driver_session.rs"]),
     ("redis", &["presence", "dev"]),
     ("sqlx", &["store", "dispatch", "http", "dev"]),
 ];
 
-/// The rooms that may hold SQL.
+/// The modules that may hold SQL.
 const SQL: [&str; 2] = ["store", "dev"];
 
 /// All that is wrong in one file, each as a sentence.
@@ -76,7 +77,7 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     for (at, one) in placed.iter().enumerate() {
         match &one.token {
             Token::Word(word) => found.extend(foreign(file, word, &placed, at)),
-            Token::Text(text) if !SQL.contains(&room_of(file)) && !is_test(&one.module) && is_sql(text) => {
+            Token::Text(text) if !SQL.contains(&module_name(file)) && !is_test(&one.module) && is_sql(text) => {
                 found.push(format!("{file} holds SQL, which belongs into src/store: {text:.60}"));
             }
             _ => {}
@@ -85,8 +86,8 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     found
 }
 
-/// The room of a file: the first folder, or the file itself.
-fn room_of(file: &str) -> &str {
+/// The module of a file: the first folder, or the file itself.
+fn module_name(file: &str) -> &str {
     file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
 
@@ -95,24 +96,25 @@ fn is_test(module: &[String]) -> bool {
 }
 
 fn imports(file: &str, placed: &[Placed]) -> Vec<String> {
-    let room = room_of(file);
-    if WIRING.contains(&room) {
+    let own = module_name(file);
+    if WIRING.contains(&own) {
         return Vec::new();
     }
-    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == room) else {
-        return vec![format!("{file} is in no room; give it one in MAY_IMPORT")];
+    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == own) else {
+        return vec![format!("{file} is in no module; give it one in MAY_IMPORT")];
     };
     let is_allowed = |name: &str, module: &[String]| {
         // Tests may start private servers wherever they stand.
-        name == room || allowed.contains(&name) || (name == "dev" && is_test(module))
+        name == own || allowed.contains(&name) || (name == "dev" && is_test(module))
     };
-    let names = names_of_root(placed).into_iter().filter(|(name, module)| !is_allowed(name, module));
-    names.map(|(name, _)| format!("{file} imports crate::{name}, which {room} may not know")).collect()
+    let names = targets(placed).into_iter().filter_map(|(path, module)| Some((path.into_iter().next()?, module)));
+    let refused = names.filter(|(name, module)| !is_allowed(name, module));
+    refused.map(|(name, _)| format!("{file} imports crate::{name}, which {own} may not know")).collect()
 }
 
 fn foreign(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
     let (name, allowed) = CRATES.iter().find(|(name, _)| *name == word)?;
-    let is_allowed = allowed.iter().any(|place| *place == file || *place == room_of(file));
+    let is_allowed = allowed.iter().any(|place| *place == file || *place == module_name(file));
     // A module of ours may have a crate's name; a path that only passes through it does not count.
     let is_used = begins_with_crate(placed, at, name);
     (is_used && !is_allowed).then(|| format!("{file} uses {name}, which only {} may", allowed.join(", ")))
@@ -145,12 +147,94 @@ fn files(dir: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
 }
 
 #[test]
-fn rooms_import_only_what_they_may() {
+fn modules_import_only_what_they_may() {
     let mut sources = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
     assert!(sources.len() > 10, "the sources are found");
     let found: Vec<String> = sources.iter().flat_map(|(file, source)| violations(file, source)).collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+/// Every import of the sources, from module to module and, within a module, from file to file.
+fn edges(sources: &[(String, String)]) -> Edges {
+    let mut edges = Edges::new();
+    for (file, source) in sources {
+        let placed = read(file, source);
+        let own = module_of(file);
+        for (target, module) in targets(&placed) {
+            if is_test(&module) || is_test(&own) || target.is_empty() {
+                continue;
+            }
+            let (from, to) = (module_name(file).to_owned(), target[0].clone());
+            if from != to && !WIRING.contains(&from.as_str()) {
+                edges.entry(from).or_default().insert(to);
+            }
+            // A file and the folder that it stands in belong together.
+            if let Some(other) = file_of(sources, &target)
+                && module_of(&other) != own
+                && !own.starts_with(&module_of(&other))
+                && !module_of(&other).starts_with(&own)
+            {
+                edges.entry(file.clone()).or_default().insert(other);
+            }
+        }
+    }
+    edges
+}
+
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// The file in which the longest part of a path is a module.
+fn file_of(sources: &[(String, String)], path: &[String]) -> Option<String> {
+    (1..=path.len()).rev().find_map(|length| {
+        let found = sources.iter().find(|(file, _)| module_of(file) == path[..length]);
+        found.map(|(file, _)| file.clone())
+    })
+}
+
+/// A circle of imports, if there is one: the names along it.
+fn circle(edges: &Edges) -> Option<Vec<String>> {
+    fn visit(at: &str, edges: &Edges, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|name| name == at) {
+            return Some(path[start..].to_vec());
+        }
+        if !done.insert(at.to_owned()) {
+            return None;
+        }
+        path.push(at.to_owned());
+        let found = edges.get(at).into_iter().flatten().find_map(|next| visit(next, edges, path, done));
+        path.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    edges.keys().find_map(|name| visit(name, edges, &mut Vec::new(), &mut done))
+}
+
+#[test]
+fn no_modules_and_no_files_import_each_other_in_a_circle() {
+    let mut sources = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
+    let edges = edges(&sources);
+    assert!(edges.len() > 100, "imports are found: {}", edges.len());
+    assert_eq!(circle(&edges), None);
+}
+
+#[test]
+fn circles_are_found_between_modules_and_between_files() {
+    let source = |file: &str, text: &str| (file.to_owned(), text.to_owned());
+    let circle_of = |sources: &[(String, String)]| circle(&edges(sources)).is_some();
+    assert!(circle_of(&[source("a/mod.rs", "use crate::b::X;"), source("b/mod.rs", "use crate::a::Y;")]));
+    assert!(circle_of(&[
+        source("a/mod.rs", "mod b; mod c;"),
+        source("a/b.rs", "use super::c::X;"),
+        source("a/c.rs", "use super::b::{Y, Z};"),
+    ]));
+    assert!(!circle_of(&[
+        source("a/mod.rs", "mod b; use b::X;"),
+        source("a/b.rs", "use super::Y; use crate::c::Z; mod tests { use crate::a::d::W; }"),
+        source("a/d.rs", "use super::b::X;"),
+        source("c.rs", ""),
+    ]));
 }
 
 #[track_caller]
@@ -169,45 +253,46 @@ fn imports_upward_and_sideways_are_caught() {
     assert_caught("store/drivers.rs", "use crate::presence::Presence;");
     assert_caught("presence/mod.rs", "use super::webhooks;");
     assert_caught("dispatch/claim.rs", "fn f() { crate::presence::join() }");
-    assert_caught("actors/relay.rs", "use crate::{domain::ids, http::problem};");
+    assert_caught("outbox/relay.rs", "use crate::{domain::ids, http::problem};");
+    assert_caught("sessions/mod.rs", "use crate::assignment::CandidateSource;");
     assert_caught("http/webhook.rs", "use super::super::dev::servers;");
     assert_caught("config.rs", "use crate::store;");
     assert_caught("store/drivers.rs", "use crate::*;");
     assert_caught("store/drivers.rs", "use crate::dev::servers;");
     assert_caught("dev/mod.rs", "use crate::main;");
-    assert_caught("newroom/mod.rs", "");
+    assert_caught("newmodule/mod.rs", "");
 
     assert_allowed("store/drivers.rs", "use crate::domain::ids; use super::migrate; use crate::store::x;");
     assert_allowed("store/drivers.rs", "mod tests { use super::*; use crate::dev::servers; }");
-    assert_allowed("http/webhook.rs", "use crate::{actors, dispatch, presence}; // crate::dev");
-    assert_allowed("dev/simulate.rs", "use crate::{app, http, store};");
+    assert_allowed("http/shops/webhook.rs", "use crate::{dispatch, presence, sessions}; // crate::dev");
+    assert_allowed("dev/simulate.rs", "use crate::{app, cli, store};");
     assert_allowed("app.rs", "use crate::{dev, http};");
 }
 
 #[test]
 fn crates_outside_their_place_are_caught() {
-    assert_caught("actors/relay.rs", "use actix_web_actors::ws;");
+    assert_caught("outbox/relay.rs", "use actix_web_actors::ws;");
     assert_caught("http/socket.rs", "fn f(m: actix_web_actors::ws::Message) {}");
     assert_caught("store/drivers.rs", "use redis::AsyncCommands;");
-    assert_caught("actors/relay.rs", "use ::redis as r;");
-    assert_caught("actors/relay.rs", "use redis;");
+    assert_caught("outbox/relay.rs", "use ::redis as r;");
+    assert_caught("outbox/relay.rs", "use redis;");
     assert_caught("domain/ids.rs", "#[derive(sqlx::Type)] struct S;");
     assert_caught("presence/mod.rs", "use sqlx::PgPool;");
 
-    assert_allowed("actors/driver_session.rs", "use actix_web_actors::ws;");
+    assert_allowed("sessions/driver_session.rs", "use actix_web_actors::ws;");
     assert_allowed("presence/mod.rs", "use redis::AsyncCommands;");
-    assert_allowed("actors/relay.rs", "/// As redis::Client does.\nuse super::redis::x;");
+    assert_allowed("outbox/relay.rs", "/// As redis::Client does.\nuse super::redis::x;");
 }
 
 #[test]
 fn sql_outside_the_store_is_caught() {
     assert_caught("dispatch/claim.rs", r#"let q = "SELECT id FROM drivers";"#);
-    assert_caught("actors/relay.rs", r##"let q = r#"INSERT INTO "outbox" VALUES ($1)"#;"##);
+    assert_caught("outbox/relay.rs", r##"let q = r#"INSERT INTO "outbox" VALUES ($1)"#;"##);
     assert_caught("http/drivers.rs", "let q = \"UPDATE drivers\n SET active = false\";");
     assert_caught("app.rs", r#"let q = "WITH x AS (SELECT 1) DELETE FROM outbox";"#);
 
     assert_allowed("store/drivers.rs", r#"let q = "SELECT id FROM drivers";"#);
     assert_allowed("http/drivers.rs", r#"let q = "an UPDATE of a driver"; // SELECT id FROM drivers"#);
-    assert_allowed("actors/relay.rs", r#"mod tests { const Q: &str = "DELETE FROM outbox"; }"#);
+    assert_allowed("outbox/relay.rs", r#"mod tests { const Q: &str = "DELETE FROM outbox"; }"#);
     assert_eq!(module_of("store/mod.rs"), ["store"]);
 }

@@ -44,10 +44,14 @@ const GETS: &[(&str, By, &str)] = &[
 
 /// The paths that take GET, as `src/http` registers them by `resource("path", "methods")`.
 fn registered() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("the sources") {
-        let source = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")];
+    while let Some(path) = folders.pop() {
+        if path.is_dir() {
+            folders.extend(fs::read_dir(path).expect("the sources").map(|entry| entry.expect("an entry").path()));
+            continue;
+        }
+        let source = fs::read_to_string(path).expect("a source");
         for after in source.split("resource(").skip(1) {
             let mut texts = after.trim_start().split('"');
             if let (Some(""), Some(path), Some(_), Some(methods)) =

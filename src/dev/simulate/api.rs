@@ -13,7 +13,16 @@ use sha2::Sha256;
 use url::Url;
 
 use super::SimulateError;
-use super::leftovers::Listed;
+
+/// A delivery in a list, as far as the simulator reads it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedDelivery {
+    pub(super) id: String,
+    pub(super) seller_order_id: String,
+    #[serde(default)]
+    pub(super) metadata: Value,
+}
 
 /// The webhook of the shop that the configuration makes.
 const WEBHOOK_PATH: &str = "webhooks/vendure/seller-order-ready";
@@ -183,11 +192,11 @@ impl Api {
     }
 
     /// All deliveries with this status.
-    pub(super) async fn deliveries(&self, status: &str) -> Result<Vec<Listed>, SimulateError> {
+    pub(super) async fn deliveries(&self, status: &str) -> Result<Vec<ListedDelivery>, SimulateError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Page {
-            items: Vec<Listed>,
+            items: Vec<ListedDelivery>,
             next_cursor: Option<String>,
         }
         let mut found = Vec::new();

@@ -1,10 +1,9 @@
 //! Orders that an earlier run left open: cancelled, so that they do not take the drivers of the next run.
 
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{Api, ApiError};
+use super::api::{Api, ApiError, ListedDelivery};
 use super::orders::{ORDER_ID_PREFIX, ORDER_MARK};
 use super::{REST_AT_ONCE, SimulateError, WebhookAuth};
 
@@ -13,21 +12,9 @@ const OPEN: [&str; 4] = ["PENDING", "ASSIGNED", "PICKED_UP", "IN_TRANSIT"];
 /// What the audit trail and the shop are given as the reason.
 const REASON: &str = "left open by an earlier simulation";
 
-/// Of a delivery in a list, what is needed here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Listed {
-    id: String,
-    seller_order_id: String,
-    #[serde(default)]
-    metadata: Value,
-}
-
-impl Listed {
-    /// Whether a simulation posted it.
-    fn is_simulated(&self) -> bool {
-        self.seller_order_id.starts_with(ORDER_ID_PREFIX) && self.metadata[ORDER_MARK] == Value::Bool(true)
-    }
+/// Whether a simulation posted the order of this delivery.
+fn is_simulated(delivery: &ListedDelivery) -> bool {
+    delivery.seller_order_id.starts_with(ORDER_ID_PREFIX) && delivery.metadata[ORDER_MARK] == Value::Bool(true)
 }
 
 /// Cancels every simulated order of the service at `http_url` that has not ended, whichever run posted it; returns how
@@ -37,7 +24,7 @@ pub async fn cancel_leftovers(http_url: &str, admin_key: &str) -> Result<usize, 
     let api = Api::new(http_url, Some(admin_key), &WebhookAuth::Shared("unused".to_owned()))?;
     let mut left = Vec::new();
     for status in OPEN {
-        left.extend(api.deliveries(status).await?.into_iter().filter(Listed::is_simulated));
+        left.extend(api.deliveries(status).await?.into_iter().filter(is_simulated));
     }
     let cancelled = stream::iter(&left).map(|one| api.cancel(&one.id, REASON)).buffer_unordered(REST_AT_ONCE);
     let outcomes: Vec<Result<(), SimulateError>> = cancelled.collect().await;
@@ -60,7 +47,7 @@ mod tests {
 
     #[test]
     fn only_orders_with_both_the_id_and_the_mark_of_a_simulation_are_simulated() {
-        let listed = |order: Value| serde_json::from_value::<Listed>(order).unwrap().is_simulated();
+        let listed = |order: Value| is_simulated(&serde_json::from_value::<ListedDelivery>(order).unwrap());
         let order = |id: &str, metadata: Value| json!({"id": "x", "sellerOrderId": id, "metadata": metadata});
         assert!(listed(order("sim-1-1", json!({"simulated": true}))));
         assert!(!listed(order("sim-1-1", json!({"simulated": "true"}))));

@@ -107,7 +107,7 @@ async fn state(
     Ok(Answer::ok(outbound::welcome(
         None,
         &snapshot,
-        interval_of(snapshot.driver.state.attention(), frames.heartbeat_config()),
+        interval_of(snapshot.driver.state.heartbeat_tier(), frames.heartbeat_config()),
         now,
     ))
     .into_response())

@@ -7,8 +7,8 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use crate::dispatch::lifecycle::{self, Ending, Grounds};
-use crate::dispatch::progress::{self, Particulars, Step};
+use crate::dispatch::lifecycle::{self, Grounds, Reason};
+use crate::dispatch::progress::{self, DriverUpdate, UpdateDetails};
 use crate::dispatch::{DispatchError, Unit};
 use crate::domain::delivery::FailureCode;
 use crate::domain::event::Actor;
@@ -35,10 +35,10 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 
 /// What is done to one delivery.
 enum Action {
-    Assign(DriverId, Ending),
-    Cancel(Ending),
-    Update(Step, Particulars),
-    Retry(Ending),
+    Assign(DriverId, Reason),
+    Cancel(Reason),
+    Update(DriverUpdate, UpdateDetails),
+    Retry(Reason),
 }
 
 /// A request to act on one delivery, before its own fields are read.
@@ -90,17 +90,15 @@ async fn act(
     actor: &Actor,
 ) -> Result<(), DispatchError> {
     match action {
-        Action::Assign(driver, why) => give(unit, delivery, *driver, &why.reason, actor).await,
-        Action::Cancel(ending) => lifecycle::cancel(unit, delivery, ending, actor).await,
-        Action::Update(step, particulars) => {
-            progress::update_by_operator(unit, delivery, *step, particulars, actor).await
-        }
-        Action::Retry(ending) => lifecycle::retry(unit, delivery, ending, actor).await,
+        Action::Assign(driver, why) => assign_by_operator(unit, delivery, *driver, &why.reason, actor).await,
+        Action::Cancel(reason_given) => lifecycle::cancel(unit, delivery, reason_given, actor).await,
+        Action::Update(step, details) => progress::update_by_operator(unit, delivery, *step, details, actor).await,
+        Action::Retry(reason_given) => lifecycle::retry(unit, delivery, reason_given, actor).await,
     }
 }
 
 /// Gives a waiting delivery to a driver whom an operator chose, online or not.
-async fn give(
+async fn assign_by_operator(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     driver: DriverId,
@@ -109,7 +107,7 @@ async fn give(
 ) -> Result<(), DispatchError> {
     let unknown = || DispatchError::Fields(vec![FieldError::new("driverId", "unknown", "there is no such driver")]);
     let driver = drivers::lock(unit.conn, driver).await?.ok_or_else(unknown)?;
-    lifecycle::give(unit, delivery, &driver, Grounds::Chosen { reason }, actor).await
+    lifecycle::assign(unit, delivery, &driver, Grounds::Chosen { reason }, actor).await
 }
 
 async fn assign(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
@@ -118,40 +116,40 @@ async fn assign(_operator: Staff, acting: Acting) -> Result<HttpResponse, Proble
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
     let driver = driver.ok_or_else(Problem::not_found)?;
-    acting.perform(Action::Assign(driver, Ending::of(&reason))).await
+    acting.perform(Action::Assign(driver, Reason::of(&reason))).await
 }
 
 async fn cancel(acting: Acting) -> Result<HttpResponse, Problem> {
-    let ending = parse_reason(&acting.object)?;
-    acting.perform(Action::Cancel(ending)).await
+    let reason_given = parse_reason(&acting.object)?;
+    acting.perform(Action::Cancel(reason_given)).await
 }
 
 async fn retry(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
-    let ending = parse_reason(&acting.object)?;
-    acting.perform(Action::Retry(ending)).await
+    let reason_given = parse_reason(&acting.object)?;
+    acting.perform(Action::Retry(reason_given)).await
 }
 
 async fn set_status(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
-    let (step, particulars) = parse_status(&acting.object)?;
-    acting.perform(Action::Update(step, particulars)).await
+    let (step, details) = parse_status(&acting.object)?;
+    acting.perform(Action::Update(step, details)).await
 }
 
-fn parse_reason(object: &Map<String, Value>) -> Result<Ending, Problem> {
+fn parse_reason(object: &Map<String, Value>) -> Result<Reason, Problem> {
     let mut fields = Fields::of(object);
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
-    Ok(Ending::of(&reason))
+    Ok(Reason::of(&reason))
 }
 
 /// `{status, failure?: {code, reason?}, reason}`. A failure without a code is the operator's: MANUAL_CANCEL.
-fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Problem> {
+fn parse_status(object: &Map<String, Value>) -> Result<(DriverUpdate, UpdateDetails), Problem> {
     let mut fields = Fields::of(object);
     let step = fields.required("status", |fields, name| {
         fields.choice(name, "PICKED_UP, IN_TRANSIT, DELIVERED, FAILED", |text| match text {
-            "PICKED_UP" => Some(Step::PickedUp),
-            "IN_TRANSIT" => Some(Step::InTransit),
-            "DELIVERED" => Some(Step::Delivered),
-            "FAILED" => Some(Step::Failed),
+            "PICKED_UP" => Some(DriverUpdate::PickedUp),
+            "IN_TRANSIT" => Some(DriverUpdate::InTransit),
+            "DELIVERED" => Some(DriverUpdate::Delivered),
+            "FAILED" => Some(DriverUpdate::Failed),
             _ => None,
         })
     });
@@ -165,11 +163,11 @@ fn parse_status(object: &Map<String, Value>) -> Result<(Step, Particulars), Prob
     });
     fields.finish()?;
     let step = step.ok_or_else(Problem::not_found)?;
-    let failure = (step == Step::Failed).then(|| match failure {
+    let failure = (step == DriverUpdate::Failed).then(|| match failure {
         Some((code, words)) => (code, words.or_else(|| reason.clone())),
         None => (FailureCode::ManualCancel, reason.clone()),
     });
-    Ok((step, Particulars { failure, reason, ..Particulars::default() }))
+    Ok((step, UpdateDetails { failure, reason, ..UpdateDetails::default() }))
 }
 
 #[cfg(test)]
@@ -181,7 +179,7 @@ mod tests {
     use actix_web::{App, HttpMessage};
     use serde_json::json;
 
-    fn status(value: Value) -> Result<(Step, Particulars), Problem> {
+    fn status(value: Value) -> Result<(DriverUpdate, UpdateDetails), Problem> {
         parse_status(value.as_object().unwrap())
     }
 
@@ -207,13 +205,16 @@ mod tests {
     #[test]
     fn a_failure_has_a_code_and_words() {
         let (step, with) = status(json!({"status": "FAILED", "reason": "lost"})).unwrap();
-        assert_eq!((step, with.failure), (Step::Failed, Some((FailureCode::ManualCancel, Some("lost".to_owned())))));
+        assert_eq!(
+            (step, with.failure),
+            (DriverUpdate::Failed, Some((FailureCode::ManualCancel, Some("lost".to_owned()))))
+        );
         let named = json!({"status": "FAILED", "reason": "x", "failure": {"code": "TIMEOUT", "reason": "too late"}});
         let named = status(named).unwrap().1;
         assert_eq!(named.failure, Some((FailureCode::Timeout, Some("too late".to_owned()))));
         assert_eq!(named.reason.as_deref(), Some("x"), "the operator's own words stand beside those of the failure");
         let none = status(json!({"status": "DELIVERED", "reason": "told by phone"})).unwrap();
-        assert_eq!((none.0, none.1.failure), (Step::Delivered, None));
+        assert_eq!((none.0, none.1.failure), (DriverUpdate::Delivered, None));
         for bad in [
             json!({"status": "ASSIGNED", "reason": "x"}),
             json!({"status": "FAILED"}),

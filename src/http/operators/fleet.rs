@@ -20,7 +20,7 @@ use crate::http::body::{JsonBody, path_id};
 use crate::http::fields::Fields;
 use crate::http::idempotency::{self, Answer, Keyed};
 use crate::http::middleware::auth::Staff;
-use crate::http::operators::last_known_location::{Whereabouts, WhereaboutsOf};
+use crate::http::operators::last_known_location::{LastKnownLocation, LastKnownLocations};
 use crate::http::operators::views;
 use crate::http::pagination::{Page, list as page_of, read_limit};
 use crate::http::problem::Problem;
@@ -57,7 +57,7 @@ async fn create(
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             let driver = drivers::insert(unit.conn, &new, &actor).await?;
-            let shown = views::driver(&driver, &Whereabouts::default(), &[], unit.now);
+            let shown = views::driver(&driver, &LastKnownLocation::default(), &[], unit.now);
             Ok(Answer::created(format!("/api/v1/drivers/{}", driver.id), shown))
         })
     });
@@ -119,7 +119,7 @@ impl DriverViews {
     /// Drivers with where they are and what they have in hand.
     async fn show_all(&self, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
         let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
-        let mut places = WhereaboutsOf::ask(&self.presence, &ids).await;
+        let mut places = LastKnownLocations::ask(&self.presence, &ids).await;
         let (stored, active, now) = transact(&self.database, move |conn| {
             Box::pin(async move {
                 let stored = positions::get(&mut *conn, &ids).await?;
@@ -150,7 +150,7 @@ async fn read(_staff: Staff, path: web::Path<String>, views: web::Data<DriverVie
 async fn show_within(
     unit: &mut Unit<'_>,
     driver: &Driver,
-    mut places: WhereaboutsOf,
+    mut places: LastKnownLocations,
     ttl: Duration,
 ) -> Result<Value, DispatchError> {
     let ids = [driver.id];
@@ -170,7 +170,7 @@ async fn change(
     let id: DriverId = path_id(&path)?;
     let patch = parse_patch(&body.object)?;
     let actor = staff.0.actor();
-    let (places, ttl) = (WhereaboutsOf::ask(&views.presence, &[id]).await, views.ttl);
+    let (places, ttl) = (LastKnownLocations::ask(&views.presence, &[id]).await, views.ttl);
     let shown = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             let driver = roster::patch(unit, id, &patch, &actor).await?;
@@ -222,15 +222,15 @@ async fn set_status(
     let id: DriverId = path_id(&path)?;
     let mut fields = Fields::of(&body.object);
     let wish = |fields: &mut Fields<'_>, name: &str| {
-        let wish_of = |text: &str| text.parse::<DriverStatus>().ok().and_then(duty::wish_of);
-        fields.choice(name, "AVAILABLE, OFFLINE", wish_of)
+        let requested_duty = |text: &str| text.parse::<DriverStatus>().ok().and_then(duty::requested_duty);
+        fields.choice(name, "AVAILABLE, OFFLINE", requested_duty)
     };
     let on_duty = fields.required("status", wish).unwrap_or_default();
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
     let keyed = Keyed::of(&request, &staff.0, &body.raw)?;
     let actor = staff.0.actor();
-    let (places, ttl) = (WhereaboutsOf::ask(&views.presence, &[id]).await, views.ttl);
+    let (places, ttl) = (LastKnownLocations::ask(&views.presence, &[id]).await, views.ttl);
     let answer = idempotency::perform(&use_cases, keyed, move |unit| {
         Box::pin(async move {
             duty::set_duty(unit, id, on_duty, &reason, &actor).await?;

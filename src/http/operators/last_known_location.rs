@@ -13,7 +13,7 @@ use crate::store::positions::StoredPosition;
 
 /// What is known of one driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Whereabouts {
+pub struct LastKnownLocation {
     /// Heard of within the heartbeat's time to live.
     pub online: bool,
     /// Where they last were.
@@ -22,11 +22,11 @@ pub struct Whereabouts {
 
 /// What is known of some drivers.
 #[derive(Debug, Clone, Default)]
-pub struct WhereaboutsOf {
-    found: HashMap<DriverId, Whereabouts>,
+pub struct LastKnownLocations {
+    found: HashMap<DriverId, LastKnownLocation>,
 }
 
-impl WhereaboutsOf {
+impl LastKnownLocations {
     /// What Redis says of `drivers`; nothing when it does not answer.
     pub async fn ask(presence: &Presence, drivers: &[DriverId]) -> Self {
         let mut this = Self::default();
@@ -40,7 +40,7 @@ impl WhereaboutsOf {
     fn note_online(&mut self, drivers: &[DriverId], values: &[Option<OnlineValue>]) {
         for (driver, value) in drivers.iter().zip(values) {
             if let Some(value) = value {
-                self.found.insert(*driver, Whereabouts { online: true, fix: value.fix });
+                self.found.insert(*driver, LastKnownLocation { online: true, fix: value.fix });
             }
         }
     }
@@ -62,7 +62,7 @@ impl WhereaboutsOf {
     }
 
     /// What is known of one of them.
-    pub fn of(&self, driver: DriverId) -> Whereabouts {
+    pub fn of(&self, driver: DriverId) -> LastKnownLocation {
         self.found.get(&driver).copied().unwrap_or_default()
     }
 }
@@ -88,10 +88,10 @@ mod tests {
     fn whoever_knows_more_is_believed() {
         let driver = DriverId::new();
         let online = OnlineValue { fix: Some(fix(100)), received_at: Utc::now(), session_epoch: 1 };
-        let mut known = WhereaboutsOf::default();
+        let mut known = LastKnownLocations::default();
         known.note_online(&[driver], &[Some(online)]);
         known.note_stored(&[stored(driver, Some(fix(90)), 60_000)], TTL);
-        assert_eq!(known.of(driver), Whereabouts { online: true, fix: Some(fix(100)) });
+        assert_eq!(known.of(driver), LastKnownLocation { online: true, fix: Some(fix(100)) });
         known.note_stored(&[stored(driver, Some(fix(110)), 60_000)], TTL);
         assert_eq!(known.of(driver).fix, Some(fix(110)));
     }
@@ -99,11 +99,11 @@ mod tests {
     #[test]
     fn without_redis_postgresql_says_who_is_online() {
         let (fresh, silent) = (DriverId::new(), DriverId::new());
-        let mut known = WhereaboutsOf::default();
+        let mut known = LastKnownLocations::default();
         known.note_online(&[fresh, silent], &[None, None]);
         known.note_stored(&[stored(fresh, None, 29_999), stored(silent, Some(fix(1)), 30_000)], TTL);
-        assert_eq!(known.of(fresh), Whereabouts { online: true, fix: None });
-        assert_eq!(known.of(silent), Whereabouts { online: false, fix: Some(fix(1)) });
-        assert_eq!(known.of(DriverId::new()), Whereabouts::default());
+        assert_eq!(known.of(fresh), LastKnownLocation { online: true, fix: None });
+        assert_eq!(known.of(silent), LastKnownLocation { online: false, fix: Some(fix(1)) });
+        assert_eq!(known.of(DriverId::new()), LastKnownLocation::default());
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::domain::ids::DeliveryId;
 use crate::domain::position::Fix;
-use crate::http::operators::last_known_location::Whereabouts;
+use crate::http::operators::last_known_location::LastKnownLocation;
 use crate::protocol::outbound::{moment, put, stop};
 use crate::store::audit::AuditRow;
 use crate::store::credentials::TokenRow;
@@ -23,7 +23,7 @@ pub fn position(fix: &Fix, now: DateTime<Utc>) -> Value {
 }
 
 /// A driver, where they are, and what they have in hand.
-pub fn driver(driver: &Driver, place: &Whereabouts, active: &[DeliveryId], now: DateTime<Utc>) -> Value {
+pub fn driver(driver: &Driver, place: &LastKnownLocation, active: &[DeliveryId], now: DateTime<Utc>) -> Value {
     let state = &driver.state;
     let mut value = json!({
         "id": driver.id, "name": driver.name, "phone": driver.phone, "status": driver.status,

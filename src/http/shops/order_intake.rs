@@ -149,7 +149,7 @@ impl OrderIntake {
             .await?;
         let answer = match &cancelled {
             Cancelled::Delivery(delivery) => {
-                let repeated = !effects.settled.contains(&delivery.id);
+                let repeated = !effects.resolved.contains(&delivery.id);
                 Answer::ok(shape(delivery, repeated))
             }
             Cancelled::Remembered => Answer::accepted(json!({

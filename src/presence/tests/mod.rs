@@ -1,10 +1,10 @@
 //! Presence against a real Redis, one server a test.
 
-mod healing;
 mod heartbeats;
 mod hints;
 mod membership;
 mod outage;
+mod repair;
 mod search;
 mod server;
 mod warmth;

@@ -93,8 +93,8 @@ async fn ghosts_of_the_offline_never_hide_the_living() {
     let redis = TestRedis::start();
     let presence = redis.warm().await;
     let here = at(12.97, 77.59);
-    let ghosts = fleet(&presence, &[here; 200]).await;
-    for ghost in &ghosts {
+    let stale_members = fleet(&presence, &[here; 200]).await;
+    for ghost in &stale_members {
         redis.query::<()>(&format!("DEL driver:online:{}", ghost.driver_id)).await;
     }
     let alive = fleet(&presence, &[at(12.9702, 77.59)]).await[0].driver_id;

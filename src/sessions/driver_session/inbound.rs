@@ -7,7 +7,7 @@ use chrono::Utc;
 use metrics::Counter;
 
 use super::{Ctx, DriverSession};
-use crate::domain::driver::Attention;
+use crate::domain::driver::HeartbeatTier;
 use crate::domain::heartbeat::Heartbeat;
 use crate::domain::position::Fix;
 use crate::ingest::Slot;
@@ -91,7 +91,7 @@ impl DriverSession {
 
     /// Whether the driver has a delivery in hand, as far as this session knows.
     fn is_followed(&self) -> bool {
-        self.pace.is_some_and(|pace| pace.attention() == Attention::Busy)
+        self.interval.is_some_and(|interval| interval.heartbeat_tier() == HeartbeatTier::Busy)
     }
 
     /// Offers believed fixes to the track.

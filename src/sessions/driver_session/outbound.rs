@@ -11,7 +11,7 @@ use crate::sessions::mailbox::ToSession;
 use crate::sessions::mailbox::Wake;
 use crate::store::commands::Command;
 use crate::store::drivers::DriverChanged;
-use crate::store::sessions::SessionNews;
+use crate::store::sessions::SessionState;
 
 /// A command that is not acknowledged is sent again when it comes again after this. The courier brings it every five seconds,
 /// sometimes a little less: compared with five, it would wait for the next time.
@@ -31,7 +31,7 @@ impl DriverSession {
         match message {
             ToSession::Acked(seq) => self.send_text(ctx, outbound::ack(seq)),
             ToSession::Commands(commands) => self.commands(&commands, ctx),
-            ToSession::News(news) => self.news(&news, ctx),
+            ToSession::State(news) => self.news(&news, ctx),
             ToSession::Replaced => self.end(ctx, close::REPLACED, "a newer session has taken over"),
             ToSession::Reconnect { after_ms, close_in_ms } => {
                 ctx.run_later(Duration::from_millis(close_in_ms), move |this, ctx| {
@@ -56,7 +56,7 @@ impl DriverSession {
         self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
     }
 
-    fn news(&mut self, news: &SessionNews, ctx: &mut Ctx) {
+    fn news(&mut self, news: &SessionState, ctx: &mut Ctx) {
         let Some(entry) = &self.entry else { return };
         if news.session_epoch != entry.session_epoch {
             return;
@@ -72,18 +72,20 @@ impl DriverSession {
             if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
                 self.send(ctx, &outbound::status(&news.changed, &news.reason));
             }
-            self.follow_pace(&news.changed, ctx);
+            self.follow_interval(&news.changed, ctx);
         }
     }
 
     /// Tells the app how often to speak up from now on, if that is another interval than it knows.
-    pub(super) fn follow_pace(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
-        if let Some(pace) = &mut self.pace
-            && pace.follow(changed)
+    pub(super) fn follow_interval(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
+        if let Some(interval) = &mut self.interval
+            && interval.follow(changed)
         {
-            let pace =
-                crate::sessions::interval::interval_of(pace.attention(), self.services.frames.heartbeat_config());
-            self.send(ctx, &outbound::config(pace));
+            let interval = crate::sessions::interval::interval_of(
+                interval.heartbeat_tier(),
+                self.services.frames.heartbeat_config(),
+            );
+            self.send(ctx, &outbound::config(interval));
         }
     }
 }

@@ -94,7 +94,7 @@ impl DriverSession {
             Ok(outcome) => {
                 self.send(ctx, &outcome.answer);
                 if let Some(changed) = outcome.changed {
-                    self.follow_pace(&changed, ctx);
+                    self.follow_interval(&changed, ctx);
                 }
             }
             Err(DispatchError::SessionReplaced) => self.end(ctx, close::REPLACED, "a newer session has taken over"),

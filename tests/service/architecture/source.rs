@@ -61,9 +61,8 @@ pub(super) fn read(file: &str, source: &str) -> Vec<Placed> {
     placed
 }
 
-/// What follows `crate::`, or a `super::` that leads to the root: the first name of each path (`*` for all), with the
-/// module that says so.
-pub(super) fn names_of_root(placed: &[Placed]) -> Vec<(String, Vec<String>)> {
+/// Every path that begins with `crate` or `super`, from the crate's root (`*` for all of it), with the module that names it.
+pub(super) fn targets(placed: &[Placed]) -> Vec<(Vec<String>, Vec<String>)> {
     let mut names = Vec::new();
     for (at, one) in placed.iter().enumerate() {
         let begins = at == 0 || placed[at - 1].token != Token::Path;
@@ -76,13 +75,13 @@ pub(super) fn names_of_root(placed: &[Placed]) -> Vec<(String, Vec<String>)> {
         let mut found = Vec::new();
         follow(&mut rest.into_iter().peekable(), base, &mut found);
         found.dedup();
-        names.extend(found.into_iter().map(|name| (name, one.module.clone())));
+        names.extend(found.into_iter().map(|path| (path, one.module.clone())));
     }
     names
 }
 
-/// Follows a path or a group of them from `base`, and notes the first name of each that goes on from the root.
-fn follow(tokens: &mut Peekable<IntoIter<Token>>, mut base: Vec<String>, found: &mut Vec<String>) {
+/// Follows a path or a group of them from `base`, and notes each.
+fn follow(tokens: &mut Peekable<IntoIter<Token>>, mut base: Vec<String>, found: &mut Vec<Vec<String>>) {
     while tokens.next_if_eq(&Token::Path).is_some() {
         match tokens.next() {
             Some(Token::Word(word)) if word == "super" => {
@@ -90,15 +89,17 @@ fn follow(tokens: &mut Peekable<IntoIter<Token>>, mut base: Vec<String>, found: 
             }
             Some(Token::Word(word)) if word == "self" => {}
             Some(Token::Word(word)) => base.push(word),
-            Some(Token::Mark('*')) if base.is_empty() => return found.push("*".to_owned()),
+            Some(Token::Mark('*')) if base.is_empty() => return found.push(vec!["*".to_owned()]),
             Some(Token::Mark('{')) => return follow_group(tokens, &base, found),
             _ => break,
         }
     }
-    found.extend(base.into_iter().next());
+    if !base.is_empty() {
+        found.push(base);
+    }
 }
 
-fn follow_group(tokens: &mut Peekable<IntoIter<Token>>, base: &[String], found: &mut Vec<String>) {
+fn follow_group(tokens: &mut Peekable<IntoIter<Token>>, base: &[String], found: &mut Vec<Vec<String>>) {
     while let Some(token) = tokens.next() {
         let mut inner = base.to_vec();
         match token {
@@ -113,7 +114,7 @@ fn follow_group(tokens: &mut Peekable<IntoIter<Token>>, base: &[String], found: 
             Token::Word(word) if word == "self" => {}
             Token::Word(word) => inner.push(word),
             Token::Mark('*') if base.is_empty() => {
-                found.push("*".to_owned());
+                found.push(vec!["*".to_owned()]);
                 continue;
             }
             _ => continue,
@@ -235,7 +236,10 @@ fn comments_are_dropped_and_strings_are_kept_apart() {
 #[test]
 fn paths_are_resolved_against_their_module() {
     let names = |file: &str, source: &str| -> Vec<String> {
-        names_of_root(&read(file, source)).into_iter().map(|(name, _)| name).collect()
+        let mut names: Vec<String> =
+            targets(&read(file, source)).into_iter().filter_map(|(path, _)| path.into_iter().next()).collect();
+        names.dedup();
+        names
     };
     assert_eq!(names("store/drivers.rs", "use crate::domain::ids; fn f() { crate::http::g() }"), ["domain", "http"]);
     assert_eq!(names("a/b.rs", "use crate::{c::{d, e}, f as g, h::*}; use crate::{self, *};"), ["c", "f", "h", "*"]);

@@ -1,5 +1,5 @@
 //! Drift: what Redis says although nobody committed it, or fails to say (a field deleted by hand, an old file, a bug). Looked
-//! for page by page against PostgreSQL, and mended by scripts that are fenced as every other.
+//! for page by page against PostgreSQL, and repaired by scripts that are fenced as every other.
 
 use redis::{Cmd, Value};
 
@@ -25,11 +25,11 @@ pub struct Expected {
 
 /// What Redis said of a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Healed {
+pub enum Repaired {
     /// What PostgreSQL says.
     Equal,
-    /// Something else, which was mended.
-    Mended {
+    /// Something else, which was repaired.
+    Repairs {
         /// The status or its epoch.
         status: bool,
         /// Whether the driver can be found.
@@ -37,7 +37,7 @@ pub enum Healed {
     },
     /// Free, online with a position, and not to be found: left so, unless [`Expected::must_be_found`].
     Absent {
-        /// The status or its epoch was mended.
+        /// The status or its epoch was repaired.
         status: bool,
     },
     /// A newer epoch: PostgreSQL must be asked again before that can be called wrong.
@@ -50,17 +50,17 @@ pub struct MemberPage {
     /// Drivers.
     pub drivers: Vec<DriverId>,
     /// Members that are no drivers of ours.
-    pub strangers: Vec<Vec<u8>>,
+    pub unknown_members: Vec<Vec<u8>>,
     /// Where the next page begins; 0 at the end.
     pub cursor: u64,
 }
 
 impl Presence {
     /// Makes Redis say of each driver what is expected, unless it says something newer; outcomes in the order given.
-    pub async fn heal(&self, expected: &[Expected]) -> Result<Vec<Healed>, PresenceError> {
+    pub async fn repair(&self, expected: &[Expected]) -> Result<Vec<Repaired>, PresenceError> {
         let mut outcomes = Vec::with_capacity(expected.len());
         for chunk in expected.chunks(BATCH) {
-            let commands = chunk.iter().map(|one| self.inner.heal(one)).collect();
+            let commands = chunk.iter().map(|one| self.inner.repair(one)).collect();
             for answer in self.inner.link.batch("heal", commands).await? {
                 outcomes.push(healed(&answer)?);
             }
@@ -91,15 +91,15 @@ impl Presence {
         for (name, _) in found {
             match driver_of(&name) {
                 Some(driver) => page.drivers.push(driver),
-                None => page.strangers.push(name),
+                None => page.unknown_members.push(name),
             }
         }
         Ok(page)
     }
 
     /// Takes members out of `drivers:geo` of which PostgreSQL knows nothing.
-    pub async fn expel(&self, drivers: &[DriverId], strangers: &[Vec<u8>]) -> Result<(), PresenceError> {
-        let names = drivers.iter().map(|driver| member(*driver).into_bytes()).chain(strangers.iter().cloned());
+    pub async fn expel(&self, drivers: &[DriverId], unknown_members: &[Vec<u8>]) -> Result<(), PresenceError> {
+        let names = drivers.iter().map(|driver| member(*driver).into_bytes()).chain(unknown_members.iter().cloned());
         let keys = &self.inner.keys;
         let commands = names.flat_map(|name| {
             [&keys.geo, &keys.expiry].map(|key| {
@@ -113,12 +113,12 @@ impl Presence {
 }
 
 impl Inner {
-    fn heal(&self, expected: &Expected) -> Cmd {
+    fn repair(&self, expected: &Expected) -> Cmd {
         let StatusChange { driver_id, status, epoch } = expected.change;
         let known = if expected.must_be_known { "1" } else { "0" };
         let found = if expected.must_be_found { "1" } else { "0" };
         let args = [&driver_id.to_string(), &member(driver_id), status.as_str(), &epoch.to_string(), known, found];
-        scripts::HEAL.call(&self.script_keys(&self.keys.online(driver_id)), &args)
+        scripts::REPAIR.call(&self.script_keys(&self.keys.online(driver_id)), &args)
     }
 
     fn correct(&self, change: &StatusChange, wrong: i64) -> Cmd {
@@ -129,14 +129,14 @@ impl Inner {
     }
 }
 
-fn healed(answer: &Value) -> Result<Healed, Outage> {
+fn healed(answer: &Value) -> Result<Repaired, Outage> {
     match answer {
-        Value::Int(0) => Ok(Healed::Equal),
-        Value::Int(bits @ 4..=5) => Ok(Healed::Absent { status: bits & 1 == 1 }),
-        Value::Int(bits @ 1..=3) => Ok(Healed::Mended { status: bits & 1 == 1, membership: bits & 2 == 2 }),
+        Value::Int(0) => Ok(Repaired::Equal),
+        Value::Int(bits @ 4..=5) => Ok(Repaired::Absent { status: bits & 1 == 1 }),
+        Value::Int(bits @ 1..=3) => Ok(Repaired::Repairs { status: bits & 1 == 1, membership: bits & 2 == 2 }),
         Value::BulkString(text) => {
             let epoch = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-            epoch.map(Healed::Newer).ok_or(Outage::Unexpected("heal"))
+            epoch.map(Repaired::Newer).ok_or(Outage::Unexpected("heal"))
         }
         _ => Err(Outage::Unexpected("heal")),
     }
