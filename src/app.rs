@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::assignment::{AssignmentServices, CandidateSource, CoordinatorRegistry};
 use crate::background::{self, BackgroundTasks, TaskServices};
-use crate::config::Config;
+use crate::config::{Config, RedisCluster};
 use crate::dispatch::DispatchSettings;
 use crate::domain::ids::ShopName;
 use crate::effects::{
@@ -56,6 +56,9 @@ pub enum StartError {
     /// The address of Redis.
     #[error(transparent)]
     Presence(#[from] PresenceError),
+    /// Redis is a cluster.
+    #[error("REDIS_URL names a node of a Redis Cluster, which is not supported yet: name a single server")]
+    RedisCluster,
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -74,7 +77,7 @@ impl StartError {
     /// 2 for what no other moment mends, 1 for what may be mended by it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::SchemaBehind | Self::SchemaTooNew | Self::Presence(_) | Self::Secret(_) => 2,
+            Self::SchemaBehind | Self::SchemaTooNew | Self::Presence(_) | Self::Secret(_) | Self::RedisCluster => 2,
             _ => 1,
         }
     }
@@ -145,6 +148,9 @@ impl Service {
         prepare_database(&config, &database).await?;
         database.watch();
         let presence = Presence::new(presence_settings(&config, background.clone()))?;
+        if config.redis.cluster == RedisCluster::Auto && presence.is_cluster().await {
+            return Err(StartError::RedisCluster);
+        }
         let poster = poster(&config)?;
         warn_of_internal_destination(&config);
         let node = NodeInfo { node_id: config.node_id.clone(), http_addr, metrics_addr };
@@ -190,7 +196,7 @@ impl Service {
         tokio::time::sleep(shutdown.delay).await;
         self.lifecycle.enter(Phase::Draining);
         let deadline = Instant::now() + shutdown.grace;
-        send_away(&self.sessions, shutdown.grace / 2).await;
+        send_away(&self.sessions, shutdown.grace / 2, deadline).await;
         let limit = remaining(deadline).min(Duration::from_secs(5));
         tokio::join!(PresenceWriter::flush(&self.parts.presence_writer, limit), self.tracks.flush(limit));
         self.lifecycle.enter(Phase::Stopping);
@@ -382,6 +388,7 @@ fn presence_settings(config: &Config, runtime: Handle) -> PresenceSettings {
         key_prefix: config.redis.key_prefix.clone(),
         ttl: config.heartbeat.ttl,
         position_max_age: config.heartbeat.position_max_age,
+        refuses_cluster: config.redis.cluster == RedisCluster::Auto,
         ..PresenceSettings::new(config.redis.url.expose().clone(), runtime)
     }
 }

@@ -174,7 +174,7 @@ impl Diagnosis {
             },
             "problems": self.problems().iter().map(|(name, _)| name).collect::<Vec<_>>(),
             "differences": differences.collect::<Vec<_>>(),
-            "unknown_members": {"count": self.contents.unknown_members.len(), "first": unknown_members},
+            "strangers": {"count": self.contents.unknown_members.len(), "first": unknown_members},
         })
     }
 

@@ -3,8 +3,11 @@
 //! `serde_json` refuses a whole document for one number beyond a double. Here the document is read all the same, and the
 //! path of such a value is named, so that the answer can name its field.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -84,13 +87,14 @@ fn rebuild(raw: &str, field: &str, depth: usize, unholdable: &mut Vec<(String, U
     match raw.as_bytes().first() {
         Some(b'{' | b'[') if depth >= MAX_DEPTH => give_up(Unholdable::Depth),
         Some(b'{') => {
-            let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) else {
-                return give_up(Unholdable::Text);
-            };
-            let of = |name: &str| if depth == 0 { name.to_owned() } else { field.to_owned() };
+            let Ok(RawFields(fields)) = serde_json::from_str(raw) else { return give_up(Unholdable::Text) };
             let rebuilt = fields.into_iter().map(|(name, inner)| {
-                let value = rebuild(inner.get(), &of(&name), depth + 1, unholdable);
-                (name, value)
+                let own = if depth == 0 { &*name } else { field };
+                if name.contains(char::REPLACEMENT_CHARACTER) {
+                    unholdable.push((own.to_owned(), Unholdable::Text));
+                }
+                let value = rebuild(inner.get(), own, depth + 1, unholdable);
+                (name.into_owned(), value)
             });
             Value::Object(rebuilt.collect())
         }
@@ -100,6 +104,56 @@ fn rebuild(raw: &str, field: &str, depth: usize, unholdable: &mut Vec<(String, U
         },
         Some(b'"') => give_up(Unholdable::Text),
         _ => give_up(Unholdable::Number),
+    }
+}
+
+/// The fields of an object, unread; a name that is not Unicode text has its faulty characters replaced.
+struct RawFields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for RawFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(RawFields(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A field's name, read as bytes: as text, half of a surrogate pair would be an error.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Name(String::from_utf8_lossy(bytes)))
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(String::from_utf8_lossy(bytes).into_owned())))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 

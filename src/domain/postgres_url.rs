@@ -10,6 +10,9 @@ const MAX_SERVERS: usize = 16;
 
 const FORM: &str = "must be a URL such as postgres://user:password@host:5432/name, or …@host1:5432,host2:5432/name";
 
+/// How the connection is encrypted, as libpq names it.
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
 /// The parameter by which libpq is asked for a server that takes writes.
 const TARGET: &str = "target_session_attrs";
 
@@ -51,6 +54,9 @@ fn server(text: &str) -> Result<Url, String> {
                 return Err("names several servers by a parameter: name them before the path, as in \
                             postgres://user:password@host1:5432,host2:5432/name"
                     .to_owned());
+            }
+            "sslmode" | "ssl-mode" if !SSL_MODES.contains(&&*value) => {
+                return Err(format!("must have sslmode={}", SSL_MODES.join(", ")));
             }
             _ => kept.push((name.into_owned(), value.into_owned())),
         }
@@ -112,6 +118,7 @@ mod tests {
             ("postgres://u:sesame@h1/x?target_session_attrs=any", "read-write"),
             ("postgres:///x?user=u&password=sesame&host=h1,h2", "before the path"),
             ("postgres://u:sesame@h/x?port=1,2", "before the path"),
+            ("postgres://u:sesame@h/x?sslmode=bogus", "sslmode=disable"),
         ] {
             let must = servers(text).expect_err(text);
             assert!(must.contains(named) && !must.contains("sesame"), "{text}: {must}");

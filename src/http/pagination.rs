@@ -73,7 +73,10 @@ pub fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {
     if text.len() > MAX_CURSOR_BYTES {
         return None;
     }
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    let key = URL_SAFE_NO_PAD.decode(text).ok()?;
+    // PostgreSQL holds no NUL, which JSON writes as an escape, and no year of five digits.
+    let is_storable = !key.windows(6).any(|six| six == br"\u0000") && !key.windows(2).any(|two| two == b"\"+");
+    if is_storable { serde_json::from_slice(&key).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -90,6 +93,9 @@ mod tests {
         for bad in ["", "x", "!!!", &encode(&7), &"A".repeat(300)] {
             assert_eq!(decode::<(DateTime<Utc>, Uuid)>(bad), None, "{bad}");
         }
+        assert_eq!(decode::<(DateTime<Utc>, String)>(&encode(&(moment, "\0"))), None, "PostgreSQL holds no NUL");
+        let late: DateTime<Utc> = "+12026-01-27T10:00:00Z".parse().unwrap();
+        assert_eq!(decode::<(DateTime<Utc>, String)>(&encode(&(late, "a"))), None, "nor such a year");
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub struct RedisHealth {
 }
 
 impl Presence {
+    /// Asks Redis, for 500 ms at most, whether it is a node of a Redis Cluster; `false` when it does not answer.
+    pub async fn is_cluster(&self) -> bool {
+        let _ = timeout(HEALTH_TIMEOUT, self.inner.check_warm("health")).await;
+        self.inner.link.is_cluster()
+    }
+
     /// Asks Redis, for 500 ms at most.
     pub async fn health(&self) -> RedisHealth {
         let started = Instant::now();

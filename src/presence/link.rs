@@ -35,6 +35,8 @@ pub(super) struct Link {
     breaker: Breaker,
     session: ArcSwapOption<Connection>,
     connecting: Arc<Mutex<()>>,
+    refuses_cluster: bool,
+    is_cluster: AtomicBool,
     warned_of_policy: AtomicBool,
     warned_of_refusal: std::sync::Mutex<Option<Instant>>,
 }
@@ -45,6 +47,7 @@ impl Link {
         url: &str,
         call_timeout: Duration,
         breaker_open: Duration,
+        refuses_cluster: bool,
         runtime: Handle,
     ) -> Result<Self, PresenceError> {
         let client = url
@@ -59,9 +62,16 @@ impl Link {
             breaker: Breaker::new(breaker_open),
             session: ArcSwapOption::empty(),
             connecting: Arc::default(),
+            refuses_cluster,
+            is_cluster: AtomicBool::new(false),
             warned_of_policy: AtomicBool::new(false),
             warned_of_refusal: std::sync::Mutex::default(),
         })
+    }
+
+    /// Whether the server that was connected to last is a node of a cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.is_cluster.load(Ordering::Relaxed)
     }
 
     /// The runtime that connections live on.
@@ -206,6 +216,13 @@ impl Link {
             let error = (ErrorKind::UnexpectedReturnType, "INFO tells no run_id, so that a restart would go unseen");
             return Err(Outage::Connect(error.into()));
         };
+        let is_cluster = info_field(&server, "redis_mode") == Some("cluster");
+        self.is_cluster.store(is_cluster, Ordering::Relaxed);
+        if is_cluster && self.refuses_cluster {
+            let error =
+                (ErrorKind::InvalidClientConfig, "the server is a node of a Redis Cluster, which is not supported yet");
+            return Err(Outage::Connect(error.into()));
+        }
         scripts::load(&mut connection).await.map_err(Outage::Connect)?;
         self.warn_of_eviction(info_field(&memory, "maxmemory_policy"));
         tracing::info!("connected to Redis");

@@ -73,6 +73,8 @@ pub struct PresenceSettings {
     pub call_timeout: Duration,
     /// How long nobody tries after a failure.
     pub breaker_open: Duration,
+    /// Whether a node of a Redis Cluster is refused, since clusters are not supported.
+    pub refuses_cluster: bool,
     /// Drives the connections; must outlive every caller.
     pub runtime: Handle,
 }
@@ -87,6 +89,7 @@ impl PresenceSettings {
             position_max_age: Duration::from_secs(120),
             call_timeout: Duration::from_millis(250),
             breaker_open: Duration::from_millis(500),
+            refuses_cluster: true,
             runtime,
         }
     }
@@ -116,11 +119,19 @@ struct Inner {
 impl Presence {
     /// Checks the URL; connects to nothing.
     pub fn new(settings: PresenceSettings) -> Result<Self, PresenceError> {
-        let PresenceSettings { redis_url, key_prefix, ttl, position_max_age, call_timeout, breaker_open, runtime } =
-            settings;
+        let PresenceSettings {
+            redis_url,
+            key_prefix,
+            ttl,
+            position_max_age,
+            call_timeout,
+            breaker_open,
+            refuses_cluster,
+            runtime,
+        } = settings;
         Ok(Self {
             inner: Arc::new(Inner {
-                link: Arc::new(Link::new(&redis_url, call_timeout, breaker_open, runtime)?),
+                link: Arc::new(Link::new(&redis_url, call_timeout, breaker_open, refuses_cluster, runtime)?),
                 keys: Keys::new(&key_prefix),
                 ttl,
                 position_max_age,

@@ -7,9 +7,9 @@ use super::directory::SessionDirectory;
 use super::mailbox::ToSession;
 
 /// Sends every socket `reconnect` and closes it, spread over `spread`, and waits until they are gone.
-pub async fn send_away(directory: &SessionDirectory, spread: Duration) {
+pub async fn send_away(directory: &SessionDirectory, spread: Duration, latest: Instant) {
     let began = Instant::now();
-    let deadline = began + spread + Duration::from_millis(500);
+    let deadline = (began + spread + Duration::from_millis(500)).min(latest);
     let mut notified = HashSet::new();
     // A socket that was accepted before the drain may open its session during it.
     while Instant::now() < deadline {

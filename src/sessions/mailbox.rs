@@ -180,6 +180,7 @@ mod tests {
             revoked: false,
             changed,
             reason: String::new(),
+            by_driver: false,
         })
     }
 

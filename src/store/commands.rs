@@ -25,7 +25,8 @@ statements! {
         WHERE message_id = $1 AND driver_id = $2 AND acked_at IS NULL";
     PRUNE = "DELETE FROM driver_commands WHERE message_id IN (
         SELECT c.message_id FROM driver_commands c JOIN assignments a ON a.id = c.assignment_id
-        WHERE c.created_at < clock_timestamp() - interval '3 days' AND a.state <> 'ACTIVE' LIMIT 1000)";
+        WHERE c.created_at < clock_timestamp() - interval '3 days' AND a.state <> 'ACTIVE'
+          AND (c.acked_at IS NOT NULL OR c.kind = 'assignment') LIMIT 1000)";
 }
 
 /// What a command says.

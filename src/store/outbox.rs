@@ -25,7 +25,8 @@ statements! {
                 WHERE o.shop = f.shop AND o.state = 'pending' AND o.next_try_at <= statement_timestamp()
                   AND (o.lease_until IS NULL OR o.lease_until < statement_timestamp())
                   AND NOT EXISTS (SELECT 1 FROM outbox p WHERE p.delivery_id = o.delivery_id AND p.state = 'pending'
-                                  AND p.sequence < o.sequence)
+                                  AND (p.sequence < o.sequence OR p.lease_until >= statement_timestamp()
+                                       AND p.event_id <> o.event_id))
                 ORDER BY o.next_try_at, o.event_id LIMIT f.posts FOR NO KEY UPDATE OF o SKIP LOCKED) d)
         UPDATE outbox o SET lease_owner = $3, tries = o.tries + 1,
                lease_until = clock_timestamp() + make_interval(secs => $4::double precision)

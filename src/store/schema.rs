@@ -19,7 +19,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 statements! {
     APPLIED = "SELECT max(version) FROM _sqlx_migrations WHERE success";
     MIN_PROGRAM = "SELECT min_program_schema FROM database_identity";
-    TABLE_EXISTS = "SELECT to_regclass('public._sqlx_migrations') IS NOT NULL";
+    TABLE_EXISTS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
     // The schema that new tables go into: the first of the search path in which the user may look at all.
     RIGHTS = "SELECT current_user::text, current_schema()::text,
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";

@@ -29,12 +29,14 @@ statements! {
                         s.session_epoch = u.session_epoch AND s.session_id <> u.session_id, false) AS replaced,
                coalesce(s.session_epoch, 0) < u.session_epoch AS lost,
                t.revoked_at IS NOT NULL OR NOT d.active AS revoked, d.epoch, d.status, d.on_duty, d.used_slots,
-               coalesce((SELECT e.reason FROM driver_events e WHERE e.driver_id = d.id AND e.epoch = d.epoch), '') AS reason
+               coalesce(e.reason, '') AS reason,
+               coalesce(e.actor_kind = 'driver' AND e.actor_id = d.id::text, false) AS by_driver
         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bigint[], $5::uuid[])
              AS u (driver_id, session_epoch, token_id, epoch, session_id)
         LEFT JOIN driver_sessions s ON s.driver_id = u.driver_id
         JOIN drivers d ON d.id = u.driver_id
         JOIN driver_tokens t ON t.id = u.token_id
+        LEFT JOIN driver_events e ON e.driver_id = d.id AND e.epoch = d.epoch
         WHERE (s.session_epoch, s.session_id) IS DISTINCT FROM (u.session_epoch, u.session_id)
            OR t.revoked_at IS NOT NULL OR NOT d.active OR d.epoch > u.epoch";
 }
@@ -102,6 +104,8 @@ pub struct SessionState {
     pub changed: DriverChanged,
     /// Why the state is so.
     pub reason: String,
+    /// The driver changed it, and nobody else.
+    pub by_driver: bool,
 }
 
 #[derive(FromRow)]
@@ -116,6 +120,7 @@ struct NewsRow {
     on_duty: bool,
     used_slots: i32,
     reason: String,
+    by_driver: bool,
 }
 
 /// Those of `sessions` that must end or whose driver's state has moved on.
@@ -145,6 +150,7 @@ pub async fn states(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result
                     used_slots: row.used_slots,
                 },
                 reason: row.reason,
+                by_driver: row.by_driver,
             })
         })
         .collect()

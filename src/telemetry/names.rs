@@ -235,7 +235,7 @@ pub const METRICS: &[Metric] = &[
         "driver_tracker_actor_restarts_total",
         &["actor"],
         &[ACTORS],
-        "Actors and background tasks restarted after a panic, by name",
+        "Actors and background tasks restarted after a panic, by actor",
     ),
     task_gauge(
         "driver_tracker_background_task_last_success_seconds",

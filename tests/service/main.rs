@@ -61,4 +61,5 @@ mod statements;
 mod step_times;
 mod stuck;
 mod tracks;
+mod walkthroughs;
 mod webhook_answers;

@@ -3,6 +3,7 @@
 use super::support::node::Env;
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
+use driver_tracker::dev::servers::PrivateRedis;
 
 /// A setting, and its value; none takes it away.
 type Change<'a> = (&'a str, Option<&'a str>);
@@ -192,4 +193,24 @@ async fn check_config_says_what_would_hold_without_a_secret() {
     );
     let bad = node::run(&["check-config"], &env(&[("REDIS_URL", None)])).await;
     assert_eq!(bad.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_a_redis_cluster_is_refused_unless_the_setting_says_that_it_is_none() {
+    let world = World::with().nodes(0).start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let nodes = std::env::temp_dir().join(format!("driver-tracker-nodes-{}.conf", uuid::Uuid::new_v4()));
+    let arguments = ["--cluster-enabled", "yes", "--cluster-config-file", nodes.to_str().expect("a plain path")];
+    let cluster = tokio::task::block_in_place(|| {
+        PrivateRedis::start_with(&dir.path().join("redis"), None, &arguments).expect("a Redis in cluster mode")
+    });
+    let url = cluster.url();
+    let refused =
+        node::run(&["serve"], &env(&[("DATABASE_URL", Some(&world.database_url)), ("REDIS_URL", Some(&url))])).await;
+    let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{sentence}");
+    assert!(sentence.contains("Redis Cluster"), "{sentence}");
+    tokio::task::block_in_place(|| cluster.stop());
+    let _ = std::fs::remove_file(nodes);
+    world.finish().await;
 }

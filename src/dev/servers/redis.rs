@@ -31,12 +31,18 @@ impl PrivateRedis {
     /// Starts an empty Redis on `port` or the next free one (`None`: the last one of `dir`, else any), and waits until it
     /// answers.
     pub fn start(dir: &Path, port: Option<u16>) -> Result<Self, ServerError> {
+        Self::start_with(dir, port, &[])
+    }
+
+    /// As [`Self::start`], with more arguments of `redis-server`.
+    pub fn start_with(dir: &Path, port: Option<u16>, arguments: &[&str]) -> Result<Self, ServerError> {
         programs::redis()?;
         let directory = Directory::hold(dir)?;
         let account = Accounts::find()?.unprivileged;
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let is_redis = |arguments: &[String]| arguments.first().is_some_and(|first| first.contains("redis-server"));
         end_leftover::<Redis>(&directory, is_redis);
-        Ok(Self { server: Server::start(Redis { account }, directory, port)? })
+        Ok(Self { server: Server::start(Redis { account, arguments }, directory, port)? })
     }
 
     /// How a client reaches it.
@@ -96,6 +102,7 @@ impl PrivateRedis {
 
 struct Redis {
     account: Option<Account>,
+    arguments: Vec<String>,
 }
 
 impl Kind for Redis {
@@ -107,6 +114,7 @@ impl Kind for Redis {
         let mut command = account::command(programs::redis()?, self.account, "TERM")?;
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir", "/"]);
+        command.args(&self.arguments);
         Ok(command)
     }
 

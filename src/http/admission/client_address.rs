@@ -9,8 +9,10 @@ use ipnet::IpNet;
 /// first address that is not one: everything before that is the client's own word.
 pub fn of(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    let lines = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
-    let hops: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    let lines = request.headers().get_all("x-forwarded-for");
+    // A hop that is not text is one that cannot be read; what a proxy appended to it still counts.
+    let hops = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let hops: Vec<&str> = hops.map(|hop| std::str::from_utf8(hop).unwrap_or_default()).collect();
     resolve(peer, &hops, trusted)
 }
 
@@ -50,6 +52,17 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["1.2.3.4", " 198.51.100.1", "10.9.9.9"]), "198.51.100.1");
+    }
+
+    #[test]
+    fn a_hop_that_is_not_text_hides_no_later_one() {
+        use actix_web::http::header::{HeaderName, HeaderValue};
+        let line = HeaderValue::from_bytes(b"\xff, 198.51.100.1").unwrap();
+        let request = actix_web::test::TestRequest::default()
+            .peer_addr("10.0.0.1:1".parse().unwrap())
+            .insert_header((HeaderName::from_static("x-forwarded-for"), line))
+            .to_http_request();
+        assert_eq!(of(&request, &["10.0.0.0/8".parse().unwrap()]).to_string(), "198.51.100.1");
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Wanted {
             orders_per_second: if no_limit { Some(None) } else { limit.map(Some) },
         }
     }
+
+    /// Whether it names what the configuration decides of the shop that it makes.
+    fn is_of_configuration(&self) -> bool {
+        self.events_url.is_some() || self.orders_per_second.is_some()
+    }
 }
 
 async fn create(
@@ -190,10 +195,11 @@ async fn change(
     config: web::Data<Config>,
     body: JsonBody,
 ) -> Result<HttpResponse, Problem> {
-    let shop = changeable(shop_name(&path)?)?;
+    let shop = shop_name(&path)?;
     let mut fields = Fields::of(&body.object);
     let wanted = Wanted::read(&mut fields, &config.events.allowed_networks);
     fields.finish()?;
+    let shop = if wanted.is_of_configuration() { changeable(shop)? } else { shop };
     let changed = use_cases.transact_and_apply(move |unit| {
         Box::pin(async move {
             if !shops::lock(unit.conn, &shop).await? {
@@ -289,7 +295,11 @@ async fn enable_endpoint(
                 return Err(DispatchError::NotFound);
             }
             unit.effects.outbox = true;
-            Ok(Answer::ok(json!({"shop": shop, "endpoint": {"enabled": true}})))
+            let mut shown = show(unit, &shop).await?;
+            // What was answered before the whole shop was.
+            shown["shop"] = json!(shop);
+            shown["endpoint"] = json!({"enabled": true});
+            Ok(Answer::ok(shown))
         })
     });
     Ok(answer.await?.into_response())

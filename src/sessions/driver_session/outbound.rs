@@ -69,7 +69,9 @@ impl DriverSession {
         } else if news.revoked {
             self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");
         } else {
-            if entry.learn(news.changed.epoch) && news.reason != ASKED_BY_DRIVER {
+            // The words alone could be an operator's.
+            let is_asked_for = news.by_driver && news.reason == ASKED_BY_DRIVER;
+            if entry.learn(news.changed.epoch) && !is_asked_for {
                 self.send(ctx, &outbound::status(&news.changed, &news.reason));
             }
             self.follow_interval(&news.changed, ctx);
