@@ -9,6 +9,7 @@ mod architecture;
 mod cancellations;
 mod commands;
 mod configuration;
+mod contract_details;
 mod database_commits;
 mod database_failover;
 mod deadlines;

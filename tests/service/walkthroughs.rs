@@ -56,7 +56,11 @@ async fn follow(world: &World, heading: &str, from: usize) {
     };
     let deadline = Instant::now() + SOON;
     while followed() < hops.len() {
-        assert!(Instant::now() < deadline, "{heading}: nothing passed {:?} after the functions before it", hops[followed()]);
+        assert!(
+            Instant::now() < deadline,
+            "{heading}: nothing passed {:?} after the functions before it",
+            hops[followed()]
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
