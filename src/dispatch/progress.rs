@@ -72,13 +72,13 @@ pub async fn update_by_driver(
 
 /// Whether this assignment already passed `step`.
 fn has_passed(assignment: &Assignment, step: DriverUpdate) -> bool {
-    let ended_as = |name: &str| assignment.ended_as.as_deref() == Some(name);
+    let ended_as = |end: EndedAs| assignment.ended_as == Some(end);
     match step {
         DriverUpdate::PickedUp => assignment.picked_up,
-        DriverUpdate::InTransit => assignment.departed_at.is_some() || ended_as("DELIVERED"),
-        DriverUpdate::Delivered => ended_as("DELIVERED"),
-        DriverUpdate::Failed => ended_as("FAILED"),
-        DriverUpdate::Rejected => ended_as("REJECTED"),
+        DriverUpdate::InTransit => assignment.departed_at.is_some() || ended_as(EndedAs::Delivered),
+        DriverUpdate::Delivered => ended_as(EndedAs::Delivered),
+        DriverUpdate::Failed => ended_as(EndedAs::Failed),
+        DriverUpdate::Rejected => ended_as(EndedAs::Rejected),
     }
 }
 

@@ -110,6 +110,14 @@ pub enum EndedAs {
 }
 
 impl EndedAs {
+    const ALL: [Self; 5] = [Self::Delivered, Self::Failed, Self::Rejected, Self::TakenBack, Self::Cancelled];
+
+    /// The value of the column `ended_as`.
+    fn parse(name: &str) -> Result<Self, StoreError> {
+        let found = Self::ALL.into_iter().find(|ended_as| ended_as.columns().1 == name);
+        found.ok_or_else(|| StoreError::corrupt(format!("an assignment ended as {name:?}")))
+    }
+
     fn columns(self) -> (&'static str, &'static str) {
         match self {
             Self::Delivered => ("COMPLETED", "DELIVERED"),
@@ -136,8 +144,8 @@ pub struct Assignment {
     pub picked_up: bool,
     /// When it passed IN_TRANSIT.
     pub departed_at: Option<DateTime<Utc>>,
-    /// How it ended, by the name in the table.
-    pub ended_as: Option<String>,
+    /// How it ended.
+    pub ended_as: Option<EndedAs>,
 }
 
 #[derive(FromRow)]
@@ -154,14 +162,15 @@ struct Row {
 /// Reads an assignment.
 pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Assignment>, StoreError> {
     let row: Option<Row> = query_as(GET).bind(id.0).fetch_optional(conn).await?;
-    Ok(row.map(|row| Assignment {
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Assignment {
         id: AssignmentId(row.id),
         delivery_id: DeliveryId(row.delivery_id),
         driver_id: DriverId(row.driver_id),
         active: row.state == "ACTIVE",
         picked_up: row.picked_up_at.is_some(),
         departed_at: row.departed_at,
-        ended_as: row.ended_as,
+        ended_as: row.ended_as.as_deref().map(EndedAs::parse).transpose()?,
     }))
 }
 

@@ -127,7 +127,7 @@ impl Database {
         let task = self.runtime.spawn(async move { shared.run(durability, work).await });
         match tokio::time::timeout(CALLER_TIMEOUT, task).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(join)) => Err(StoreError::Corrupt(format!("database work ended early: {join}")).into()),
+            Ok(Err(join)) => Err(StoreError::Ended(join).into()),
             Err(_) => Err(self.shared.late().into()),
         }
     }
@@ -138,7 +138,7 @@ impl Database {
         let shared = self.shared.clone();
         // In a task of its own: a caller that gives up must not cut it short.
         let proving = self.runtime.spawn(async move { shared.prove().await });
-        proving.await.unwrap_or_else(|join| Err(StoreError::Corrupt(format!("a proof ended early: {join}"))))
+        proving.await.unwrap_or_else(|join| Err(join.into()))
     }
 
     /// Proves at intervals that PostgreSQL takes writes, until the pool is closed: for the metric, and for one line of the log

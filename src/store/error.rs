@@ -19,6 +19,9 @@ pub enum StoreError {
     /// A row holds what the program cannot read.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
+    /// The task that did the work panicked, or was aborted.
+    #[error("the task that worked with PostgreSQL ended early: {0}")]
+    Ended(#[from] tokio::task::JoinError),
     /// Anything else: a mistake of ours.
     #[error("a statement failed: {0}")]
     Statement(#[source] sqlx::Error),

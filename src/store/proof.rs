@@ -82,7 +82,7 @@ impl ProofState {
     pub(super) async fn wait_for(&mut self, mut running: Running) -> Result<(), StoreError> {
         match timeout(PROOF_TIMEOUT, &mut running.task).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(join)) => Err(StoreError::Corrupt(format!("a proof ended early: {join}"))),
+            Ok(Err(join)) => Err(join.into()),
             Err(_) => {
                 self.hung = Some(running);
                 Err(hangs())

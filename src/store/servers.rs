@@ -78,7 +78,7 @@ impl Servers {
             match answer {
                 Ok((index, Ok(conn))) => return Ok((index, conn)),
                 Ok((index, Err(error))) => refusals.push((index, error)),
-                Err(join) => refusals.push((0, StoreError::Corrupt(join.to_string()))),
+                Err(join) => refusals.push((0, join.into())),
             }
         }
         Err(self.sum_up(refusals))
