@@ -36,6 +36,7 @@ impl CandidateSource {
 
     /// The `wanted` nearest drivers within `max_radius_m` metres, nearest first. With `look_twice`, PostgreSQL is read as
     /// well when Redis finds nobody, so that a gap in Redis starves no order.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub async fn nearest(
         &self,
         pickup: &Position,

@@ -125,6 +125,7 @@ impl Handler<WorkOff> for AssignmentCoordinator {
     }
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 async fn work_off(services: AssignmentServices, region: Region, work: RegionWork) {
     if work.is_search_due {
         Round::new(services.clone()).region(region).await;

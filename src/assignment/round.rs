@@ -152,6 +152,7 @@ impl Round {
 
 /// Gives one order to the nearest driver who is free; an older order that waits within that driver's reach goes first,
 /// whatever region it is of.
+#[tracing::instrument(level = "trace", skip_all)]
 async fn assign(services: &AssignmentServices, order: &WaitingOrder) -> Result<Outcome, DispatchError> {
     let mut search = Search::of(services, *order, LockWait::Skip).await?;
     // Older orders that could not have that very driver; one who becomes free meanwhile is theirs to try again.

@@ -34,6 +34,7 @@ pub enum LockWait {
 }
 
 /// Gives `order` to `driver`, who stood `distance_m` metres from the pickup, if both are still free.
+#[tracing::instrument(level = "trace", skip_all)]
 pub async fn claim(
     unit: &mut Unit<'_>,
     order: DeliveryId,

@@ -24,6 +24,7 @@ pub struct Received {
 }
 
 /// Takes an order in: a new delivery that waits, or the one that exists.
+#[tracing::instrument(level = "trace", skip_all)]
 pub async fn receive_order(
     unit: &mut Unit<'_>,
     shop: &ShopName,

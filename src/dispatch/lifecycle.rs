@@ -79,6 +79,7 @@ impl Grounds<'_> {
 }
 
 /// Gives a waiting delivery to a driver whose row is locked.
+#[tracing::instrument(level = "trace", skip_all)]
 pub async fn assign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,

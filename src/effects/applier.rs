@@ -49,6 +49,7 @@ impl From<&DriverChanged> for StatusChange {
 
 impl EffectsApplier {
     /// Applies what follows a commit. Every part may fail; a sweep or the reconciliation finds it.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub async fn apply(&self, effects: Effects) {
         for delivery in &effects.resolved {
             self.waiters.resolve(*delivery);

@@ -160,6 +160,7 @@ async fn lease(services: &RelayServices, open: &HashMap<String, Open>) -> Result
         .await
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 async fn post(services: &RelayServices, poster: &Poster, endpoint: &Endpoint, event: Leased) {
     let id = event.event_id.to_string();
     let timestamp = Utc::now().timestamp();

@@ -45,6 +45,7 @@ impl Presence {
     /// session, or their first known position came. Newest first is the caller's matter: one heartbeat a driver.
     /// One that is older than the TTL, or of an older session than Redis knows, leaves nothing behind. After an error the
     /// drivers of the lost answers are due at their next heartbeat.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub async fn heartbeats(&self, heartbeats: &[Heartbeat]) -> Result<Vec<bool>, PresenceError> {
         let mut due = Vec::with_capacity(heartbeats.len());
         for chunk in heartbeats.chunks(BATCH) {

@@ -116,6 +116,7 @@ fn invalid(field: &str, what: &str) -> Fault {
 }
 
 /// Parses one text frame. `now` is the server's clock, by which a fix may be too far in the future for the `rules`.
+#[tracing::instrument(level = "trace", skip_all)]
 pub fn parse_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     if let Some(frame) = parse_plain_heartbeat(text, now, rules) {
         return Ok(frame);

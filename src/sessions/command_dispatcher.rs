@@ -169,6 +169,7 @@ impl Services {
     }
 
     /// Sends sessions what PostgreSQL holds for them.
+    #[tracing::instrument(level = "trace", skip_all)]
     async fn deliver(&self, live: &[LiveSession]) -> Result<(), StoreError> {
         for page in live.chunks(PAGE) {
             let page = page.to_vec();

@@ -45,6 +45,7 @@ statements! {
 
 /// Stores many at once; an older session never overwrites a newer one, nor an older fix a newer one. One entry a driver. One
 /// who is no longer known is left out: the others must not fail with them.
+#[tracing::instrument(level = "trace", skip_all)]
 pub async fn upsert(conn: &mut PgConnection, heartbeats: &[Heartbeat]) -> Result<(), StoreError> {
     let mut ids = Vec::with_capacity(heartbeats.len());
     let (mut lats, mut lons, mut times) = (Vec::new(), Vec::new(), Vec::new());

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 
 use tracing::Dispatch;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::TelemetryError;
@@ -55,7 +57,11 @@ fn dispatch<W>(filter: EnvFilter, pretty: bool, color: bool, writer: W) -> Dispa
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(color);
+    // With `trace` the log shows which functions a heartbeat or an order passes.
+    let is_tracing = filter.max_level_hint() == Some(LevelFilter::TRACE);
+    let spans = if is_tracing { FmtSpan::NEW } else { FmtSpan::NONE };
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(color).with_span_events(spans);
     if pretty {
         return lines.finish().into();
     }

@@ -46,6 +46,7 @@ impl From<NotJson> for OrderError {
 }
 
 /// Reads a `seller-order-ready` body.
+#[tracing::instrument(level = "trace", skip_all)]
 pub fn parse_order(body: &[u8]) -> Result<NewOrder, OrderError> {
     read(body, order)
 }

@@ -56,6 +56,7 @@ pub struct OrderIntake {
 
 impl OrderIntake {
     /// Accepts an order and returns the answer of the table in `docs/protocol.md`.
+    #[tracing::instrument(level = "trace", skip_all)]
     pub async fn take(&self, order: Order, keyed: Option<Keyed>) -> Result<Answer, Problem> {
         let kept = keyed.clone();
         let (taken, effects) = self

@@ -50,6 +50,7 @@ fn admit(
     Ok(Admitted { shop, body: body.0 })
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 async fn order_ready(
     request: HttpRequest,
     orders: web::Data<OrderIntake>,

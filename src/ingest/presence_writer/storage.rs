@@ -27,6 +27,7 @@ pub struct Written {
 }
 
 /// Stores heartbeats in Redis or, while it is out, in PostgreSQL, and acknowledges those that are stored.
+#[tracing::instrument(level = "trace", skip_all)]
 pub async fn write(effects: &EffectsApplier, slots: Vec<Slot>) -> Written {
     let (mut written, mut slots) = (Written::default(), slots.into_iter());
     loop {
@@ -57,6 +58,7 @@ pub async fn write(effects: &EffectsApplier, slots: Vec<Slot>) -> Written {
     }
 }
 
+#[tracing::instrument(level = "trace", skip_all)]
 fn acknowledge(batch: &[Slot], stored_in: &'static str) {
     metrics::counter!("driver_tracker_heartbeats_stored_total", "in" => stored_in).increment(batch.len() as u64);
     for (receiver, seq) in batch.iter().filter_map(|slot| slot.ack.as_ref()) {

@@ -21,6 +21,7 @@ const MAX_BAD_FRAMES: u32 = 20;
 static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
 impl DriverSession {
+    #[tracing::instrument(level = "trace", skip_all)]
     pub(super) fn text(&mut self, text: &str, is_over_budget: bool, ctx: &mut Ctx) {
         if text.len() > MAX_FRAME_BYTES && !is_batch(text) {
             return self.end(ctx, close::TOO_BIG, "a frame is at most 16 KiB");
@@ -70,6 +71,7 @@ impl DriverSession {
 
     /// The driver is alive, where the newest believed fix says: one that came just now, or the one from before, which is
     /// no news to anybody who has heard of a newer one (an app may use HTTP beside its socket).
+    #[tracing::instrument(level = "trace", skip_all)]
     fn alive(&mut self, seq: Option<i64>, last_fix: Option<Fix>) {
         HEARTBEATS.increment(1);
         let fix = self.filter.believed();

@@ -22,12 +22,13 @@ impl Handler<Wake> for DriverSession {
 
     fn handle(&mut self, _: Wake, ctx: &mut Ctx) {
         let waiting = self.entry.as_ref().map(|entry| entry.mailbox.take());
-        waiting.into_iter().flatten().for_each(|message| self.told(message, ctx));
+        waiting.into_iter().flatten().for_each(|message| self.receive(message, ctx));
     }
 }
 
 impl DriverSession {
-    fn told(&mut self, message: ToSession, ctx: &mut Ctx) {
+    #[tracing::instrument(level = "trace", skip_all)]
+    fn receive(&mut self, message: ToSession, ctx: &mut Ctx) {
         match message {
             ToSession::Acked(seq) => self.send_text(ctx, outbound::ack(seq)),
             ToSession::Commands(commands) => self.commands(&commands, ctx),
@@ -43,6 +44,7 @@ impl DriverSession {
     }
 
     /// Sends what is new or was not acknowledged for a while, as far as the client reads. The next poll brings the rest.
+    #[tracing::instrument(level = "trace", skip_all)]
     fn commands(&mut self, commands: &[Command], ctx: &mut Ctx) {
         let now = Instant::now();
         for command in commands {

@@ -12,6 +12,7 @@ use crate::sessions::frame_budget::Spend;
 use crate::sessions::frame_reader::{Received, Refusal};
 
 impl StreamHandler<Received> for DriverSession {
+    #[tracing::instrument(level = "trace", skip_all)]
     fn handle(&mut self, received: Received, ctx: &mut Ctx) {
         if self.is_ended {
             return;
