@@ -1,6 +1,6 @@
 //! Periodic tasks, all run by one driver.
 //!
-//! Adding a task is one file that implements [`Task`](driver::Task), and one line in [`start`].
+//! Adding a task is one file that implements `driver::Task`, and one line in [`start`].
 
 mod driver;
 mod epoch_repair;

@@ -1,6 +1,6 @@
 //! The HTTP surface: routes, who may use them, and how things look from outside.
 //!
-//! Owns no rule: use cases are `dispatch`'s, run through [`UseCases`]. [`Problem`]
+//! Owns no rule: use cases are `dispatch`'s, run through [`UseCases`](crate::effects::UseCases). [`Problem`]
 //! alone knows which error is which status. Every answer is bounded in time and every body in size; nothing that is
 //! logged here holds a token, a position or a body.
 //!

@@ -2,7 +2,7 @@
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | [`Wake`](super::mailbox::Wake) | its mailbox, which holds [`ToSession`](super::mailbox::ToSession) | none | see there |
+//! | `Wake` | its mailbox, which holds [`ToSession`](super::mailbox::ToSession) | none | see there |
 //!
 //! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
 //! between. Frames that need PostgreSQL are outcome out one at a time, in order; heartbeats never wait for them. What was

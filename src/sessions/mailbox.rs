@@ -17,7 +17,7 @@ use crate::process::lock;
 use crate::store::commands::Command;
 use crate::store::sessions::SessionState;
 
-/// A message to a session, through its [`SessionMailbox`]; of each kind the latest counts.
+/// A message to a session, through its `SessionMailbox`; of each kind the latest counts.
 ///
 /// | message | from | when lost |
 /// |---|---|---|
