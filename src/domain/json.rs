@@ -7,12 +7,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
 
 /// How deep a document with a value that cannot be held may nest, and one that is to be spelled canonically.
 const MAX_DEPTH: usize = 64;
+/// How names begin that mean something to `serde_json` itself. It takes an object with such a name for the document in its
+/// text, and reads that text from depth 0 again: a few kilobytes of nested text overflow the stack.
+const RESERVED: &str = "$serde_json::private::";
 /// Up to here a 64-bit float holds every whole number.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -30,6 +33,8 @@ pub enum Unholdable {
     Text,
     /// A value that nests too deep.
     Depth,
+    /// An object with a name that is reserved.
+    Name,
 }
 
 impl Unholdable {
@@ -38,7 +43,7 @@ impl Unholdable {
         match self {
             Self::Number => "range",
             Self::Text => "characters",
-            Self::Depth => "form",
+            Self::Depth | Self::Name => "form",
         }
     }
 
@@ -48,6 +53,7 @@ impl Unholdable {
             Self::Number => "must hold only numbers that fit a double",
             Self::Text => "must hold only Unicode text",
             Self::Depth => "must not nest so deep",
+            Self::Name => "must not hold names that begin with $serde_json::private::",
         }
     }
 }
@@ -62,9 +68,71 @@ pub struct Document {
     pub unholdable: Vec<(String, Unholdable)>,
 }
 
+/// A value as it is written: objects with a reserved name are refused.
+struct Plain(Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PlainVisitor).map(Self)
+    }
+}
+
+struct PlainVisitor;
+
+impl<'de> Visitor<'de> for PlainVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut read = Vec::new();
+        while let Some(Plain(item)) = items.next_element()? {
+            read.push(item);
+        }
+        Ok(Value::Array(read))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut read = Map::new();
+        while let Some((name, Plain(value))) = fields.next_entry::<String, Plain>()? {
+            if name.starts_with(RESERVED) {
+                return Err(A::Error::custom("a name is reserved"));
+            }
+            read.insert(name, value);
+        }
+        Ok(Value::Object(read))
+    }
+}
+
 /// Reads a document. The error is the parser's, for what is no JSON.
 pub fn read(text: &str) -> Result<Document, serde_json::Error> {
-    match serde_json::from_str(text) {
+    match serde_json::from_str(text).map(|Plain(value)| value) {
         Ok(value) => Ok(Document { value, unholdable: Vec::new() }),
         Err(error) => {
             // A raw value is checked for its syntax alone.
@@ -77,7 +145,7 @@ pub fn read(text: &str) -> Result<Document, serde_json::Error> {
 }
 
 fn rebuild(raw: &str, field: &str, depth: usize, unholdable: &mut Vec<(String, Unholdable)>) -> Value {
-    if let Ok(value) = serde_json::from_str(raw) {
+    if let Ok(Plain(value)) = serde_json::from_str(raw) {
         return value;
     }
     let mut give_up = |why| {
@@ -88,6 +156,9 @@ fn rebuild(raw: &str, field: &str, depth: usize, unholdable: &mut Vec<(String, U
         Some(b'{' | b'[') if depth >= MAX_DEPTH => give_up(Unholdable::Depth),
         Some(b'{') => {
             let Ok(RawFields(fields)) = serde_json::from_str(raw) else { return give_up(Unholdable::Text) };
+            if fields.iter().any(|(name, _)| name.starts_with(RESERVED)) {
+                return give_up(Unholdable::Name);
+            }
             let rebuilt = fields.into_iter().map(|(name, inner)| {
                 let own = if depth == 0 { &*name } else { field };
                 if name.contains(char::REPLACEMENT_CHARACTER) {
@@ -240,6 +311,26 @@ mod tests {
         for broken in ["{", "{\"a\": 1e}", "[1e400,]", "nope"] {
             assert!(read(broken).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_reserved_name_is_refused_and_its_text_is_not_read() {
+        for name in
+            ["$serde_json::private::RawValue", "$serde_json::private::Number", r"\u0024serde_json::private::RawValue"]
+        {
+            for value in ["1", r#""1""#, r#""no JSON""#, r#""1", "b": 2"#] {
+                let document = read(&format!(r#"{{"a": [{{"{name}": {value}}}], "c": 3}}"#)).unwrap();
+                assert_eq!(document.value, json!({"a": [false], "c": 3}), "{name} {value}");
+                assert_eq!(document.unholdable, [("a".to_owned(), Unholdable::Name)], "{name} {value}");
+            }
+        }
+        // Each text is a document that holds a text that is a document.
+        let mut nested = "1".to_owned();
+        for _ in 0..14 {
+            let text = Value::from(nested).to_string();
+            nested = format!("{}{{\"{RESERVED}RawValue\": {text}}}{}", "[".repeat(60), "]".repeat(60));
+        }
+        assert_eq!(read(&format!("{{\"a\": {nested}}}")).unwrap().unholdable, [("a".to_owned(), Unholdable::Name)]);
     }
 
     #[test]

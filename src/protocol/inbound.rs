@@ -191,7 +191,7 @@ fn reference(object: &Object) -> Result<Option<String>, Fault> {
 
 /// The name of a frame that is not parsed any further.
 pub fn name_of(text: &str) -> FrameName {
-    serde_json::from_str(text).map_or((None, None, None), |value| name_of_value(&value))
+    json::read(text).map_or((None, None, None), |document| name_of_value(&document.value))
 }
 
 /// As [`name_of`], for a frame that is already JSON.

@@ -219,3 +219,34 @@ async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts
     }
     world.finish().await;
 }
+
+/// A document whose text is a document, and so on: `serde_json` reads each text from depth 0 again.
+fn nested_texts(levels: usize) -> String {
+    (0..levels).fold("1".to_owned(), |inner, _| {
+        let object = json!({"$serde_json::private::RawValue": inner});
+        format!("{}{object}{}", "[".repeat(60), "]".repeat(60))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_the_json_parser_reserves_is_a_fault_of_its_field() {
+    let world = World::start().await;
+    let admin = world.admin();
+    let deep = nested_texts(13);
+    for value in
+        [r#"{"$serde_json::private::RawValue": "no JSON"}"#, r#"{"$serde_json::private::RawValue": "1"}"#, &deep]
+    {
+        let order = FLOATS.split_once("\"metadata\": ").map(|(before, _)| before).unwrap();
+        let order = format!("{order}\"metadata\": {{\"a\": {value}}}}}");
+        let reply = http::send(signed(world.node(), &ready_path("vendure"), order.as_bytes(), WEBHOOK_SECRET)).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]));
+        let driver = format!(r#"{{"name": "A", "phone": "1", "metadata": {{"a": {value}}}}}"#);
+        let reply = post(&admin, "/api/v1/drivers", None, &driver).await;
+        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]));
+    }
+    let driver = world.connected_at(world.node(), RESTAURANT).await;
+    driver.session.send_text(&format!(r#"{{"type": "batch", "ref": "d", "fixes": [], "pad": {deep}}}"#));
+    let answer = driver.session.answer("d").await;
+    assert_eq!(answer["type"], "ok", "a field that nobody reads: {answer}");
+    world.finish().await;
+}
