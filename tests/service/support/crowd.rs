@@ -1,5 +1,9 @@
-//! Many drivers with little to them: one task and one socket each. They speak up, acknowledge what comes, come back when
-//! they are sent away, and tell how long their heartbeats waited.
+//! Many lightweight drivers: one task and one connection each.
+//!
+//! Each driver sends heartbeats, acknowledges commands, reconnects after a close, and measures the latency of its
+//! acks.
+//!
+//! Invariant: the drivers of a crowd stop when the [`Crowd`] is dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,33 +18,33 @@ use tokio_tungstenite::tungstenite::Message;
 use super::socket::{self, Socket};
 use super::{Place, driver, together};
 
-/// Drivers who connect at once.
+/// The number of drivers who connect concurrently.
 const CONNECTING: usize = 64;
 
-/// What the drivers of a crowd saw.
+/// The counts and latencies that the drivers of a crowd record.
 #[derive(Default)]
 pub struct Seen {
-    /// From each heartbeat to its acknowledgement.
+    /// The time from each heartbeat to its ack.
     waits: Mutex<Vec<Duration>>,
     pub sent: AtomicU64,
     pub acked: AtomicU64,
     pub connected: AtomicU64,
-    /// Sockets that ended, and how many of them with 1012.
+    /// The number of connections that ended.
+    /// `closed_for_restart` counts those that ended with code 1012.
     pub ended: AtomicU64,
     pub sent_away: AtomicU64,
     pub assigned: AtomicU64,
 }
 
 impl Seen {
-    /// The waits since the last time that this was asked, at so many hundredths.
+    /// Returns percentiles of the ack latencies in ms since the previous call.
     pub fn waits_ms(&self, hundredths: &[usize]) -> Vec<f64> {
-        let mut waits = std::mem::take(&mut *self.waits.lock().expect("the waits"));
+        let mut waits = std::mem::take(&mut *self.waits.lock().expect("the lock of the latencies is not poisoned"));
         waits.sort();
         let at = |p: &usize| waits.get((waits.len() * p / 100).min(waits.len().saturating_sub(1)));
         hundredths.iter().map(|p| at(p).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1000.0)).collect()
     }
 
-    /// A count.
     pub fn get(count: &AtomicU64) -> u64 {
         count.load(Ordering::Relaxed)
     }
@@ -50,7 +54,7 @@ fn one_more(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Many light drivers; gone with the value.
+/// Many lightweight drivers. They stop when the value is dropped.
 pub struct Crowd {
     pub seen: Arc<Seen>,
     address: watch::Sender<String>,
@@ -59,7 +63,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Connects a driver for each token; each speaks up once in `every`, spread over it.
+    /// Connects one driver for each token. Each sends a heartbeat once in `every`; the heartbeats are spread
+    /// evenly over it.
     pub async fn connect(address: &str, tokens: &[String], place: Place, every: Duration) -> Crowd {
         let seen: Arc<Seen> = Arc::default();
         let (address, beating) = (watch::Sender::new(address.to_owned()), watch::Sender::new(true));
@@ -86,12 +91,12 @@ impl Crowd {
         Crowd { seen, address, beating, tasks }
     }
 
-    /// Where drivers who come back go from now on.
+    /// Sets the address that drivers reconnect to from now on.
     pub fn send_to(&self, address: &str) {
         self.address.send_replace(address.to_owned());
     }
 
-    /// No heartbeat any more; sockets stay.
+    /// Stops all heartbeats. The connections stay open.
     pub fn fall_silent(&self) {
         self.beating.send_replace(false);
     }
@@ -129,11 +134,12 @@ impl Light {
         }
     }
 
-    /// Stays until the socket ends, and gives how long to stay away.
+    /// Runs one connection until it ends. Returns the delay before the next one.
     async fn stay(&mut self, mut socket: Socket, offset: Duration) -> Duration {
         let mut beats = tokio::time::interval_at(tokio::time::Instant::now() + offset, self.every);
         beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What was on its way when the last socket ended was not acknowledged, and is not waited for.
+        // Heartbeats in flight when the last connection ended get no ack. They count as acknowledged so that
+        // nothing waits for them.
         self.seen.acked.fetch_add((self.seq - self.acked).unsigned_abs(), Ordering::Relaxed);
         (self.acked, self.waiting) = (self.seq, None);
         let mut after = Duration::from_millis(rand::random_range(0..1000));
@@ -150,9 +156,9 @@ impl Light {
                 }
                 message = socket.next() => match message {
                     Some(Ok(Message::Text(text))) => {
-                        let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
+                        let frame: Value = serde_json::from_str(&text).expect("a frame is JSON");
                         if frame["type"] == "reconnect" {
-                            after = Duration::from_millis(frame["afterMs"].as_u64().expect("afterMs"));
+                            after = Duration::from_millis(frame["afterMs"].as_u64().expect("the frame has afterMs"));
                         }
                         self.hear(&frame)
                     }
@@ -176,11 +182,11 @@ impl Light {
 
     fn hear(&mut self, frame: &Value) -> Option<Value> {
         if frame["type"] == "ack" {
-            let seq = frame["seq"].as_i64().expect("a seq");
+            let seq = frame["seq"].as_i64().expect("the ack has a seq");
             self.seen.acked.fetch_add((seq - self.acked).max(0).unsigned_abs(), Ordering::Relaxed);
             self.acked = self.acked.max(seq);
             if let Some((_, since)) = self.waiting.take_if(|(waiting, _)| *waiting <= seq) {
-                self.seen.waits.lock().expect("the waits").push(since.elapsed());
+                self.seen.waits.lock().expect("the lock of the latencies is not poisoned").push(since.elapsed());
             }
         }
         if frame["type"] == "assignment" {

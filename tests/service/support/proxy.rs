@@ -1,4 +1,4 @@
-//! A TCP relay that a test puts before a server, to cut one node off while the others still reach it.
+//! A TCP proxy in front of a server. A test uses it to cut one node off while other nodes still reach the server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What happens to bytes, of old connections and new ones alike.
+/// What the proxy does with bytes. It applies to open and to new connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Passage {
     Open,
-    /// Nothing comes through, nothing is closed; what was sent meanwhile is lost for good.
+    /// Drops every byte and keeps the connections open. Dropped bytes are never delivered.
     Swallow,
-    /// Every connection is closed.
+    /// Closes every connection.
     Refuse,
 }
 
-/// Where new connections lead, and how often the old ones were cut.
+/// The address for new connections, and how often open connections were closed.
 #[derive(Clone, Copy)]
 struct Target {
     address: SocketAddr,
     cuts: u64,
 }
 
-/// A relay to one address at a time; gone with the value.
+/// A proxy to one address at a time. It stops when the value is dropped.
 pub struct Proxy {
     pub port: u16,
     passage: watch::Sender<Passage>,
@@ -33,27 +33,27 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A relay to 127.0.0.1:`port`.
+    /// Starts a proxy to 127.0.0.1:`port`.
     pub async fn before(port: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let own_port = listener.local_addr().expect("its address").port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let own_port = listener.local_addr().expect("the listener has an address").port();
         let passage = watch::Sender::new(Passage::Open);
         let target = watch::Sender::new(Target { address: local(port), cuts: 0 });
         tokio::spawn(accept(listener, target.subscribe(), passage.subscribe()));
         Proxy { port: own_port, passage, target }
     }
 
-    /// From now on.
+    /// Sets what the proxy does with bytes from now on.
     pub fn set(&self, passage: Passage) {
         self.passage.send_replace(passage);
     }
 
-    /// New connections lead to 127.0.0.1:`port` from now on, as when a name was moved; old ones stay where they are.
+    /// Sends new connections to 127.0.0.1:`port`, as after a DNS change. Open connections keep their server.
     pub fn lead_to(&self, port: u16) {
         self.target.send_modify(|target| target.address = local(port));
     }
 
-    /// Closes every connection that is open now.
+    /// Closes every open connection.
     pub fn cut(&self) {
         self.target.send_modify(|target| target.cuts += 1);
     }

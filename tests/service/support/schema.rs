@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jsonschema::Validator;
 use serde_json::Value;
 
-/// A schema, as it is and as it is when nothing may be unknown to it.
+/// A schema in two forms: `open` as the file has it, `closed` without unknown fields.
 pub struct Schema {
     open: Validator,
     closed: Validator,
 }
 
-/// Where the schemas are.
+/// Returns the directory of the schemas.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/schemas")
 }
 
 impl Schema {
-    /// By the name of its file, without the ending.
+    /// Returns the schema in the file `name`, without its extension. Each file is read once.
     pub fn of(name: &str) -> Arc<Schema> {
         static ALL: OnceLock<Mutex<HashMap<String, Arc<Schema>>>> = OnceLock::new();
         let mut all = ALL.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +29,7 @@ impl Schema {
     fn read(name: &str) -> Schema {
         let path = folder().join(format!("{name}.json"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut schema: Value = serde_json::from_str(&text).expect("a schema is JSON");
+        let mut schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
         let compile = |schema: &Value| {
             let options = jsonschema::options().should_validate_formats(true);
             options.build(schema).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -39,12 +39,12 @@ impl Schema {
         Schema { open, closed: compile(&schema) }
     }
 
-    /// What is wrong with a value, in words.
+    /// Returns the errors of a value as text.
     pub fn faults(&self, value: &Value) -> Vec<String> {
         words(&self.open, value)
     }
 
-    /// The same, and what the schema does not know.
+    /// Returns the errors of a value as text, including fields that the schema does not describe.
     pub fn unknown_fields(&self, value: &Value) -> Vec<String> {
         words(&self.closed, value)
     }
@@ -54,7 +54,7 @@ fn words(validator: &Validator, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
-/// No object may have a field that it does not name.
+/// Forbids, in every object of the schema, fields that it does not describe.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
