@@ -1,4 +1,4 @@
-//! Orders that the shop calls off, before and after they are known.
+//! Tests of orders that the shop cancels before or after the service has received them.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_order_frees_its_driver_who_is_told_and_so_is_the_shop() {
+async fn a_cancellation_frees_the_driver_and_notifies_driver_and_shop() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     let answer = world.order(&Order::new("c1")).await.expect(201);
@@ -27,14 +27,14 @@ async fn a_cancelled_order_frees_its_driver_who_is_told_and_so_is_the_shop() {
 
     let again = world.cancel("c1", None).await.expect(200);
     assert_eq!(again["status"], "CANCELLED");
-    assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED", "CANCELLED"], "a repeat changes nothing");
+    assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED", "CANCELLED"], "a repeated cancellation changes nothing");
     let reordered = world.order(&Order::new("c1")).await.expect(200);
     assert_eq!((&reordered["status"], &reordered["duplicate"]), (&json!("CANCELLED"), &json!(true)));
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_order_is_cancelled_and_given_to_nobody() {
+async fn a_cancelled_pending_order_is_assigned_to_no_driver() {
     let world = World::start().await;
     let id = world.order(&Order::new("c2")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
     world.cancel("c2", None).await.expect(200);
@@ -46,7 +46,7 @@ async fn a_waiting_order_is_cancelled_and_given_to_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_over_cannot_be_cancelled() {
+async fn a_delivery_in_a_terminal_state_cannot_be_cancelled() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     let answer = world.order(&Order::new("done")).await.expect(201);
@@ -63,7 +63,7 @@ async fn what_is_over_cannot_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_was_cancelled_before_it_came_is_cancelled_when_it_comes() {
+async fn an_order_whose_cancellation_arrived_first_is_created_as_cancelled() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     world.cancel("future", Some("changed my mind")).await.expect(202);
@@ -80,7 +80,7 @@ async fn an_order_that_was_cancelled_before_it_came_is_cancelled_when_it_comes()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_and_its_cancellation_at_the_same_moment_end_cancelled() {
+async fn an_order_and_a_concurrent_cancellation_end_as_cancelled() {
     let world = World::with().nodes(2).start().await;
     let _driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     for n in 0..10 {
@@ -99,7 +99,7 @@ async fn an_order_and_its_cancellation_at_the_same_moment_end_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancellation_proves_itself_and_is_checked_as_an_order_is() {
+async fn a_cancellation_is_authenticated_and_validated_as_an_order_is() {
     let world = World::start().await;
     let (node, path) = (world.node(), cancelled_path("vendure"));
     http::send(unsigned(node, &path, b"{\"sellerOrderId\":\"1\",\"channelId\":\"2\"}")).await.problem(401);
@@ -108,7 +108,7 @@ async fn a_cancellation_proves_itself_and_is_checked_as_an_order_is() {
     let fields = reply.fields_at_fault();
     reply.problem(422);
     for field in ["channelId", "reason", "sellerOrderId"] {
-        assert!(fields.iter().any(|f| f == field), "{field} is not named: {fields:?}");
+        assert!(fields.iter().any(|f| f == field), "the errors name {field}: {fields:?}");
     }
     world.finish().await;
 }

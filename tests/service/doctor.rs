@@ -1,4 +1,4 @@
-//! `driver-tracker doctor`: tells every kind of difference, and none where there is none.
+//! Tests of `driver-tracker doctor`: it reports every kind of difference, and none when the stores agree.
 
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,13 @@ async fn doctor(env: &Env, more: &[&str]) -> Output {
     node::run(&arguments, env).await
 }
 
-/// The exit code, and what is said on standard output.
+/// Returns the exit code and the standard output.
 async fn said(env: &Env, more: &[&str]) -> (i32, String) {
     let output = doctor(env, more).await;
-    (output.status.code().expect("an exit code"), String::from_utf8(output.stdout).expect("text"))
+    (
+        output.status.code().expect("doctor exits by itself"),
+        String::from_utf8(output.stdout).expect("the output is UTF-8"),
+    )
 }
 
 async fn as_json(env: &Env) -> (i32, Value) {
@@ -25,7 +28,7 @@ async fn as_json(env: &Env) -> (i32, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_differs_also_while_drivers_change_all_the_time() {
+async fn doctor_reports_no_difference_while_drivers_change_continuously() {
     let world = World::with().nodes(2).start().await;
     let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
     world.order(&Order::new("one-is-busy")).await.expect(201);
@@ -55,42 +58,42 @@ async fn nothing_differs_also_while_drivers_change_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_put_right_between_the_two_looks_is_not_told() {
+async fn a_difference_that_is_repaired_between_the_two_passes_is_not_reported() {
     let world = World::with().own_redis().set("REDIS_COMPARE_EVERY_MS", 86_400_000).start().await;
     let driver = world.on_duty(RESTAURANT).await;
     invariants::assert_redis(&world).await;
-    // Long ago, so that nobody applies it again.
+    // The change is long ago, so that the reconciler does not apply it again.
     sqlx::query("UPDATE drivers SET changed_at = now() - interval '1 hour'").execute(&world.pool).await.unwrap();
     let status = world.redis.key("drivers:status");
-    let right = world.redis.statuses().await.unwrap().remove(&driver.id).expect("a status");
+    let right = world.redis.statuses().await.unwrap().remove(&driver.id).expect("Redis has the driver's status");
     world.redis.say::<()>(&["HSET", &status, &driver.id, "BUSY:4711"]).await;
     let env = world.env_with(&[]);
     let began = std::time::Instant::now();
     let mended = async {
-        eventually("the first look is over", SOON, || async {
+        eventually("the first pass is over", SOON, || async {
             let stats: String = world.redis.say(&["INFO", "commandstats"]).await;
             stats.contains("cmdstat_mget:").then_some(())
         })
         .await;
         world.redis.say::<()>(&["HSET", &status, &driver.id, &right]).await;
     };
-    // Nothing else reads online keys just now.
+    // No other part of the service reads online keys at this time.
     world.redis.say::<()>(&["CONFIG", "RESETSTAT"]).await;
     let ((code, told), ()) = tokio::join!(as_json(&env), mended);
     assert_eq!((code, &told["differences"]), (0, &json!([])), "{told}");
-    assert!(began.elapsed() > std::time::Duration::from_secs(3), "it looked once");
+    assert!(began.elapsed() > std::time::Duration::from_secs(3), "doctor makes two passes");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_kind_of_difference_is_told_with_whom_it_is_about() {
+async fn each_kind_of_difference_is_reported_with_its_drivers() {
     let mut world = World::with().set("HEARTBEAT_TTL_MS", 60_000).start().await;
     let fleet = world.fleet(&[1.0, 2.0, 3.0, 4.0, 5.0].map(|n| RESTAURANT.offset(n * 50.0, 0.0))).await;
     let idle = world.connected_at(world.node(), RESTAURANT).await;
     idle.heartbeat().await;
     invariants::assert_redis(&world).await;
     let env = world.env_with(&[]);
-    // Nobody mends anything any more; what keeps Redis warm lives on for a while.
+    // No node runs from here on, so nothing repairs Redis. The keys that keep Redis warm live on for a while.
     world.nodes[0].kill9().await;
     let redis = &world.redis;
     let [status, geo, expiry] = ["drivers:status", "drivers:geo", "drivers:expiry"].map(|name| redis.key(name));
@@ -131,7 +134,7 @@ async fn each_kind_of_difference_is_told_with_whom_it_is_about() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_compared_for_whatever_reason_ends_with_2() {
+async fn doctor_exits_with_2_when_it_cannot_compare() {
     let world = World::start().await;
     let without_redis = world.env_with(&[("REDIS_URL", "redis://127.0.0.1:1")]);
     let (code, told) = as_json(&without_redis).await;

@@ -1,4 +1,4 @@
-//! Drivers whose app cannot hold a socket: the same token, the same rules, by HTTP.
+//! Tests of drivers whose app cannot hold a socket: the same token and the same rules over HTTP.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use reqwest::header::CONTENT_TYPE;
@@ -12,16 +12,16 @@ fn fix(seconds_ago: i64, place: Place) -> Value {
     json!({"fixTime": at, "lat": place.lat, "lon": place.lon})
 }
 
-/// Sends one frame by HTTP and gives its answer.
+/// Sends one frame over HTTP and returns its response.
 async fn ask(app: &Api, frame: Value) -> Value {
     let answer = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
-    let answers = answer["answers"].as_array().expect("one answer a frame");
+    let answers = answer["answers"].as_array().expect("the body has answers");
     assert_eq!(answers.len(), 1);
     answers[0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_without_a_socket_works_a_whole_delivery() {
+async fn a_driver_without_a_socket_completes_a_delivery() {
     let world = World::start().await;
     let (id, token) = world.new_driver().await;
     let app = world.node().api().keyed(Some(&token));
@@ -30,14 +30,18 @@ async fn a_driver_without_a_socket_works_a_whole_delivery() {
     let told = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
     assert_eq!((&told["accepted"], &told["status"], &told["onDuty"]), (&json!(2), &json!("OFFLINE"), &json!(false)));
     assert_eq!(told["refused"][0]["index"], 1);
-    assert_eq!((&told["heartbeatIntervalMs"], &told["ttlMs"]), (&json!(2000), &json!(6000)), "off duty");
+    assert_eq!(
+        (&told["heartbeatIntervalMs"], &told["ttlMs"]),
+        (&json!(2000), &json!(6000)),
+        "the interval is the one for drivers off duty"
+    );
 
     let on_duty = ask(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
     assert_eq!(
         (&on_duty["type"], &on_duty["ref"], &on_duty["status"]),
         (&json!("ok"), &json!("s"), &json!("AVAILABLE"))
     );
-    eventually("the driver can be found", SOON, || async {
+    eventually("the driver is in drivers:geo", SOON, || async {
         app.post("/api/v1/driver/locations", &json!({"fixes": [fix(0, here)]})).await.expect(200);
         world.redis.findable().await?.contains(&id).then_some(())
     })
@@ -64,7 +68,7 @@ async fn a_driver_without_a_socket_works_a_whole_delivery() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session() {
+async fn any_json_body_is_processed_and_opens_or_replaces_no_session() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));
@@ -86,7 +90,7 @@ async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
+async fn every_http_request_of_a_driver_counts_as_a_frame() {
     let world = World::with().set("FRAMES_PER_SECOND", 2).start().await;
     for (method, path, good) in [("GET", "state", 200), ("POST", "ws-ticket", 201), ("POST", "locations", 200)] {
         let (_, token) = world.new_driver().await;
@@ -96,11 +100,11 @@ async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
             "GET" => app.get(&path).await,
             _ => app.post(&path, &json!({})).await,
         };
-        // As many as a second allows come through, and whatever comes through is answered as ever.
+        // The requests within the limit succeed.
         for _ in 0..2 {
             ask().await.expect(good);
         }
-        let limited = eventually("too many", SOON, async || {
+        let limited = eventually("a request is limited", SOON, async || {
             let reply = ask().await;
             assert!(reply.status == good || reply.status == 429, "{path}: {}", reply.text);
             (reply.status == 429).then_some(reply)
@@ -108,21 +112,21 @@ async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
         let limited = limited.await;
         assert!(limited.retry_after_s() >= 1, "{path}");
         limited.refused(429, "rate_limited");
-        // Another driver is not held up by this one.
+        // Another driver is not limited.
         let (_, other) = world.new_driver().await;
         world.node().api().keyed(Some(&other)).get("/api/v1/driver/state").await.expect(200);
     }
     world.finish().await;
 }
 
-/// A body as text, since these values are none that a JSON library writes.
+/// Posts a body as text, because no JSON library writes these values.
 async fn post_text(app: &Api, path: &str, body: String) -> Value {
     let request = app.request("POST", path).header(CONTENT_TYPE, "application/json").body(body);
     http::send(request).await.expect(200)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_nothing_can_hold_is_one_faulty_field_and_never_a_lost_body() {
+async fn a_value_out_of_range_invalidates_its_field_and_never_the_whole_body() {
     let world = World::start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));

@@ -1,4 +1,5 @@
-//! Which fixes are believed, by every way that a fix can come, and what becomes of a driver whose fixes are not.
+//! Tests of the plausibility rules for fixes, over every interface that takes fixes, and of drivers whose fixes are
+//! refused.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const CODES: [&str; 9] = [
     "fix_inaccurate",
     "fix_inaccurate",
 ];
-/// The codes themselves, and how often each stands in [`CODES`].
+/// Each code, and how often it is in [`CODES`].
 const COUNTS: [(&str, f64); 5] = [
     ("fix_in_future", 1.0),
     ("fix_at_zero", 1.0),
@@ -32,14 +33,14 @@ fn at(offset: TimeDelta) -> String {
     (Utc::now() + offset).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// A fix at the restaurant, in some things another.
+/// Returns a fix at the restaurant, with some fields replaced.
 fn here(more: Value) -> Value {
     let mut fix = json!({"fixTime": at(TimeDelta::zero()), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon});
     more.as_object().unwrap().iter().for_each(|(name, value)| fix[name] = value.clone());
     fix
 }
 
-/// One fix for each entry of [`CODES`], in that order, of a driver who stands at the restaurant.
+/// Returns one refused fix for each entry of [`CODES`], in that order, of a driver at the restaurant.
 fn unbelievable() -> [Value; 9] {
     let far = RESTAURANT.offset(20_000.0, 0.0);
     [
@@ -47,7 +48,7 @@ fn unbelievable() -> [Value; 9] {
         here(json!({"lat": 0, "lon": 0})),
         here(json!({"accuracyM": 250})),
         here(json!({"lat": far.lat, "lon": far.lon})),
-        // Eight days, the week count of GPS, and a time before 1970.
+        // Eight days ago, one overflow of the GPS week counter ago, and before 1970.
         here(json!({"fixTime": at(-TimeDelta::days(8))})),
         here(json!({"fixTime": at(-TimeDelta::weeks(1024))})),
         here(json!({"fixTime": "1970-01-01T00:00:00+05:30"})),
@@ -63,10 +64,10 @@ fn as_heartbeat(mut fix: Value, seq: usize) -> Value {
 }
 
 fn codes_of(refused: &Value) -> Vec<&str> {
-    refused.as_array().expect("refusals").iter().map(|one| one["code"].as_str().unwrap()).collect()
+    refused.as_array().expect("refused is a list").iter().map(|one| one["code"].as_str().unwrap()).collect()
 }
 
-/// Whether every refusal was counted so many times.
+/// Returns whether every code was counted `times` times.
 async fn counted(world: &World, times: f64) -> bool {
     let node = world.node();
     let series = COUNTS.map(|(code, _)| format!("driver_tracker_fixes_refused_total{{code=\"{code}\"}}"));
@@ -78,15 +79,15 @@ fn has_server_time(code: &str) -> bool {
     matches!(code, "fix_in_future" | "fix_too_old")
 }
 
-/// Checks that exactly the refusals about the device's clock say what time it is.
+/// Asserts that the refusals about the device's clock, and no others, have `serverTime`.
 fn assert_server_times(refused: &Value) {
-    for one in refused.as_array().expect("refusals") {
+    for one in refused.as_array().expect("refused is a list") {
         assert_eq!(one.get("serverTime").is_some(), has_server_time(one["code"].as_str().unwrap()), "{one}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_alive() {
+async fn a_refused_fix_is_counted_and_renews_the_online_key_over_every_interface() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
     driver.fall_silent();
@@ -95,15 +96,15 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
     let alive = |way: &'static str, before_ms: i64| {
         let (world, id) = (&world, driver.id.clone());
         async move {
-            eventually(&format!("a refused fix by {way} renews the key"), SOON, || async {
+            eventually(&format!("a refused fix over {way} renews the online key"), SOON, || async {
                 world.redis.online_ttl_ms(&id).await.filter(|ms| *ms > before_ms)
             })
             .await
         }
     };
-    // Lets the key age, so that its renewal is seen.
+    // The key must age first so that its renewal is visible.
     let aged = async || {
-        eventually("the key ages", SOON, || async {
+        eventually("the online key ages", SOON, || async {
             world.redis.online_ttl_ms(&driver.id).await.filter(|ms| *ms < 5_600)
         })
         .await
@@ -143,19 +144,19 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
     alive("messages", before_ms).await;
     assert!(counted(&world, 4.0).await);
 
-    // What is negative is absent, and what is unknown is borne.
+    // Negative values count as absent, and unknown fields are tolerated.
     let odd = json!({"speedMps": -1, "headingDeg": -1, "batteryPct": -1, "new": true});
     session.send(&as_heartbeat(here(odd), 2000));
     session.acked(2000).await;
     assert!(session.waiting("error").is_empty());
 
     let answer = world.order(&Order::new("where-they-were")).await.expect(201);
-    assert_eq!(answer["driverId"], driver.id.as_str(), "alive, and not moved");
+    assert_eq!(answer["driverId"], driver.id.as_str(), "the driver is online at the same place");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_session() {
+async fn fixes_with_any_spelling_of_time_are_accepted_and_old_fixes_do_not_end_the_session() {
     let world = World::start().await;
     let mut driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.fall_silent();
@@ -180,7 +181,7 @@ async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_se
     let told = session.ask(json!({"type": "batch", "fixes": fixes})).await;
     assert_eq!((&told["accepted"], &told["refused"]), (&json!(spelled.len()), &json!([])), "{spelled:?}");
     let order = Order::new("offset-without-colon").with("readyAt", json!("2026-01-27t15:30:00+0530"));
-    let taken = world.order(&order).await.body["deliveryId"].as_str().expect("taken").to_owned();
+    let taken = world.order(&order).await.body["deliveryId"].as_str().expect("the order is accepted").to_owned();
     let statement = "SELECT ready_at FROM deliveries WHERE id = $1";
     let id: uuid::Uuid = taken.parse().unwrap();
     let ready_at: DateTime<Utc> = sqlx::query_scalar(statement).bind(id).fetch_one(&world.pool).await.unwrap();
@@ -194,7 +195,7 @@ async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_refusal_is_the_operators_to_set() {
+async fn each_plausibility_rule_is_configurable() {
     let plan = World::with().set("FIX_MAX_FUTURE_MS", 2000).set("FIX_MAX_INACCURACY_M", 20);
     let world = plan.set("FIX_REFUSE_ZERO", false).set("FIX_MAX_SPEED_KMH", 0).start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
@@ -207,7 +208,7 @@ async fn each_refusal_is_the_operators_to_set() {
     world.finish().await;
 }
 
-/// Alive, and nobody knows where: no order until a fresh fix comes.
+/// Asserts that a driver who is online with an old fix is no candidate until a new fix arrives.
 async fn an_old_position_earns_no_orders(plan: Plan) {
     let world = plan.set("POSITION_MAX_AGE_MS", 1500).set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
@@ -215,7 +216,7 @@ async fn an_old_position_earns_no_orders(plan: Plan) {
     for seq in 5000..5004 {
         driver.session.send(&json!({"type": "heartbeat", "seq": seq}));
         driver.session.acked(seq).await;
-        world::let_time_pass("the position grows old while the driver speaks", Duration::from_millis(500)).await;
+        world::let_time_pass("the fix grows old while the driver sends heartbeats", Duration::from_millis(500)).await;
     }
     let waiting = world.order(&Order::new("too-old")).await.expect(202);
     let id = waiting["deliveryId"].as_str().unwrap();
@@ -226,11 +227,11 @@ async fn an_old_position_earns_no_orders(plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_position_earns_no_orders_by_redis() {
+async fn a_driver_with_an_old_fix_is_no_candidate_by_redis() {
     an_old_position_earns_no_orders(World::with()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_position_earns_no_orders_by_postgresql_alone() {
+async fn a_driver_with_an_old_fix_is_no_candidate_by_postgresql_alone() {
     an_old_position_earns_no_orders(World::with().without_redis()).await;
 }

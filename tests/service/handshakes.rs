@@ -1,4 +1,4 @@
-//! Requests for a socket that cannot become one: each is answered as a problem, and uses up no ticket.
+//! Tests of upgrade requests that cannot succeed: each gets a problem document and consumes no ticket.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::support::raw_http::{self, RawReply};
 use super::support::session::{SUBPROTOCOL, upgrade};
 use super::support::*;
 
-/// A handshake that is as it must be.
+/// The headers of a valid handshake.
 const GOOD: &[(&str, &str)] = &[
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -20,7 +20,7 @@ struct Page<'w> {
 }
 
 impl Page<'_> {
-    /// Asks for a socket with the good handshake but for the header `name`, which has these values.
+    /// Sends the valid handshake with the values of the header `name` replaced.
     async fn ask(&self, method: &str, version: &str, name: &str, values: &[&str]) -> RawReply {
         let kept = GOOD.iter().filter(|(other, _)| *other != name).map(|(name, value)| format!("{name}: {value}\r\n"));
         let given = values.iter().map(|value| format!("{name}: {value}\r\n"));
@@ -33,12 +33,13 @@ impl Page<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_cannot_become_a_socket_is_a_problem_and_its_ticket_stays_good() {
+async fn an_invalid_upgrade_request_gets_a_problem_and_its_ticket_stays_valid() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let api = world.node().api().keyed(Some(&token));
     let ticket = api.post("/api/v1/driver/ws-ticket", &json!({})).await.expect(201)["ticket"].clone();
-    let page = Page { address: &world.node().address, ticket: ticket.as_str().expect("a ticket").to_owned() };
+    let page =
+        Page { address: &world.node().address, ticket: ticket.as_str().expect("the response has a ticket").to_owned() };
 
     let cases: &[(&str, &[&str], u16, &str)] = &[
         ("Sec-WebSocket-Key", &[], 400, "invalid_handshake"),
@@ -77,9 +78,9 @@ async fn a_request_that_cannot_become_a_socket_is_a_problem_and_its_ticket_stays
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let path = format!("/ws/driver?ticket={}", page.ticket);
     let session = Session::open(upgrade(page.address, &path, &headers)).await;
-    let session = session.unwrap_or_else(|status| panic!("the ticket was used up: {status}"));
+    let session = session.unwrap_or_else(|status| panic!("the ticket was refused with {status}"));
     assert_eq!(session.take_first().await["type"], "welcome");
-    assert_eq!(Session::open(upgrade(page.address, &path, &headers)).await.err(), Some(401), "a ticket is good once");
+    assert_eq!(Session::open(upgrade(page.address, &path, &headers)).await.err(), Some(401), "a ticket is valid once");
     world.finish().await;
 }
 
@@ -95,7 +96,7 @@ fn assert_problem(reply: &RawReply, status: u16, code: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_names_the_subprotocol_in_whatever_header_it_was_offered() {
+async fn the_response_names_the_subprotocol_from_any_of_the_offering_headers() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let address = &world.node().address;
@@ -107,7 +108,7 @@ async fn the_answer_names_the_subprotocol_in_whatever_header_it_was_offered() {
         let offers: String = offered.iter().map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).collect();
         let good: String = GOOD.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("GET /ws/driver HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n");
-        // After the handshake a close frame, masked with zeros: the service ends the connection.
+        // A close frame after the handshake, masked with zeros, makes the service end the connection.
         let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
         let reply = raw_http::send(address, [format!("{head}{good}{offers}\r\n").as_bytes(), close].concat()).await;
         assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, expected), "{offered:?}");

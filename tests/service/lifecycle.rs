@@ -1,10 +1,10 @@
-//! A delivery's life, by its driver and by operators.
+//! Tests of the states of a delivery, changed by its driver and by operators.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
-/// A driver with an assigned order: the delivery's id and the assignment's.
+/// Returns a driver with an assigned order, the delivery's id and the assignment's id.
 async fn assigned(world: &World, name: &str) -> (Driver, String, String) {
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let (id, assignment) = order_for(world, &driver, name).await;
@@ -25,12 +25,12 @@ fn refused_with(answer: &Value, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_goes_through_every_state_and_repeats_change_nothing() {
+async fn a_driver_reports_every_state_and_repeats_change_nothing() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "whole").await;
     let early = driver.update(&id, &assignment, "DELIVERED", json!({})).await;
     refused_with(&early, "invalid_transition");
-    assert!(early["message"].as_str().unwrap().contains("ASSIGNED"), "the state that holds is named: {early}");
+    assert!(early["message"].as_str().unwrap().contains("ASSIGNED"), "the error names the current state: {early}");
 
     let proof = "https://proof.example.com/p.jpg";
     for (status, more) in [
@@ -57,17 +57,17 @@ async fn a_driver_goes_through_every_state_and_repeats_change_nothing() {
     let done = world.shop().event(&id, "DELIVERY_DELIVERED_V1").await.event;
     assert_eq!((&done["deliveryProofUrl"], &done["deliveryLat"]), (&json!(proof), &json!(12.9352)));
     assert_eq!((&done["deliveryLon"], &done["driver"]["name"]), (&json!(77.6245), &json!(driver.name)));
-    assert_eq!(world.shop().accepted(&id).len(), 3, "IN_TRANSIT is never told");
+    assert_eq!(world.shop().accepted(&id).len(), 3, "IN_TRANSIT is never posted to the shop");
     let failed = driver.update(&id, &assignment, "FAILED", json!({"failure": {"code": "DELIVERY_FAILED"}})).await;
     refused_with(&failed, "assignment_closed");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rejected_order_goes_back_to_waiting_and_to_somebody_else() {
+async fn a_rejected_order_is_pending_again_and_assigned_to_another_driver() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "rejected").await;
-    // Does not want the next one either, so that it is plain who gets it.
+    // The driver goes off duty, so that only the other driver is a candidate for the next round.
     assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
     let answer = driver.update(&id, &assignment, "REJECTED", json!({"failure": {"code": "DRIVER_REJECTED"}})).await;
     assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!("PENDING")), "{answer}");
@@ -98,7 +98,7 @@ async fn after_pickup_an_order_cannot_be_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_delivery_is_told_with_its_failure_and_can_be_tried_again() {
+async fn a_failed_delivery_is_reported_with_its_failure_and_can_be_retried() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "failed").await;
     let failure = json!({"failure": {"code": "PICKUP_FAILED", "reason": "shop closed"}});
@@ -142,7 +142,7 @@ async fn another_drivers_delivery_is_not_found_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_word_on_a_cancelled_delivery_changes_nothing() {
+async fn a_late_update_of_a_cancelled_delivery_changes_nothing() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "cancelled").await;
     assert_eq!(driver.update(&id, &assignment, "PICKED_UP", json!({})).await["type"], "ok");
@@ -153,13 +153,13 @@ async fn a_late_word_on_a_cancelled_delivery_changes_nothing() {
     assert_eq!((&told["deliveryId"], &told["reason"]), (&json!(id), &json!("customer called")));
     refused_with(&driver.update(&id, &assignment, "DELIVERED", json!({})).await, "assignment_closed");
     assert_eq!(world.delivery(&id).await["status"], "CANCELLED");
-    // What this assignment already passed is still a success.
+    // A state that this assignment already passed still succeeds.
     assert_eq!(driver.update(&id, &assignment, "PICKED_UP", json!({})).await["type"], "ok");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_updates_at_once_make_one_row_of_the_trail() {
+async fn twenty_concurrent_updates_make_one_audit_row() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "eager").await;
     let answers = together((0..20).map(|_| driver.update(&id, &assignment, "PICKED_UP", json!({})))).await;
@@ -169,7 +169,7 @@ async fn twenty_updates_at_once_make_one_row_of_the_trail() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_who_rejects_stays_on_duty_and_is_not_made_to_go_round_in_circles() {
+async fn a_driver_who_rejects_stays_on_duty_and_is_not_assigned_the_same_delivery_again() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "unwanted").await;
     let other = world.on_duty(RESTAURANT.offset(2_000.0, 0.0)).await;

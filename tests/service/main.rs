@@ -1,4 +1,12 @@
-//! Black-box tests of the service: the real program, real PostgreSQL and Redis, real sockets, a shop that can fail.
+//! Black-box tests of the service.
+//!
+//! They run the real program against real PostgreSQL and Redis servers, with real sockets and a shop that can be set
+//! to fail.
+//!
+//! Invariants:
+//! - A test acts through the service's interfaces. It reads or writes the stores directly only to check or to prepare
+//! a state.
+//! - Every test of a running service ends with `World::finish`, which checks the invariants.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,5 @@
-//! Numbers of the caller's own: each returns as the same double, and one that cannot be stored is a fault of its field.
+//! Tests of numbers in requests: each is returned as the same double, and a number out of range invalidates its
+//! field.
 
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::support::*;
 /// An order as a shop sent it.
 const FLOATS: &str = include_str!("cases/metadata-floats.json");
 
-/// More numbers, each as it is written and as the double that it is.
+/// More numbers, each with its text and the double that it denotes.
 const MORE: [(&str, f64); 10] = [
     ("-0.0", -0.0),
     ("-0", -0.0),
@@ -25,12 +26,12 @@ const MORE: [(&str, f64); 10] = [
     ("123456789012345680000", 123_456_789_012_345_680_000.0),
 ];
 
-/// Numbers that no double holds.
+/// Returns numbers that no double can represent.
 fn beyond() -> [String; 4] {
     ["1e400".to_owned(), "-1e400".to_owned(), "9".repeat(400), format!("{}.5", "9".repeat(400))]
 }
 
-/// Metadata of numbers: what the file holds, and more.
+/// Returns metadata with the numbers of the file and more.
 fn metadata() -> String {
     let listed = MORE.map(|(text, _)| text).join(", ");
     format!(
@@ -60,15 +61,15 @@ async fn post(api: &Api, path: &str, key: Option<&str>, body: &str) -> Reply {
 }
 
 #[test]
-fn the_program_asks_for_exact_floats_itself() {
-    // A crate of the tests asks for them too, so that no other test would miss the line.
+fn the_program_enables_exact_floats_itself() {
+    // A dependency of the tests enables the feature too, so no other test would notice if the program did not.
     let manifest: toml::Table = toml::from_str(include_str!("../../Cargo.toml")).unwrap();
     let features = manifest["dependencies"]["serde_json"]["features"].as_array().unwrap();
     assert!(features.iter().any(|feature| feature.as_str() == Some("float_roundtrip")), "{features:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_shown() {
+async fn every_number_of_an_order_is_returned_as_the_same_double_on_every_interface() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let body = FLOATS.split_once("\"metadata\": ").map(|(before, _)| before).unwrap();
@@ -96,12 +97,13 @@ async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_show
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_under_its_key_is_a_repeat_however_its_numbers_are_written() {
+async fn a_repeated_request_is_recognized_with_any_spelling_of_its_numbers() {
     let world = World::start().await;
     let admin = world.admin();
     let driver =
         format!(r#"{{"name": "Asha", "phone": "+91 1", "externalId": 9007199254740993, "metadata": {}}}"#, metadata());
-    // Another client: names in another order, no white space, other spellings of the same numbers.
+    // The same request from another client: another order of names, no white space, other spellings of the same
+    // numbers.
     let respelled = driver
         .replace("e308", "E+308")
         .replace("100.0", "1e2")
@@ -136,7 +138,7 @@ async fn a_repeat_under_its_key_is_a_repeat_however_its_numbers_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_number_that_cannot_be_stored_is_a_fault_of_its_field() {
+async fn a_number_that_cannot_be_stored_invalidates_its_field() {
     let world = World::start().await;
     let admin = world.admin();
     let (id, token) = world.new_driver().await;
@@ -158,7 +160,7 @@ async fn a_number_that_cannot_be_stored_is_a_fault_of_its_field() {
         let reply = http::send(patch.body(format!(r#"{{"metadata": {{"b": {number}}}}}"#))).await;
         assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
 
-        // One bad fix never makes an app send the rest again.
+        // One invalid fix does not make an app send the other fixes again.
         let now = chrono::Utc::now().to_rfc3339();
         let good = format!(r#"{{"fixTime": "{now}", "lat": 12.9, "lon": 77.5}}"#);
         let fixes = format!(r#"{{"fixes": [{}, {good}]}}"#, good.replace("77.5", &number));
@@ -182,7 +184,7 @@ async fn a_number_that_cannot_be_stored_is_a_fault_of_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts() {
+async fn integers_are_accepted_for_texts_and_quantities_may_be_fractions() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let mut order = Order::new("numbers").with("orderCode", json!(20260127));

@@ -1,16 +1,16 @@
-//! Deliveries and events as operators see and change them.
+//! Tests of the operators' API for deliveries and outbound events.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
 fn ids(list: &Value) -> Vec<String> {
-    let items = list["items"].as_array().expect("a list has items");
-    items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
+    let items = list["items"].as_array().expect("the list has items");
+    items.iter().map(|item| item["id"].as_str().expect("the item has an id").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_posts_an_order_as_a_shop_does_and_gets_its_answers() {
+async fn an_operator_posts_an_order_as_a_shop_does_and_gets_the_same_responses() {
     let world = World::start().await;
     let admin = world.admin();
     let order = Order::new("by-hand").with("shop", json!("vendure"));
@@ -20,7 +20,7 @@ async fn an_operator_posts_an_order_as_a_shop_does_and_gets_its_answers() {
     assert_eq!(
         (&again["deliveryId"], &again["duplicate"]),
         (&made["deliveryId"], &json!(true)),
-        "one order, two ways in"
+        "the same order over both interfaces is one delivery"
     );
 
     let missing = admin.post("/api/v1/deliveries", &Order::new("no-shop").0).await;
@@ -35,7 +35,7 @@ async fn an_operator_posts_an_order_as_a_shop_does_and_gets_its_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deliveries_are_listed_newest_first_by_page_and_by_filter() {
+async fn deliveries_are_listed_newest_first_in_pages_and_by_filters() {
     let world = World::start().await;
     let admin = world.admin();
     let mut made = Vec::new();
@@ -47,7 +47,7 @@ async fn deliveries_are_listed_newest_first_by_page_and_by_filter() {
     made.reverse();
     assert_eq!(ids(&admin.get("/api/v1/deliveries").await.expect(200)), made);
     let first = admin.get("/api/v1/deliveries?limit=2").await.expect(200);
-    let cursor = first["nextCursor"].as_str().expect("more to come");
+    let cursor = first["nextCursor"].as_str().expect("there is another page");
     let second = admin.get(&format!("/api/v1/deliveries?limit=3&cursor={cursor}")).await.expect(200);
     assert_eq!([ids(&first), ids(&second)].concat(), made);
     assert!(second.get("nextCursor").is_none(), "{second}");
@@ -72,7 +72,7 @@ async fn deliveries_are_listed_newest_first_by_page_and_by_filter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delivery_shows_what_is_known_and_its_trail_says_who_did_what() {
+async fn a_delivery_shows_its_known_fields_and_its_audit_rows_name_their_actors() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let mut order = Order::new("shown").with("metadata", json!({"k": [1, null]})).with("externalId", json!("e"));
@@ -93,7 +93,7 @@ async fn a_delivery_shows_what_is_known_and_its_trail_says_who_did_what() {
     assert_eq!((&shown["driverId"], &shown["assignmentId"]), (&json!(driver.id), &answer["assignmentId"]));
     assert_eq!(shown["attempt"], 1);
     for unknown in ["orderCode", "pickedUpAt", "deliveredAt", "cancelledAt", "failure", "trackingUrl"] {
-        assert!(shown.get(unknown).is_none(), "{unknown} is not known: {shown}");
+        assert!(shown.get(unknown).is_none(), "{unknown} is left out: {shown}");
     }
     driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
     let trail = world.admin().get(&format!("/api/v1/deliveries/{id}/events")).await.expect(200);
@@ -108,7 +108,7 @@ async fn a_delivery_shows_what_is_known_and_its_trail_says_who_did_what() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_gives_an_order_to_any_active_driver_with_a_free_slot() {
+async fn an_operator_assigns_an_order_to_any_active_driver_with_a_free_slot() {
     let world = World::start().await;
     let admin = world.admin();
     let off_duty = world.connected_at(world.node(), RESTAURANT.offset(5_000.0, 0.0)).await;
@@ -134,7 +134,7 @@ async fn an_operator_gives_an_order_to_any_active_driver_with_a_free_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_says_how_a_delivery_went_and_is_held_to_the_same_rules() {
+async fn an_operator_updates_a_delivery_under_the_same_rules_as_its_driver() {
     let world = World::start().await;
     let admin = world.admin();
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
@@ -146,7 +146,7 @@ async fn an_operator_says_how_a_delivery_went_and_is_held_to_the_same_rules() {
         async move { admin.post(&path, &json!({"status": status, "reason": "by phone"})).await }
     };
     let early = say("DELIVERED").await.refused(409, "invalid_transition");
-    assert!(early.to_string().contains("ASSIGNED"), "the state that holds is named: {early}");
+    assert!(early.to_string().contains("ASSIGNED"), "the error names the current state: {early}");
     assert_eq!(say("PICKED_UP").await.expect(200)["status"], "PICKED_UP");
     assert_eq!(say("IN_TRANSIT").await.expect(200)["status"], "IN_TRANSIT");
     assert_eq!(say("DELIVERED").await.expect(200)["status"], "DELIVERED");
@@ -169,7 +169,7 @@ async fn an_operator_says_how_a_delivery_went_and_is_held_to_the_same_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_delivery_is_not_failed_by_an_operator_but_cancelled_and_tried_again() {
+async fn an_operator_cannot_fail_a_pending_delivery_but_can_cancel_and_retry_it() {
     let world = World::start().await;
     let admin = world.admin();
     let id = world.order(&Order::new("waiting")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();

@@ -1,11 +1,11 @@
-//! An order from the webhook to the drop, and the same order many times.
+//! Tests of an order from the webhook to the drop-off, and of repeated orders.
 
 use serde_json::json;
 
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_goes_to_a_driver_and_the_shop_is_told_how_it_goes() {
+async fn an_order_is_delivered_and_the_shop_receives_its_events() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     let order = Order::new("4711")
@@ -53,7 +53,7 @@ async fn an_order_goes_to_a_driver_and_the_shop_is_told_how_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_identical_webhooks_at_once_on_two_nodes_make_one_delivery_and_one_assignment() {
+async fn twenty_identical_concurrent_webhooks_on_two_nodes_make_one_delivery_and_one_assignment() {
     let world = World::with().nodes(2).start().await;
     let fleet = world.fleet(&[RESTAURANT.offset(200.0, 0.0), RESTAURANT.offset(0.0, 400.0)]).await;
     let order = Order::new("one-and-only");
@@ -61,7 +61,7 @@ async fn twenty_identical_webhooks_at_once_on_two_nodes_make_one_delivery_and_on
     let answers = together(posts).await;
 
     let first_time = answers.iter().filter(|a| a.body["duplicate"] == false).count();
-    assert_eq!(first_time, 1, "exactly one post made the delivery");
+    assert_eq!(first_time, 1, "exactly one post creates the delivery");
     let id = answers[0].body["deliveryId"].as_str().unwrap().to_owned();
     for answer in &answers {
         assert!(matches!(answer.status, 200..=202), "{}", answer.text);
@@ -78,7 +78,7 @@ async fn twenty_identical_webhooks_at_once_on_two_nodes_make_one_delivery_and_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_nobody_can_take_waits_for_the_first_who_comes() {
+async fn an_order_without_candidates_is_assigned_to_the_first_driver_who_goes_on_duty() {
     let world = World::start().await;
     let answer = world.order(&Order::new("early")).await.expect(202);
     assert_eq!(answer["status"], "PENDING");
@@ -94,7 +94,7 @@ async fn an_order_that_nobody_can_take_waits_for_the_first_who_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_waits_outlives_every_node() {
+async fn a_pending_order_survives_the_death_of_every_node() {
     let mut world = World::start().await;
     let id = world.order(&Order::new("patient")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
     world.nodes[0].kill9().await;
@@ -108,14 +108,14 @@ async fn an_order_that_waits_outlives_every_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_reaches_across_regions_but_not_beyond_the_search_radius() {
     let world = World::with().set("SEARCH_MAX_RADIUS_M", 10_000).start().await;
-    // Far enough that no region of a city's size holds both ends.
+    // Far enough that no region of a city's size contains both ends.
     let far = world.on_duty(RESTAURANT.offset(9_000.0, 3_000.0)).await;
     let too_far = world.on_duty(RESTAURANT.offset(-10_300.0, 0.0)).await;
     let first = world.order(&Order::new("far")).await.expect(201);
     assert_eq!(first["driverId"], far.id.as_str());
     let second = world.order(&Order::new("too-far")).await.expect(202);
     assert_eq!(second["status"], "PENDING");
-    // It comes into reach by moving, and no further word is needed.
+    // The driver comes into the search radius by moving. Nothing else is needed.
     too_far.go(RESTAURANT.offset(-9_900.0, 0.0));
     too_far.assignment(second["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
@@ -133,7 +133,7 @@ async fn a_driver_off_duty_or_silent_gets_no_order() {
     })
     .await;
     let answer = world.order(&Order::new("nobody-there")).await.expect(202);
-    // The next heartbeat brings the driver back with no further word.
+    // The next heartbeat makes the driver a candidate again. Nothing else is needed.
     silent.keep_beating();
     silent.assignment(answer["deliveryId"].as_str().unwrap()).await;
     assert_eq!(world.driver(&silent.id).await["status"], "BUSY");

@@ -1,4 +1,4 @@
-//! The outbox when nodes die, stand still and come back; and what was given up, posted again.
+//! Tests of the outbox relay when nodes die, freeze and resume, and of replays of dead letters.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,19 +8,20 @@ use serde_json::{Value, json};
 use super::support::http::{Api, try_send};
 use super::support::*;
 
-/// Of every delivery here, in order.
+/// The events of every delivery in this file, in order.
 const STORY: [&str; 4] =
     ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_FAILED_V1", "DELIVERY_CANCELLED_V1"];
 const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
 
-/// An order that is called off at once: one event. Gives the delivery's id.
+/// Posts an order and cancels it at once, which makes one event. Returns the delivery's id.
 async fn cancelled(world: &World, name: &str) -> String {
     let taken = world.order(&Order::new(name)).await.expect(202);
     world.cancel(name, None).await.expect(200);
     taken["deliveryId"].as_str().unwrap().to_owned()
 }
 
-/// Asks until a node takes it: nodes die meanwhile, and a repeat is told from a first time by its key.
+/// Sends a request to the nodes in turn until one accepts it, because nodes die meanwhile. The idempotency key
+/// distinguishes a repeat from a first request.
 async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
     let key = uuid::Uuid::now_v7().to_string();
     let deadline = Instant::now() + Duration::from_secs(90);
@@ -28,23 +29,23 @@ async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
         let request = ways[(turn + n) % ways.len()].request("POST", path).header("idempotency-key", &key).json(body);
         match try_send(request).await {
             Ok(reply) if matches!(reply.status, 200..=202) => return reply.body,
-            // Another node may still be at it, or have lost PostgreSQL's answer.
+            // Another node may still process the request, or may have lost PostgreSQL's response.
             Ok(reply) if reply.status == 503 || reply.body["code"] == "request_under_way" => {}
             Ok(reply) => panic!("{path}: {} {}", reply.status, reply.text),
             Err(_) => {}
         }
-        assert!(Instant::now() < deadline, "nobody takes {path}");
+        assert!(Instant::now() < deadline, "a node accepts {path} in time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    unreachable!("the loop has no end")
+    unreachable!("the loop ends only by a return")
 }
 
-/// One delivery through its whole story, by an operator. Gives its id.
+/// Runs one delivery through all events of [`STORY`] by the operators' API. Returns its id.
 async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
     let mut order = Order::new(&format!("storm-{turn}")).0;
     order["shop"] = json!("vendure");
     let made = insist(ways, turn, "/api/v1/deliveries", &order).await;
-    let id = made["deliveryId"].as_str().expect("an id").to_owned();
+    let id = made["deliveryId"].as_str().expect("the response has an id").to_owned();
     let failed = json!({"status": "FAILED", "reason": "test", "failure": {"code": "DELIVERY_FAILED"}});
     for (action, body) in [
         ("assign", json!({"driverId": driver, "reason": "test"})),
@@ -58,13 +59,17 @@ async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
     id
 }
 
-/// What arrived of each delivery: every accepted event at its first arrival, as a receiver by the rules takes it.
+/// Returns the accepted events of each delivery, each at its first arrival, as a receiver without duplicates sees
+/// them.
 fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
     let mut taken: HashMap<String, Vec<(i64, String)>> = HashMap::new();
     for post in shop.posts().into_iter().filter(|post| post.answered.accepts()) {
-        let of = taken.entry(post.event["deliveryId"].as_str().expect("an id").to_owned()).or_default();
-        let one =
-            (post.event["sequence"].as_i64().expect("a number"), post.event["event"].as_str().unwrap().to_owned());
+        let of =
+            taken.entry(post.event["deliveryId"].as_str().expect("the event has a delivery").to_owned()).or_default();
+        let one = (
+            post.event["sequence"].as_i64().expect("the sequence is a number"),
+            post.event["event"].as_str().unwrap().to_owned(),
+        );
         if !of.contains(&one) {
             of.push(one);
         }
@@ -72,11 +77,11 @@ fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
     taken
 }
 
-/// `deliveries` with four events each, of which the shop fails three in ten, while nodes are killed `kills` times.
+/// Runs `deliveries` with four events each. The shop fails three posts in ten, and nodes are killed `kills` times.
 pub async fn storm(deliveries: usize, kills: usize) {
-    // A driver for each at once, whom nobody finds: operators alone give the orders.
+    // One driver for each concurrent delivery. The search finds none of them, so only operators assign.
     const AT_ONCE: usize = 24;
-    // A try may be lost with a node as well.
+    // The schedule is long because an attempt may also be lost with its node.
     let schedule = ["0ms", "100ms", "200ms"].into_iter().chain([["300ms"; 30]].concat()).collect::<Vec<_>>().join(",");
     let mut world = World::with()
         .nodes(3)
@@ -93,7 +98,7 @@ pub async fn storm(deliveries: usize, kills: usize) {
     });
     let (drivers, _) = world.many_drivers(AT_ONCE, false).await;
     let ports: Vec<String> = world.nodes.iter().map(|node| node.address.clone()).collect();
-    // Each node comes back where it was.
+    // Each node restarts at its address.
     let ways: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
     let began = Instant::now();
     let worlds = drivers.iter().enumerate().map(|(lane, driver)| {
@@ -109,9 +114,9 @@ pub async fn storm(deliveries: usize, kills: usize) {
     let (ids, ()) = tokio::join!(together(worlds), async {
         for n in 0..kills {
             let victim = n % world.nodes.len();
-            // Spread over the whole of it.
+            // The kills are spread over the whole run.
             let due = (n + 1) * deliveries * STORY.len() / (kills + 1);
-            eventually("the story goes on", Duration::from_secs(90), || async {
+            eventually("the deliveries progress", Duration::from_secs(90), || async {
                 (world.count("SELECT count(*) FROM outbox").await as usize >= due).then_some(())
             })
             .await;
@@ -136,7 +141,7 @@ pub async fn storm(deliveries: usize, kills: usize) {
     for id in &ids {
         let events = &taken[id];
         let names: Vec<&str> = events.iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(names, STORY, "complete and in order: {id}");
+        assert_eq!(names, STORY, "the events are complete and in order: {id}");
         assert!(events.is_sorted(), "{events:?}");
     }
     world.finish().await;
@@ -147,17 +152,17 @@ async fn no_event_is_lost_or_out_of_order_when_shop_and_nodes_fail() {
     storm(100, 5).await;
 }
 
-/// How many events a node holds a lease of.
+/// Returns the number of events whose lease a node holds.
 async fn leased_by(world: &World, node: &str) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM outbox WHERE lease_owner = $1 AND lease_until > clock_timestamp()")
         .bind(node)
         .fetch_one(&world.pool)
         .await
-        .expect("a count")
+        .expect("the leases are counted")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_stood_still_undoes_nothing_of_what_another_did_meanwhile() {
+async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() {
     let mut world = World::with().nodes(0).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let paused = world.start_node_with(&[("NODE_ID", "paused")]).await;
     world.nodes.push(paused);
@@ -166,25 +171,31 @@ async fn a_node_that_stood_still_undoes_nothing_of_what_another_did_meanwhile() 
     for n in 0..5 {
         ids.push(cancelled(&world, &format!("paused-{n}")).await);
     }
-    eventually("the node holds them all", SOON, || async { (leased_by(&world, "paused").await == 5).then_some(()) })
-        .await;
+    eventually("the node holds the leases of all events", SOON, || async {
+        (leased_by(&world, "paused").await == 5).then_some(())
+    })
+    .await;
     world.nodes[0].freeze();
     let other = world.start_node_with(&[("NODE_ID", "other")]).await;
     world.shop().answer(200);
-    // Its leases run out, and another node posts what it held.
-    eventually("the other node delivers them", Duration::from_secs(40), || async {
+    // The leases of the frozen node expire, and the other node posts its events.
+    eventually("the other node delivers the events", Duration::from_secs(40), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 5).then_some(())
     })
     .await;
-    // Back again, it finds that its own posts came to nothing, and that this is no longer its business.
+    // After the thaw, the node finds that its posts failed and that it no longer holds the leases.
     world.nodes[0].thaw();
     world.nodes[0].wait_for_health("ok").await;
     let noted = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
-    holds("what was delivered stays so", Duration::from_secs(6), || async { world.count(noted).await == 0 }).await;
+    holds("delivered events stay delivered", Duration::from_secs(6), || async { world.count(noted).await == 0 }).await;
     for id in &ids {
-        assert_eq!(world.shop().accepted(id), [CANCELLED], "posted once more, and once alone");
+        assert_eq!(world.shop().accepted(id), [CANCELLED], "the shop accepts the event exactly once");
     }
-    assert_eq!(world.count("SELECT count(*) FROM outbox_attempts").await, 5, "the lost tries are nobody's");
+    assert_eq!(
+        world.count("SELECT count(*) FROM outbox_attempts").await,
+        5,
+        "the attempts of the frozen node are not recorded"
+    );
     world.nodes.push(other);
     world.finish().await;
 }
@@ -194,24 +205,24 @@ async fn a_post_that_takes_longer_than_a_lease_is_not_posted_by_another_node() {
     let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     world.shop().react(|_| Reaction::After(Duration::from_secs(13), 200));
     let id = cancelled(&world, "slow").await;
-    eventually("it is delivered", Duration::from_secs(30), || async {
+    eventually("the event is delivered", Duration::from_secs(30), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
     })
     .await;
-    assert_eq!(world.shop().posts_of(&id).len(), 1, "its lease was renewed while it lasted");
+    assert_eq!(world.shop().posts_of(&id).len(), 1, "the lease is renewed during the post");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_leaves_alone_what_is_being_posted_just_now() {
+async fn a_replay_does_not_affect_an_event_in_flight() {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
     world.shop().react(|_| Reaction::After(Duration::from_secs(4), 200));
     let id = cancelled(&world, "under-way").await;
-    eventually("it is on its way", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
+    eventually("the post is in flight", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
     let event = world.shop().posts_of(&id)[0].event["eventId"].as_str().unwrap().to_owned();
     let shown = world.admin().post(&format!("/api/v1/outbound-events/{event}/replay"), &json!({})).await.expect(202);
     assert_eq!(shown["state"], "pending");
-    eventually("it is delivered", SOON, || async {
+    eventually("the event is delivered", SOON, || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
     })
     .await;
@@ -219,7 +230,7 @@ async fn a_replay_leaves_alone_what_is_being_posted_just_now() {
     world.finish().await;
 }
 
-/// Three dead letters of the configured shop and one of another.
+/// Returns a world with three dead letters of the configured shop and one of another shop.
 async fn with_dead_letters() -> (World, OtherShop, Vec<String>, String) {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let other = OtherShop::make(&world, "bakery", json!({})).await;
@@ -248,7 +259,7 @@ async fn until_accepted(shop: &Shop, delivery: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_are_replayed_by_a_filter_or_all_of_them() {
+async fn dead_letters_are_replayed_by_filter_or_all_at_once() {
     let (world, other, ids, theirs) = with_dead_letters().await;
     let admin = world.admin();
     let replay = async |body: Value| admin.post("/api/v1/outbound-events/replay", &body).await;
@@ -261,18 +272,20 @@ async fn dead_letters_are_replayed_by_a_filter_or_all_of_them() {
     assert_eq!(replay(json!({"from": now})).await.expect(202)["replayed"], 0);
     assert_eq!(replay(json!({"shop": "bakery", "from": long_ago, "to": now})).await.expect(202)["replayed"], 1);
     until_accepted(&other.receiver, &theirs).await;
-    assert!(world.shop().accepted(&ids[1]).is_empty(), "another shop's stay as they are");
+    assert!(world.shop().accepted(&ids[1]).is_empty(), "dead letters of another shop stay dead");
     assert_eq!(replay(json!({})).await.expect(202)["replayed"], 2);
     until_accepted(world.shop(), &ids[1]).await;
     until_accepted(world.shop(), &ids[2]).await;
-    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "nothing is dead any more");
+    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "no event is dead");
 
-    // What was delivered is posted again only where somebody says whose.
+    // A replay of delivered events needs a filter.
     let unbounded = replay(json!({"state": "delivered"})).await;
     assert_eq!(unbounded.fields_at_fault(), ["shop"]);
     assert_eq!(replay(json!({"state": "delivered", "shop": "bakery"})).await.expect(202)["replayed"], 1);
-    eventually("it comes once more", SOON, || async { (other.receiver.accepted(&theirs).len() == 2).then_some(()) })
-        .await;
+    eventually("the event arrives once more", SOON, || async {
+        (other.receiver.accepted(&theirs).len() == 2).then_some(())
+    })
+    .await;
     let wrong =
         replay(json!({"state": "x", "shop": "X Y", "deliveryId": "x", "type": "x", "from": "x", "cursor": "x"}));
     assert_eq!(wrong.await.fields_at_fault(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
@@ -320,7 +333,7 @@ async fn the_program_lists_shows_and_replays_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_behind_one_that_waits_are_not_due_and_follow_it_at_once() {
+async fn events_behind_a_waiting_one_are_not_due_and_follow_it_at_once() {
     let world = World::with().set("EVENTS_RETRY_SCHEDULE", "0ms,1h").start().await;
     world.shop().answer(500);
     let (drivers, _) = world.many_drivers(1, false).await;
@@ -328,7 +341,7 @@ async fn events_behind_one_that_waits_are_not_due_and_follow_it_at_once() {
     const LATE: &str =
         "SELECT count(*) FROM outbox WHERE state = 'pending' AND next_try_at > clock_timestamp() + interval '30 min'";
     eventually("the first was refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
-    // However the commits and the first try met, one more try puts all off.
+    // In every interleaving of the commits and the first attempt, one more attempt postpones all events.
     world.shop().answer(500);
     let first = world.admin().get(&format!("/api/v1/outbound-events?deliveryId={id}")).await.expect(200);
     let first = first["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
@@ -336,9 +349,11 @@ async fn events_behind_one_that_waits_are_not_due_and_follow_it_at_once() {
         world.admin().post(&format!("/api/v1/outbound-events/{first}/replay"), &json!({})).await.expect(202);
     };
     replay().await;
-    eventually("all wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) }).await;
+    eventually("all events wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) })
+        .await;
     world.shop().answer(200);
     replay().await;
-    eventually("all came, in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) }).await;
+    eventually("all events arrive in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) })
+        .await;
     world.finish().await;
 }

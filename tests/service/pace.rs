@@ -1,10 +1,10 @@
-//! How often an app is to speak up follows what its driver is doing, and whoever tells it tells the same.
+//! Tests that the heartbeat interval follows the driver's state and is the same over every interface.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
-/// Of the settings below: on duty, in hand, off duty.
+/// The intervals and lifetimes in ms of the settings below: on duty, with a delivery, off duty.
 const READY: (u64, u64) = (2000, 9000);
 const BUSY: (u64, u64) = (700, 9000);
 const IDLE: (u64, u64) = (3000, 9000);
@@ -19,7 +19,7 @@ fn pace_of(value: &Value) -> (u64, u64) {
     (number("heartbeatIntervalMs"), number("ttlMs"))
 }
 
-/// What is told by a path that opens no session.
+/// Returns the intervals that the HTTP interface reports, which opens no session.
 async fn told_by_http(world: &World, driver: &Driver) -> [(u64, u64); 2] {
     let app = world.node().api().keyed(Some(&driver.token));
     let state = app.get("/api/v1/driver/state").await.expect(200);
@@ -28,7 +28,7 @@ async fn told_by_http(world: &World, driver: &Driver) -> [(u64, u64); 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_pace_follows_the_driver_whoever_changes_their_state() {
+async fn the_heartbeat_interval_follows_the_drivers_state_for_every_cause() {
     let world = world().await;
     let (id, token) = world.new_driver().await;
     let session = Session::connect(&world.node().address, &token).await;
@@ -38,23 +38,23 @@ async fn the_pace_follows_the_driver_whoever_changes_their_state() {
     let mut driver = Driver::connect(world.node(), &id, &token, RESTAURANT.offset(50.0, 0.0)).await;
     assert_eq!(told_by_http(&world, &driver).await, [IDLE; 2]);
 
-    // By the driver's own word: first the answer, then the pace.
+    // By the driver: first the response, then the interval.
     driver.come_on_duty().await;
     assert_eq!(pace_of(&driver.session.take("config").await), READY);
     world.until_findable(std::slice::from_ref(&driver)).await;
     assert_eq!(told_by_http(&world, &driver).await, [READY; 2]);
-    assert_eq!(driver.wish("AVAILABLE").await["type"], "ok", "no change");
+    assert_eq!(driver.wish("AVAILABLE").await["type"], "ok", "a repeat of the same duty succeeds");
 
-    // By an order, given on another node.
+    // By an assignment on another node.
     let answer = world.order_at(&world.nodes[1], &Order::new("near")).await.expect(201);
     let (delivery, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(pace_of(&driver.session.take("config").await), BUSY);
     assert_eq!(told_by_http(&world, &driver).await, [BUSY; 2]);
-    // Off duty after it: still followed closely.
+    // Off duty with a delivery: the interval stays short.
     assert_eq!(driver.wish("OFFLINE").await["onDuty"], false);
     assert_eq!(told_by_http(&world, &driver).await, [BUSY; 2]);
     let welcome = driver.reconnect(&world.nodes[1]).await;
-    assert_eq!(pace_of(&welcome), BUSY, "the welcome of another node tells the same");
+    assert_eq!(pace_of(&welcome), BUSY, "the welcome of another node has the same interval");
     driver.deliver(delivery, assignment).await;
     assert_eq!(pace_of(&driver.session.take("config").await), IDLE);
 
@@ -62,19 +62,21 @@ async fn the_pace_follows_the_driver_whoever_changes_their_state() {
     let path = format!("/api/v1/drivers/{id}/status");
     world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "test"})).await.expect(200);
     assert_eq!(pace_of(&driver.session.take("config").await), READY);
-    assert!(driver.session.waiting("config").is_empty(), "told once for each change");
+    assert!(driver.session.waiting("config").is_empty(), "each change sends one config frame");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_keeps_the_slowest_pace_never_expires_and_its_key_never_outlives_what_it_was_told() {
+async fn an_app_at_the_slowest_interval_stays_online_and_its_key_lives_at_most_ttl_ms() {
     let world = world().await;
     let mut driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.heartbeat().await;
     driver.keep_beating();
-    holds("the idle driver's key is there, and within ttlMs", std::time::Duration::from_millis(3 * IDLE.0), || async {
-        world.redis.online_ttl_ms(&driver.id).await.is_some_and(|ms| ms <= IDLE.1 as i64)
-    })
+    holds(
+        "the idle driver's online key exists and expires within ttlMs",
+        std::time::Duration::from_millis(3 * IDLE.0),
+        || async { world.redis.online_ttl_ms(&driver.id).await.is_some_and(|ms| ms <= IDLE.1 as i64) },
+    )
     .await;
     world.finish().await;
 }

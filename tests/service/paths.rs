@@ -1,4 +1,4 @@
-//! What holds for every path: HEAD is GET without the body, and a trailing slash changes nothing.
+//! Tests of rules for every path: HEAD is GET without the body, and a trailing slash changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::support::raw_http::{self, RawReply};
 use super::support::session::{SUBPROTOCOL, upgrade};
 use super::support::*;
 
-/// Who may ask for a path.
+/// Who may request a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum By {
     Anybody,
     Operator,
     Driver,
-    /// Of the port of the metrics.
+    /// A client of the metrics listener.
     Scraper,
 }
 
-/// Every path that takes GET, as the sources register it, and what is asked for.
+/// Every path that accepts GET, as the sources register it, with its caller and a request path.
 const GETS: &[(&str, By, &str)] = &[
     ("/health", By::Anybody, "/health"),
     ("/health/live", By::Anybody, "/health/live"),
@@ -42,16 +42,20 @@ const GETS: &[(&str, By, &str)] = &[
     ("/shops/{shop}", By::Operator, "/api/v1/shops/vendure"),
 ];
 
-/// The paths that take GET, as `src/http` registers them by `resource("path", "methods")`.
+/// Returns the paths that accept GET, as `src/http` registers them by `resource("path", "methods")`.
 fn registered() -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")];
     while let Some(path) = folders.pop() {
         if path.is_dir() {
-            folders.extend(fs::read_dir(path).expect("the sources").map(|entry| entry.expect("an entry").path()));
+            folders.extend(
+                fs::read_dir(path)
+                    .expect("the directory is readable")
+                    .map(|entry| entry.expect("the entry is readable").path()),
+            );
             continue;
         }
-        let source = fs::read_to_string(path).expect("a source");
+        let source = fs::read_to_string(path).expect("the source file is readable");
         for after in source.split("resource(").skip(1) {
             let mut texts = after.trim_start().split('"');
             if let (Some(""), Some(path), Some(_), Some(methods)) =
@@ -67,13 +71,13 @@ fn registered() -> Vec<String> {
 }
 
 #[test]
-fn the_list_of_paths_here_is_that_of_the_sources() {
+fn the_list_of_paths_equals_that_of_the_sources() {
     let mut listed: Vec<_> = GETS.iter().map(|(path, ..)| (*path).to_owned()).collect();
     listed.sort();
-    assert_eq!(listed, registered(), "a path that takes GET must stand in GETS");
+    assert_eq!(listed, registered(), "GETS has every path that accepts GET");
 }
 
-/// A world in which each of these paths has something to show.
+/// A world in which each of these paths has content.
 struct Shown {
     world: World,
     driver: Driver,
@@ -88,7 +92,7 @@ impl Shown {
         let delivery = world.order(&Order::new("shown")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
         driver.assignment(&delivery).await;
         driver.fall_silent();
-        let event = eventually("an event is there", SOON, || async {
+        let event = eventually("an event exists", SOON, || async {
             let events = world.admin().get("/api/v1/outbound-events?state=delivered").await;
             events.body["items"][0]["id"].as_str().map(str::to_owned)
         })
@@ -116,18 +120,18 @@ impl Shown {
     }
 }
 
-/// The headers of an answer without those that differ from one moment to the next.
+/// Returns the headers of a response without those that differ between two requests.
 fn lasting(reply: &RawReply) -> Vec<(String, String)> {
     let changes = ["date", "content-length"];
     reply.headers.iter().filter(|(name, _)| !changes.contains(&name.as_str())).cloned().collect()
 }
 
 fn length(reply: &RawReply) -> usize {
-    reply.header("content-length").expect("a length").parse().expect("a number")
+    reply.header("content-length").expect("the response has a length").parse().expect("the length is a number")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn head_answers_as_get_does_without_the_body() {
+async fn head_responds_as_get_does_without_the_body() {
     let shown = Shown::start().await;
     let unknown = "/api/v1/deliveries/0190a0b0-0000-7000-8000-000000000000";
     let more = [
@@ -144,7 +148,7 @@ async fn head_answers_as_get_does_without_the_body() {
         assert_eq!(length(&get), get.body.len(), "{path}");
         assert!(length(&head) > 0 && head.body.is_empty(), "{path}: {head:?}");
         let is_good = get.status == 200 || template == "/ws/driver" || more.contains(&(by, template));
-        assert!(is_good, "{path} shows nothing: {get:?}");
+        assert!(is_good, "{path} has content: {get:?}");
     }
     let live = "/health/live";
     let (get, head) = (shown.ask("GET", By::Anybody, live).await, shown.ask("HEAD", By::Anybody, live).await);
@@ -181,7 +185,11 @@ async fn a_trailing_slash_is_the_same_path() {
         http::send(request.json(&json!({"name": "Asha", "phone": "+91 80 5550 1000"})))
     };
     let made = make("/api/v1/drivers/").await.expect(201);
-    assert_eq!(make("/api/v1/drivers").await.expect(201)["id"], made["id"], "one route, one key, one driver");
+    assert_eq!(
+        make("/api/v1/drivers").await.expect(201)["id"],
+        made["id"],
+        "both spellings share the route and its idempotency keys"
+    );
     let path = format!("/api/v1/drivers/{}/", made["id"].as_str().unwrap());
     assert_eq!(world.admin().patch(&path, &json!({"name": "Usha"})).await.expect(200)["name"], "Usha");
     world.admin().delete(&path).await.expect(204);
@@ -191,7 +199,7 @@ async fn a_trailing_slash_is_the_same_path() {
     let authorization = format!("Bearer {}", driver.token);
     let headers = [("authorization", authorization.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
     let session = Session::open(upgrade(&world.node().address, "/ws/driver/", &headers)).await;
-    let session = session.unwrap_or_else(|status| panic!("refused with {status}"));
+    let session = session.unwrap_or_else(|status| panic!("the upgrade was refused with {status}"));
     assert_eq!(session.take_first().await["type"], "welcome");
     world.node().api().get("/nowhere/").await.problem(404);
     shown.world.finish().await;

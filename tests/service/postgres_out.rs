@@ -1,4 +1,5 @@
-//! PostgreSQL restarted and hanging: refused in time, no socket dropped, and all well again with no restart of ours.
+//! Tests of PostgreSQL restarts and freezes: orders are refused in time, sessions stay open, and the service recovers
+//! without a restart.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::task::block_in_place;
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
 
-/// The webhook says 503 and when to come back, within five seconds.
+/// Asserts that the webhook responds with 503 and `Retry-After` within five seconds.
 async fn refused_in_time(world: &World, name: &str) {
     let started = Instant::now();
     let reply = world.order(&Order::new(name)).await;
@@ -18,12 +19,12 @@ async fn refused_in_time(world: &World, name: &str) {
     reply.problem(503);
 }
 
-/// What holds while PostgreSQL is out, however it is out.
+/// Asserts what must hold during any outage of PostgreSQL.
 async fn bears_the_outage(world: &World, driver: &Driver, name: &str) {
     refused_in_time(world, name).await;
     let started = Instant::now();
     let health = world.node().api().get("/health").await;
-    assert!(started.elapsed() < Duration::from_secs(3), "health took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "/health responds in time: {:?}", started.elapsed());
     assert_eq!((health.status, &health.body["status"]), (503, &json!("down")));
     assert_eq!(world.node().api().get("/health/ready").await.status, 200);
     assert_eq!(world.node().api().get("/health/live").await.status, 200);
@@ -31,14 +32,14 @@ async fn bears_the_outage(world: &World, driver: &Driver, name: &str) {
     let answer = driver.wish("OFFLINE").await;
     assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("unavailable")), "{answer}");
     assert_eq!(answer["retryable"], true);
-    // Redis is there, so heartbeats are stored.
+    // Redis is reachable, so heartbeats are stored.
     driver.heartbeat().await;
     assert_eq!(driver.session.ended(), None);
 }
 
-/// The same order, posted until it is taken.
+/// Posts the same order until it is accepted. Returns the delivery's id.
 async fn taken_again(world: &World, name: &str) -> String {
-    eventually("orders are taken again", SOON, || async {
+    eventually("orders are accepted again", SOON, || async {
         let reply = orders::try_post_order(world.node(), &Order::new(name), WEBHOOK_SECRET).await?;
         matches!(reply.status, 200..=202).then(|| reply.body["deliveryId"].as_str().unwrap().to_owned())
     })
@@ -46,7 +47,7 @@ async fn taken_again(world: &World, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_restarted_is_borne_by_sessions_and_refused_to_shops() {
+async fn during_a_restart_of_postgresql_sessions_stay_open_and_orders_are_refused() {
     let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
@@ -57,14 +58,14 @@ async fn postgresql_restarted_is_borne_by_sessions_and_refused_to_shops() {
     let id = taken_again(&world, "out").await;
     driver.assignment(&id).await;
     world.node().wait_for_health("ok").await;
-    assert_eq!(driver.session.ended(), None, "the session lived through it");
+    assert_eq!(driver.session.ended(), None, "the session stays open");
     world.shop().event(&id, "DELIVERY_ASSIGNED_V1").await;
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_crashed_in_the_middle_of_orders_loses_none_that_was_accepted() {
+async fn no_accepted_order_is_lost_when_postgresql_crashes_during_orders() {
     let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let _driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
@@ -87,19 +88,19 @@ async fn postgresql_crashed_in_the_middle_of_orders_loses_none_that_was_accepted
     let known: Vec<String> =
         sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();
     for name in accepted.into_iter().flatten() {
-        assert!(known.contains(&name), "{name} was accepted and is gone");
+        assert!(known.contains(&name), "the accepted order {name} is in the database");
     }
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_hanging_is_borne_by_sessions_and_refused_to_shops_in_time() {
+async fn during_a_freeze_of_postgresql_sessions_stay_open_and_orders_are_refused_in_time() {
     let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 30_000).start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     block_in_place(|| postgres.freeze()).expect("PostgreSQL");
     bears_the_outage(&world, &driver, "hung").await;
-    // Many at once are answered as fast as one.
+    // Many concurrent orders are refused as fast as one.
     together((0..20).map(|n| {
         let world = &world;
         async move { refused_in_time(world, &format!("hung-{n}")).await }
@@ -109,8 +110,9 @@ async fn postgresql_hanging_is_borne_by_sessions_and_refused_to_shops_in_time() 
 
     taken_again(&world, "hung").await;
     world.node().wait_for_health("ok").await;
-    assert_eq!(driver.session.ended(), None, "the session lived through it");
-    // The wish that was answered `unavailable` may have been done: then the order waits until the driver says otherwise.
+    assert_eq!(driver.session.ended(), None, "the session stays open");
+    // The duty request that got `unavailable` may have been committed. Then the order waits until the driver
+    // requests duty again.
     assert_eq!(driver.wish("AVAILABLE").await["type"], "ok");
     let (given, assignment) = driver.any_assignment().await;
     driver.deliver(&given, &assignment).await;

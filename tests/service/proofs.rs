@@ -1,10 +1,10 @@
-//! Links to proofs: long ones are taken, and one that cannot be taken never blocks the step.
+//! Tests of links to proofs: long links are accepted, and an invalid link never blocks the step.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
-/// A link as an object store signs it, of `chars` characters.
+/// Returns a link of `chars` characters, as an object store signs it.
 fn link(chars: usize) -> String {
     let start = "https://proofs.s3.example.com/2026/01/27/4711.jpg?X-Amz-Security-Token=";
     format!("{start}{}", "T".repeat(chars - start.len()))
@@ -27,7 +27,7 @@ fn not_taken() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signed_link_is_taken_over_the_socket_and_by_http() {
+async fn a_signed_link_is_accepted_over_the_socket_and_over_http() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let app = world.node().api().keyed(Some(&driver.token));
@@ -47,7 +47,7 @@ async fn a_signed_link_is_taken_over_the_socket_and_by_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proof_that_cannot_be_taken_is_named_and_the_step_is_taken() {
+async fn an_invalid_proof_is_named_as_ignored_and_the_step_is_accepted() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let app = world.node().api().keyed(Some(&driver.token));
@@ -63,7 +63,7 @@ async fn a_proof_that_cannot_be_taken_is_named_and_the_step_is_taken() {
         assert_eq!(taken["ignored"], json!(["proofUrl"]), "{proof} → {taken}");
         let update = json!({"type": "delivery.update", "deliveryId": id, "assignmentId": assignment,
             "status": "DELIVERED", "proofUrl": proof});
-        // The repeat of a step that was taken says the same.
+        // A repeat of an accepted step gets the same response.
         for _ in 0..2 {
             let taken = app.post("/api/v1/driver/messages", &json!({"frames": [update]})).await.expect(200);
             let taken = &taken["answers"][0];
@@ -73,7 +73,7 @@ async fn a_proof_that_cannot_be_taken_is_named_and_the_step_is_taken() {
         let event = world.shop().event(id, "DELIVERY_DELIVERED_V1").await.event;
         assert!(event.get("deliveryProofUrl").is_none(), "{event}");
     }
-    // By HTTP one that is larger than a frame may be.
+    // Over HTTP, a link that is larger than a frame may be.
     world.until_driver(&driver.id, "AVAILABLE").await;
     let id = world.order(&Order::new("larger")).await.body["deliveryId"].as_str().unwrap().to_owned();
     let frame = driver.assignment(&id).await;
@@ -83,7 +83,7 @@ async fn a_proof_that_cannot_be_taken_is_named_and_the_step_is_taken() {
         let taken = app.post("/api/v1/driver/messages", &json!({"frames": [update]})).await.expect(200);
         assert_eq!(taken["answers"][0]["ignored"], json!(["proofUrl"]), "{taken}");
     }
-    // Half of a surrogate pair, which is no text.
+    // Half of a surrogate pair, which is not valid text.
     world.until_driver(&driver.id, "AVAILABLE").await;
     let id = world.order(&Order::new("half")).await.body["deliveryId"].as_str().unwrap().to_owned();
     let frame = driver.assignment(&id).await;

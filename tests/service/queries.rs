@@ -1,12 +1,12 @@
-//! Queries that say one thing twice: a set where there is one, a fault everywhere else.
+//! Tests of query parameters that occur twice: `status` of deliveries is a set, and every other parameter is refused.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
 fn orders(list: &Value) -> Vec<String> {
-    let items = list["items"].as_array().expect("a list has items");
-    items.iter().map(|item| item["sellerOrderId"].as_str().expect("an order").to_owned()).collect()
+    let items = list["items"].as_array().expect("the list has items");
+    items.iter().map(|item| item["sellerOrderId"].as_str().expect("the item has an order id").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,9 +27,9 @@ async fn the_statuses_of_deliveries_are_a_set() {
     assert_eq!(list("status=ASSIGNED&status=CANCELLED&status=ASSIGNED").await, ["cancelled", "assigned"]);
     assert_eq!(list("status=PENDING").await, ["waiting"]);
     assert_eq!(list("").await, ["cancelled", "waiting", "assigned"]);
-    // The set holds from page to page.
+    // The filter holds over pages.
     let first = admin.get("/api/v1/deliveries?limit=1&status=PENDING&status=ASSIGNED").await.expect(200);
-    let cursor = first["nextCursor"].as_str().expect("another page");
+    let cursor = first["nextCursor"].as_str().expect("there is another page");
     let query = format!("status=PENDING&limit=1&status=ASSIGNED&cursor={cursor}");
     assert_eq!((orders(&first), list(&query).await), (vec!["waiting".to_owned()], vec!["assigned".to_owned()]));
     for query in ["status=PENDING,ASSIGNED", "status=PENDING&status=LOST", "status=", "status=pending"] {
@@ -41,7 +41,7 @@ async fn the_statuses_of_deliveries_are_a_set() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_other_parameter_that_stands_twice_is_named() {
+async fn any_other_repeated_parameter_is_refused_by_name() {
     let world = World::start().await;
     let admin = world.admin();
     let (driver, _) = world.new_driver().await;

@@ -1,14 +1,14 @@
-//! Every reason that somebody gave stands in the audit trail.
+//! Tests that every given reason is in the audit rows.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
-/// The data of the newest row of a type.
+/// Returns the data of the newest audit row of a type.
 async fn data_of(world: &World, id: &str, kind: &str) -> Value {
     let trail = world.admin().get(&format!("/api/v1/deliveries/{id}/events")).await.expect(200);
     let row = trail["items"].as_array().unwrap().iter().find(|row| row["type"] == kind);
-    row.unwrap_or_else(|| panic!("no {kind} in {trail}"))["data"].clone()
+    row.unwrap_or_else(|| panic!("no audit row {kind} in {trail}"))["data"].clone()
 }
 
 async fn act(world: &World, id: &str, action: &str, body: Value) {
@@ -16,7 +16,7 @@ async fn act(world: &World, id: &str, action: &str, body: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operators_reason_is_kept_with_every_act() {
+async fn an_operators_reason_is_recorded_with_every_action() {
     let world = World::start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let id = world.order(&Order::new("acts")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
@@ -62,7 +62,7 @@ async fn an_operators_reason_is_kept_with_every_act() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drivers_and_a_shops_reason_is_kept() {
+async fn the_reasons_of_a_driver_and_a_shop_are_recorded() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let answer = world.order(&Order::new("rejected")).await.expect(201);
@@ -90,6 +90,6 @@ async fn a_drivers_and_a_shops_reason_is_kept() {
         (&data["failure"]["reason"], &data["proofUrl"]),
         (&json!("closed"), &json!("https://x.example/door.jpg"))
     );
-    assert!(data.get("reason").is_none(), "the driver gave one reason: {data}");
+    assert!(data.get("reason").is_none(), "the driver's only reason is in the failure: {data}");
     world.finish().await;
 }

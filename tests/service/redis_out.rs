@@ -1,4 +1,5 @@
-//! Redis refused, hanging, back empty, in the middle of orders: nothing is lost, doubled or wrongly answered.
+//! Tests of Redis outages during orders: killed, frozen, and back empty. No order is lost, duplicated or wrongly
+//! answered.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use tokio::task::block_in_place;
 
 use super::support::*;
 
-/// However Redis fails, an order is answered this fast.
+/// The limit for the response to an order during any failure of Redis.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
 async fn fleet_of(world: &World, count: usize) -> Vec<Driver> {
@@ -15,7 +16,7 @@ async fn fleet_of(world: &World, count: usize) -> Vec<Driver> {
     world.fleet(&places).await
 }
 
-/// Posts an order that must be given to somebody, at once or by a sweep.
+/// Posts an order. Asserts that it is assigned, at once or by a sweep.
 async fn must_be_given(world: &World, name: &str) {
     let started = Instant::now();
     let reply = world.order(&Order::new(name)).await;
@@ -24,7 +25,7 @@ async fn must_be_given(world: &World, name: &str) {
     world.until_delivery(reply.body["deliveryId"].as_str().unwrap(), "ASSIGNED").await;
 }
 
-/// After Redis is back: it says what PostgreSQL says, and everybody who is free can be found.
+/// Waits until Redis is rebuilt: it agrees with PostgreSQL and has every candidate.
 async fn healed(world: &World) {
     world.expect_redis(true);
     let free: Vec<String> = sqlx::query_scalar("SELECT id::text FROM drivers WHERE status = 'AVAILABLE'")
@@ -41,7 +42,7 @@ async fn healed(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_killed_in_the_middle_of_orders_and_back_empty_is_rebuilt() {
+async fn redis_is_rebuilt_after_it_was_killed_during_orders_and_restarted_empty() {
     let world = World::with().own_redis().set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let redis = world.own_redis.clone().unwrap();
     let _fleet = fleet_of(&world, 10).await;
@@ -65,7 +66,7 @@ async fn redis_killed_in_the_middle_of_orders_and_back_empty_is_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_hanging_in_the_middle_of_orders_holds_nothing_up() {
+async fn a_frozen_redis_delays_no_order() {
     let world = World::with().own_redis().set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let redis = world.own_redis.clone().unwrap();
     let fleet = fleet_of(&world, 8).await;
@@ -76,11 +77,11 @@ async fn redis_hanging_in_the_middle_of_orders_holds_nothing_up() {
     for n in 0..3 {
         must_be_given(&world, &format!("during-{n}")).await;
     }
-    // Heartbeats are dealt with all the same: stored in PostgreSQL.
+    // Heartbeats are acknowledged too: they are stored in PostgreSQL.
     fleet[7].heartbeat().await;
     let started = Instant::now();
     assert_eq!(world.node().health().await.unwrap()["status"], "degraded");
-    assert!(started.elapsed() < Duration::from_secs(3), "health took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "/health responds in time: {:?}", started.elapsed());
 
     block_in_place(|| redis.thaw());
     healed(&world).await;
@@ -89,14 +90,15 @@ async fn redis_hanging_in_the_middle_of_orders_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_flushed_in_the_middle_of_orders_does_not_look_like_nobody_there() {
+async fn an_order_after_a_flush_of_redis_still_finds_its_candidates() {
     let world = World::with().own_redis().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let redis = world.own_redis.clone().unwrap();
     let fleet = fleet_of(&world, 12).await;
     for round in 0..4 {
         must_be_given(&world, &format!("before-{round}")).await;
         block_in_place(|| redis.flush_all()).expect("Redis");
-        // Given at once, not by some later sweep: an empty Redis is no answer.
+        // The order is assigned at once and not by a later sweep: an empty Redis does not mean that there are
+        // no candidates.
         world.order(&Order::new(&format!("after-{round}"))).await.expect(201);
     }
     fleet[11].heartbeat().await;
@@ -105,7 +107,7 @@ async fn redis_flushed_in_the_middle_of_orders_does_not_look_like_nobody_there()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_starts_without_redis_finds_it_when_it_comes() {
+async fn a_service_that_starts_without_redis_connects_when_it_is_available() {
     let world = World::with().own_redis().nodes(0).start().await;
     let redis = world.own_redis.clone().unwrap();
     block_in_place(|| redis.stop());
@@ -122,10 +124,10 @@ async fn a_service_that_starts_without_redis_finds_it_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_on_another_node_is_told_of_an_order_while_redis_is_out() {
+async fn a_driver_on_another_node_gets_an_assignment_while_redis_is_out() {
     let world = World::with().without_redis().nodes(2).start().await;
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
-    // No hint can reach the other node; the poll finds the command.
+    // Hints cannot reach the other node. Its poll finds the command.
     let answer = world.order_at(&world.nodes[0], &Order::new("by-poll")).await.expect(201);
     driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
     world.finish().await;

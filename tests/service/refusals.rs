@@ -1,10 +1,11 @@
-//! A configuration that cannot work ends the program with 2 and a sentence; what another moment may mend, with 1.
+//! Tests of failures at startup: an invalid configuration exits with 2 and a message, a failure that may be temporary
+//! with 1.
 
 use super::support::node::Env;
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
 
-/// A setting, and its value; none takes it away.
+/// A setting and its value; `None` removes the setting.
 type Change<'a> = (&'a str, Option<&'a str>);
 
 fn env(changes: &[Change<'_>]) -> Env {
@@ -25,7 +26,7 @@ fn env(changes: &[Change<'_>]) -> Env {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_the_setting() {
+async fn an_invalid_configuration_is_refused_with_a_message_that_names_the_setting() {
     let own_network =
         [("VENDURE_EVENTS_URL", Some("http://127.0.0.1:9/x")), ("VENDURE_EVENTS_SECRET", Some(WEBHOOK_SECRET))];
     let cases: Vec<(Vec<Change<'_>>, &str)> = vec![
@@ -48,8 +49,8 @@ async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_
         let out = node::run(&["serve"], &env(changes)).await;
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(2), "{changes:?}: {said}");
-        assert!(said.contains(names), "{changes:?}: {names} is not named: {said}");
-        assert!(!said.contains("sesame-of-the-database"), "a secret was printed: {said}");
+        assert!(said.contains(names), "{changes:?}: the message names {names}: {said}");
+        assert!(!said.contains("sesame-of-the-database"), "no secret is printed: {said}");
     });
     for run in runs {
         run.await;
@@ -57,7 +58,7 @@ async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() {
+async fn serve_refuses_a_database_without_the_schema_unless_it_may_migrate() {
     let url = servers::empty_database().await;
     let redis = servers::shared_redis().url();
     let prefix = format!("refusals{}-{}:", std::process::id(), servers::next_number());
@@ -70,29 +71,29 @@ async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() 
     let out = node::run(&["serve"], &env(&changes)).await;
     let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
     assert_eq!(out.status.code(), Some(2), "{said}");
-    assert!(said.contains("migrate"), "what to do is said: {said}");
+    assert!(said.contains("migrate"), "the message says what to do: {said}");
 
     let mut willing = env(&changes);
     willing.push(("MIGRATE_ON_START".to_owned(), "true".to_owned()));
     let mut node = Node::start(&willing).await;
     node.wait_for_health("ok").await;
     node.kill9().await;
-    // And migrating again changes nothing.
+    // A second migration changes nothing.
     let again = node::run(&["migrate"], &env(&changes)).await;
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
     servers::drop_database(&url).await;
 }
 
-/// The URL of the same database for another user.
+/// Returns the URL of the same database for another user.
 fn for_user(url: &str, user: &str, password: &str) -> String {
-    let mut url = url::Url::parse(url).expect("a URL");
-    url.set_username(user).expect("a user");
-    url.set_password(Some(password)).expect("a password");
+    let mut url = url::Url::parse(url).expect("the URL is valid");
+    url.set_username(user).expect("the URL accepts a user");
+    url.set_password(Some(password)).expect("the URL accepts a password");
     url.into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_type() {
+async fn a_user_without_a_right_is_refused_with_a_message_that_has_the_statement_to_run() {
     let url = servers::empty_database().await;
     let user = format!("few_rights_{}_{}", std::process::id(), servers::next_number());
     let mut conn = servers::connect(&url).await;
@@ -107,7 +108,7 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success(), "{command} {url}");
         for needle in needles {
-            assert!(said.contains(needle), "{command}: {needle} is not said: {said}");
+            assert!(said.contains(needle), "{command}: the message contains {needle}: {said}");
         }
         assert!(!said.contains("sesame-of-the-user") && !said.contains("not-the-password"), "{said}");
     };
@@ -117,12 +118,12 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
         run(command, &wrong_password, &["refused the user or the password in DATABASE_URL", &user]).await;
         run(command, &no_database, &["does not exist", "CREATE DATABASE"]).await;
     }
-    // What the sentence says to type is enough.
+    // The statement in the message is sufficient.
     servers::execute(&mut conn, grant.clone()).await;
     let migrated = node::run(&["migrate"], &env(&[("DATABASE_URL", Some(&as_user))])).await;
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
 
-    // Another user neither owns the tables nor was given them.
+    // Another user neither owns the tables nor has rights on them.
     let other = format!("{user}_b");
     servers::execute(&mut conn, format!("CREATE ROLE {other} LOGIN PASSWORD 'sesame-of-the-user'")).await;
     let as_other = for_user(&url, &other, "sesame-of-the-user");
@@ -131,7 +132,7 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
     servers::execute(&mut conn, format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other}")).await;
     run("serve", &as_other, &["lacks a right", "permission denied", "GRANT SELECT"]).await;
     servers::execute(&mut conn, format!("GRANT CREATE ON SCHEMA public TO {other}")).await;
-    // A migration that changes a table needs its owner.
+    // A migration that changes a table needs the owner of the table.
     let forget = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
     servers::execute(&mut conn, forget).await;
     servers::execute(&mut conn, format!("GRANT INSERT, UPDATE ON _sqlx_migrations TO {other}")).await;
@@ -143,7 +144,7 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew() {
+async fn two_concurrent_migrations_succeed_and_an_invalid_index_is_rebuilt() {
     let url = servers::empty_database().await;
     let changes = [("DATABASE_URL", Some(url.as_str()))];
     let environment = env(&changes);
@@ -151,7 +152,7 @@ async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     }
     let mut conn = servers::connect(&url).await;
-    // As a build leaves it that was interrupted.
+    // The state that an interrupted index build leaves.
     let broken = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_due_of_shop'::regclass";
     servers::execute(&mut conn, broken.to_owned()).await;
     assert_eq!(node::run(&["migrate"], &environment).await.status.code(), Some(0));
@@ -163,7 +164,7 @@ async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_program() {
+async fn a_newer_schema_is_refused_only_when_it_requires_a_newer_program() {
     let world = World::start().await;
     let mut conn = servers::connect(&world.database_url).await;
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -177,12 +178,12 @@ async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_progr
     let out = node::run(&["serve"], &world.env_with(&[])).await;
     assert_eq!(out.status.code(), Some(2));
     let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    assert!(said.contains("newer"), "why is said: {said}");
+    assert!(said.contains("newer"), "the message says why: {said}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_config_says_what_would_hold_without_a_secret() {
+async fn check_config_prints_the_effective_settings_without_secrets() {
     let good = node::run(&["check-config"], &env(&[])).await;
     assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
     let said = String::from_utf8_lossy(&good.stdout).into_owned();

@@ -1,10 +1,10 @@
-//! The same order again with other values: nothing is changed, and everybody sees that it differs.
+//! Tests of an order that is repeated with other values: the stored order stays, and the difference is reported.
 
 use serde_json::{Value, json};
 
 use super::support::*;
 
-/// An order with every field of pickup and drop.
+/// Returns an order with every field of pickup and drop-off.
 fn whole() -> Order {
     let mut order = Order::new("again");
     for stop in ["pickup", "drop"] {
@@ -20,7 +20,7 @@ fn whole() -> Order {
     order
 }
 
-/// The data of the CONFLICT rows of a delivery, oldest first.
+/// Returns the data of a delivery's CONFLICT rows, oldest first.
 async fn conflicts(world: &World, id: &str) -> Vec<Value> {
     let trail = world.admin().get(&format!("/api/v1/deliveries/{id}/events")).await.expect(200);
     let rows = trail["items"].as_array().unwrap().iter().rev();
@@ -28,7 +28,7 @@ async fn conflicts(world: &World, id: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_with_other_values_names_the_fields_and_is_kept_once_a_body() {
+async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_each_body() {
     let world = World::start().await;
     let order = whole();
     let id = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
@@ -71,21 +71,21 @@ async fn a_repeat_with_other_values_names_the_fields_and_is_kept_once_a_body() {
 
     let rows = conflicts(&world, &id).await;
     let named: Vec<Value> = rows.iter().map(|data| data["differs"].clone()).collect();
-    assert_eq!(named, kept, "one row for each different body");
+    assert_eq!(named, kept, "there is one row for each different body");
     assert!(rows.iter().all(|data| data["bodyHash"].is_string() && !data.to_string().contains(secret)), "{rows:?}");
     let shown = world.delivery(&id).await;
     for stop in ["pickup", "drop"] {
-        assert_eq!(shown[stop], order.0[stop], "nothing is changed");
+        assert_eq!(shown[stop], order.0[stop], "the stored order stays");
     }
     let warned =
         |line: &String| line.contains("\"WARN\"") && line.contains(&id) && line.contains("pickup.notes, drop.phone");
-    assert!(world.node().log_lines().iter().any(warned), "the fields stand in the log");
+    assert!(world.node().log_lines().iter().any(warned), "the log names the fields");
     world.assert_logs_keep_secrets(&[secret.to_owned()]);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_absent_null_or_empty_is_the_same() {
+async fn absent_null_and_empty_values_are_equal() {
     let world = World::start().await;
     let unset = |value: Option<Value>| {
         let mut order = Order::new("unset");

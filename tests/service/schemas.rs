@@ -1,4 +1,5 @@
-//! The schemas in `docs/schemas` against the code: made from the types, judging examples and odd bodies as the service does.
+//! Checks the schemas in `docs/schemas`: they are generated from the types, and they accept exactly what the service
+//! accepts.
 
 #[path = "../../examples/schemas/events.rs"]
 mod events;
@@ -22,7 +23,7 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn the_files_are_those_of_the_types() {
+fn the_files_equal_the_generated_schemas() {
     for (name, schema) in wire::all() {
         assert!(read(&folder().join(name)) == wire::text_of(&schema), "{name}: run cargo run --example schemas");
     }
@@ -31,9 +32,11 @@ fn the_files_are_those_of_the_types() {
     }
 }
 
-/// The examples in a folder: the schema's name, the file, the body.
+/// Returns the examples in a directory: the schema's name, the file, the body.
 fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
-    let listed = fs::read_dir(folder().join(at)).expect("the examples").map(|entry| entry.expect("an entry").path());
+    let listed = fs::read_dir(folder().join(at))
+        .expect("the directory is readable")
+        .map(|entry| entry.expect("the entry is readable").path());
     let files = listed.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
     let read = |path: PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
@@ -43,7 +46,7 @@ fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
     files.map(read).collect()
 }
 
-/// What the service itself says of a body; `None` for what it never reads.
+/// Returns whether the service accepts a body, or `None` for a body that the service never reads.
 fn service_takes(schema: &str, body: &Value) -> Option<bool> {
     match schema {
         "seller-order-ready" => Some(parse_order(body.to_string().as_bytes()).is_ok()),
@@ -53,7 +56,7 @@ fn service_takes(schema: &str, body: &Value) -> Option<bool> {
     }
 }
 
-/// A frame is taken whole; whether a fix is believed is another question.
+/// Returns whether the service parses a frame. The plausibility of a fix is not checked here.
 fn frame_is_taken(body: &Value) -> bool {
     match parse_value(body, Utc::now(), &FixRules::default()).map(|frame| frame.body) {
         Ok(FrameBody::Batch { fixes }) => {
@@ -67,12 +70,12 @@ fn frame_is_taken(body: &Value) -> bool {
 fn schema_and_service_agree_on_every_example() {
     for (at, is_good) in [("examples", true), ("examples/invalid", false)] {
         let all = examples(at);
-        assert!(all.len() > 20, "{} examples in {at}", all.len());
+        assert!(all.len() > 20, "{at} has more than 20 examples: {}", all.len());
         for (name, path, body) in all {
             let told = Schema::of(&name).faults(&body);
             assert_eq!(told.is_empty(), is_good, "{}: {told:?}", path.display());
             if let Some(taken) = service_takes(&name, &body) {
-                assert_eq!(taken, is_good, "{} is judged otherwise by the service", path.display());
+                assert_eq!(taken, is_good, "schema and service agree on {}", path.display());
             }
         }
     }
@@ -89,17 +92,17 @@ fn every_kind_has_an_example_and_an_invalid_one() {
     ] {
         let all = examples(at);
         for schema in schemas {
-            assert!(all.iter().any(|(name, ..)| name == schema), "{at} has none of {schema}");
+            assert!(all.iter().any(|(name, ..)| name == schema), "{at} has an example of {schema}");
         }
     }
 }
 
-/// The whole examples, from which odd ones are made.
+/// Returns the valid examples of a schema, from which mutations are made.
 fn whole(schema: &str) -> Vec<Value> {
     examples("examples").into_iter().filter(|(name, ..)| name == schema).map(|(_, _, body)| body).collect()
 }
 
-/// Every place in a value: a path of names and numbers.
+/// Collects the path of every value in a body, made of names and indices.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -111,7 +114,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What a careless sender may put anywhere.
+/// Returns values of unusual types and sizes.
 fn odd() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -140,7 +143,7 @@ fn odd() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// An example with one field gone or another value in one place.
+/// Returns an example with one field removed or one value replaced.
 fn mutated(schema: &'static str) -> impl Strategy<Value = Value> {
     let bodies = whole(schema);
     (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(odd())).prop_map(move |(which, place, odd)| {
@@ -149,7 +152,7 @@ fn mutated(schema: &'static str) -> impl Strategy<Value = Value> {
         places(&body, "", &mut all);
         let at = place.get(&all);
         match (odd, at.rsplit_once('/')) {
-            (Some(odd), _) => *body.pointer_mut(at).expect("a place") = odd,
+            (Some(odd), _) => *body.pointer_mut(at).expect("the path exists") = odd,
             (None, Some((parent, name))) => {
                 if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
                     fields.remove(name);
@@ -171,20 +174,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_order_is_judged_by_the_schema_as_by_the_service(body in mutated("seller-order-ready")) {
-        // How deep metadata may be, and that it holds no NUL, no schema can say.
+    fn schema_and_service_agree_on_every_mutated_order(body in mutated("seller-order-ready")) {
+        // A schema cannot express the depth limit of metadata, or that it must not contain NUL.
         prop_assume!(!body["metadata"].to_string().contains("\\u0000"));
         agrees("seller-order-ready", &body)?;
     }
 
     #[test]
-    fn a_frame_is_judged_by_the_schema_as_by_the_service(body in mutated("driver-frames")) {
+    fn schema_and_service_agree_on_every_mutated_frame(body in mutated("driver-frames")) {
         agrees("driver-frames", &body)?;
     }
 }
 
 #[test]
-fn the_schema_of_events_knows_every_field_and_demands_those_that_are_always_there() {
+fn the_schema_of_events_describes_every_field_and_requires_the_mandatory_ones() {
     let schema = Schema::of("delivery-event");
     for (name, text) in events::all() {
         let event: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! What must never stand in a log: tokens, secrets, positions, bodies.
+//! Tests that logs never contain tokens, secrets, positions or bodies.
 
 use serde_json::json;
 
@@ -7,9 +7,9 @@ use super::support::plan::WEBHOOK_SHARED_SECRET;
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_log_at_any_level_holds_a_secret_a_position_or_a_body() {
+async fn no_log_at_any_level_contains_a_secret_a_position_or_a_body() {
     let world = World::with().set("RUST_LOG", "info,driver_tracker=trace").start().await;
-    // Numbers and words that nothing else prints.
+    // Values that nothing else prints.
     let place = Place { lat: 12.987_654_3, lon: 77.612_345_6 };
     let driver = world.on_duty(place).await;
     let mut order =

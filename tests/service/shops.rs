@@ -1,4 +1,4 @@
-//! Several shops on one service: each with keys, orders, events and a limit of its own.
+//! Tests of several shops on one service: each has its own secrets, orders, events and limits.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::support::other_shop::secret_of;
 use super::support::plan::{SHOP_SECRETS_KEY, WEBHOOK_SECRET};
 use super::support::*;
 
-/// No driver comes: orders wait.
+/// Starts a world without drivers, in which every order stays pending.
 async fn world() -> World {
     World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await
 }
@@ -19,7 +19,7 @@ async fn two_shops(world: &World) -> (OtherShop, OtherShop) {
 }
 
 async fn until_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
-    eventually(&format!("{} accepted {names:?} of {delivery}", shop.name), SOON, || async {
+    eventually(&format!("{} accepts {names:?} of {delivery}", shop.name), SOON, || async {
         (shop.receiver.accepted(delivery) == names).then_some(())
     })
     .await;
@@ -28,7 +28,7 @@ async fn until_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
 const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_shop_has_orders_and_events_of_its_own_and_no_secret_opens_anothers_door() {
+async fn each_shop_has_its_own_orders_and_events_and_no_secret_is_valid_for_another_shop() {
     let world = world().await;
     let (bakery, florist) = two_shops(&world).await;
     let node = world.node();
@@ -36,12 +36,12 @@ async fn each_shop_has_orders_and_events_of_its_own_and_no_secret_opens_anothers
     let theirs = florist.order(node, &Order::new("same")).await.expect(202);
     let configured = world.order(&Order::new("same")).await.expect(202);
     let ids: Vec<&Value> = [&mine, &theirs, &configured].into_iter().map(|order| &order["deliveryId"]).collect();
-    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "three shops, three deliveries");
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "three shops have three deliveries");
     assert_eq!((&mine["shop"], &theirs["shop"]), (&json!("bakery"), &json!("florist")));
     let again = bakery.order(node, &Order::new("same")).await.expect(200);
     assert_eq!(again["deliveryId"], mine["deliveryId"]);
 
-    // Another's secret, the secret of the other direction, the configured shop's: none opens the door.
+    // The secret of another shop, of the other direction, or of the configured shop is refused.
     for wrong in [&florist.orders_secret, &bakery.events_secret, &WEBHOOK_SECRET.to_owned()] {
         bakery.order_signed(node, &Order::new("stolen"), wrong).await.refused(401, "unauthorized");
     }
@@ -59,13 +59,13 @@ async fn each_shop_has_orders_and_events_of_its_own_and_no_secret_opens_anothers
     until_events(&florist, cancelled, &[CANCELLED]).await;
     let event = &florist.receiver.posts()[0].event;
     assert_eq!((&event["shop"], &event["sellerOrderId"]), (&json!("florist"), &json!("same")));
-    assert!(bakery.receiver.posts().is_empty() && world.shop().posts().is_empty(), "events go to their own shop alone");
+    assert!(bakery.receiver.posts().is_empty() && world.shop().posts().is_empty(), "events go only to their own shop");
     florist.receiver.assert_all_signed();
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
+async fn a_shops_api_key_cannot_read_or_change_anything_of_another_shop() {
     let world = world().await;
     let (bakery, florist) = two_shops(&world).await;
     let own = bakery.cancelled_order(world.node(), "own").await;
@@ -105,7 +105,7 @@ async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
     }
     let path = format!("/api/v1/outbound-events/replay?deliveryId={foreign}");
     let replayed = api.post(&path, &json!({"state": "delivered", "deliveryId": foreign})).await.expect(202);
-    assert_eq!(replayed["replayed"], 0, "what another shop owns is not there");
+    assert_eq!(replayed["replayed"], 0, "the delivery of another shop is not found");
     for (path, body) in [
         ("/api/v1/shops", json!({"name": "third"})),
         ("/api/v1/shops/bakery/secrets", json!({"direction": "orders"})),
@@ -119,12 +119,12 @@ async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap() {
+async fn a_secret_is_shown_once_and_the_previous_one_stays_valid_for_the_overlap() {
     let world = world().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
     let (node, admin) = (world.node(), world.admin());
     let shown = admin.get("/api/v1/shops/bakery").await.expect(200);
-    assert!(!shown.to_string().contains("whsec_"), "shown once: {shown}");
+    assert!(!shown.to_string().contains("whsec_"), "a secret is shown once: {shown}");
     let new_secret = async |body: Value| {
         let made = admin.post("/api/v1/shops/bakery/secrets", &body).await.expect(201);
         let secret = made["secret"].as_str().unwrap().to_owned();
@@ -136,7 +136,7 @@ async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap
     shop.order(node, &Order::new("by-the-old")).await.expect(202);
     shop.order_signed(node, &Order::new("by-the-new"), &second).await.expect(202);
 
-    // A short overlap, for both that came before.
+    // A short overlap for both earlier secrets.
     let (_, third) = new_secret(json!({"direction": "orders", "overlapSeconds": 2})).await;
     for old in [&shop.orders_secret, &second] {
         eventually("the overlap is over", SOON, || async {
@@ -146,7 +146,7 @@ async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap
     }
     shop.order_signed(node, &Order::new("by-the-third"), &third).await.expect(202);
 
-    // One that leaked is ended at once.
+    // A leaked secret is revoked at once.
     let (leaked_id, leaked) = new_secret(json!({"direction": "orders"})).await;
     shop.order_signed(node, &Order::new("leaked"), &leaked).await.expect(202);
     assert_eq!(admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.status, 204);
@@ -154,7 +154,7 @@ async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap
     admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.problem(404);
     admin.delete("/api/v1/shops/bakery/secrets/nonsense").await.problem(404);
 
-    // Events are signed with every secret that is good.
+    // Events are signed with every valid secret.
     let (_, events) = new_secret(json!({"direction": "events", "overlapSeconds": 3600})).await;
     let taken = shop.order_signed(node, &Order::new("signed"), &third).await.expect(202);
     let id = taken["deliveryId"].as_str().unwrap();
@@ -167,14 +167,14 @@ async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_for_a_repeat_and_what_is_in_the_database_holds_no_secret() {
+async fn no_table_and_no_stored_response_contains_a_secret() {
     let world = world().await;
     let request = || {
         let request = world.admin().request("POST", "/api/v1/shops").header("idempotency-key", "once");
         request.json(&json!({"name": "bakery"}))
     };
     let made = http::send(request()).await.expect(201);
-    assert_eq!(http::send(request()).await.expect(201), made, "a repeat is answered as the first");
+    assert_eq!(http::send(request()).await.expect(201), made, "a repeat gets the same response");
     let secret = secret_of(&made, "orders");
     world.keep_secret(secret.trim_start_matches("whsec_"));
     let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
@@ -190,19 +190,19 @@ async fn what_is_kept_for_a_repeat_and_what_is_in_the_database_holds_no_secret()
                 .fetch_one(&world.pool)
                 .await
                 .unwrap();
-            assert_eq!(found, 0, "{table} holds the secret");
+            assert_eq!(found, 0, "{table} does not contain the secret");
         }
     }
     world.finish().await;
 }
 
-/// The secret's text in hexadecimal, as `bytea` columns show it.
+/// Returns the secret's text in hexadecimal, as `bytea` columns show it.
 fn hex_of(secret: &str) -> String {
     secret.trim_start_matches("whsec_").bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_shops_limit_leaves_the_others_alone() {
+async fn the_limit_of_one_shop_does_not_affect_others() {
     let world = world().await;
     let busy = OtherShop::make(&world, "busy", json!({"ordersPerSecond": 2})).await;
     let calm = OtherShop::make(&world, "calm", json!({})).await;
@@ -233,39 +233,39 @@ async fn one_shops_limit_leaves_the_others_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_shops_delay_no_other() {
+async fn shops_that_fail_do_not_delay_others() {
     let world = world().await;
     let (hanging, failing) = two_shops(&world).await;
     let alive = OtherShop::make(&world, "alive", json!({})).await;
     hanging.receiver.react(|_| Reaction::Hang);
     failing.receiver.answer(500);
     let node = world.node();
-    // More events than may be under way at once to one shop, and than a relay of one queue would get past.
+    // More events than the limit of concurrent posts to one shop, and more than a relay with one queue could pass.
     for n in 0..40 {
         let id = format!("n-{n}");
         tokio::join!(hanging.cancelled_order(node, &id), failing.cancelled_order(node, &id));
     }
-    eventually("the shop that hangs has all the posts that it may have", SOON, || async {
+    eventually("the shop that never responds has as many posts in flight as the limit allows", SOON, || async {
         (hanging.receiver.posts().len() >= 32).then_some(())
     })
     .await;
     let delivery = alive.cancelled_order(node, "fine").await;
-    eventually("the living shop has its event", Duration::from_secs(8), || async {
+    eventually("the other shop receives its event", Duration::from_secs(8), || async {
         (alive.receiver.accepted(&delivery) == [CANCELLED]).then_some(())
     })
     .await;
     let held = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM outbox WHERE lease_owner IS NOT NULL GROUP BY shop) AS s";
-    assert!(world.count(held).await <= 32, "no more than so many at once");
+    assert!(world.count(held).await <= 32, "the posts in flight to one shop are limited");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_knows_a_new_shop_within_seconds() {
+async fn every_node_serves_a_new_shop_within_seconds() {
     let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
-    // The node that made it knows it at once, the other soon.
+    // The node that created the shop serves it at once, the other node soon.
     shop.order(&world.nodes[0], &Order::new("here")).await.expect(202);
-    let taken = eventually("the other node knows the shop", SOON, || async {
+    let taken = eventually("the other node serves the shop", SOON, || async {
         let answer = shop.order(&world.nodes[1], &Order::new("there")).await;
         (answer.status == 202).then_some(answer.body)
     })
@@ -276,7 +276,7 @@ async fn every_node_knows_a_new_shop_within_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_key_that_secrets_come_from_can_be_rotated() {
+async fn the_key_that_secrets_are_derived_from_can_be_rotated() {
     const NEW: &str = "YW5vdGhlci1rZXktdGhhdC1zZWNyZXRzLWNvbWUtZnJvbS4=";
     let mut world = world().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
@@ -299,7 +299,7 @@ async fn the_key_that_secrets_come_from_can_be_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shops_are_listed_read_and_refused_as_the_page_says() {
+async fn shops_are_listed_read_and_validated_as_documented() {
     let world = world().await;
     let admin = world.admin();
     let made = admin.post("/api/v1/shops", &json!({"name": "bakery", "ordersPerSecond": 7})).await;
@@ -309,7 +309,7 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
         world.keep_secret(secret_of(&made, direction).trim_start_matches("whsec_"));
     }
     let required = world.count("SELECT min_program_schema::bigint FROM database_identity").await;
-    assert_eq!(required, 6, "a program that knows one shop alone does not start any more");
+    assert_eq!(required, 6, "a program without support for several shops does not start");
     assert_eq!((&made["ordersPerSecond"], &made["endpoint"]), (&json!(7), &json!({"enabled": true})));
     admin.post("/api/v1/shops", &json!({"name": "bakery"})).await.refused(409, "exists");
     admin.post("/api/v1/shops", &json!({"name": "vendure"})).await.refused(409, "exists");
@@ -322,7 +322,7 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
     }
 
     let first = admin.get("/api/v1/shops?limit=1").await.expect(200);
-    assert_eq!(first["items"][0]["name"], "bakery", "newest first: {first}");
+    assert_eq!(first["items"][0]["name"], "bakery", "the list is newest first: {first}");
     let rest = admin.get(&format!("/api/v1/shops?cursor={}", first["nextCursor"].as_str().unwrap())).await.expect(200);
     assert_eq!(rest["items"][0]["name"], "vendure");
     assert!(rest.get("nextCursor").is_none());
@@ -333,7 +333,7 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
     let unknown = admin.post("/api/v1/shops/bakery/secrets", &json!({"direction": "sideways"})).await;
     assert_eq!(unknown.fields_at_fault(), ["direction"]);
 
-    // Of the configured shop the configuration decides.
+    // The configured shop can be changed only by the configuration.
     admin.patch("/api/v1/shops/vendure", &json!({"ordersPerSecond": 1})).await.refused(409, "configured_shop");
     let secret = admin.post("/api/v1/shops/vendure/secrets", &json!({"direction": "orders"})).await;
     secret.refused(409, "configured_shop");
@@ -341,15 +341,15 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_late_answer_of_an_old_address_disables_no_new_one() {
+async fn a_late_response_of_an_old_address_does_not_disable_the_new_one() {
     let world = world().await;
     let (shop, elsewhere) = two_shops(&world).await;
     shop.receiver.react(|_| Reaction::After(Duration::from_secs(2), 410));
     let first = shop.cancelled_order(world.node(), "first").await;
-    eventually("it is being posted", SOON, || async { (!shop.receiver.posts().is_empty()).then_some(()) }).await;
+    eventually("the event is in flight", SOON, || async { (!shop.receiver.posts().is_empty()).then_some(()) }).await;
     let moved = json!({"eventsUrl": elsewhere.receiver.url});
     world.admin().patch("/api/v1/shops/bakery", &moved).await.expect(200);
-    eventually("the answer is in, and the event comes to the new address", SOON, || async {
+    eventually("the late response arrives and the event goes to the new address", SOON, || async {
         (!elsewhere.receiver.posts().is_empty()).then_some(())
     })
     .await;

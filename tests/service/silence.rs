@@ -1,4 +1,4 @@
-//! Drivers who fall silent, and outages of ours that must not look like it.
+//! Tests of silent drivers, and of outages of the service that must not look like silent drivers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::support::*;
 
 const OFFLINE_AFTER: Duration = Duration::from_millis(4500);
 
-/// Silence is judged fast.
+/// Returns a plan with a short limit for silence.
 fn impatient() -> Plan {
     World::with()
         .set("HEARTBEAT_INTERVAL_MS", 500)
@@ -20,7 +20,7 @@ fn impatient() -> Plan {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_silent_for_long_is_off_duty_their_order_goes_to_another_and_their_late_word_changes_nothing() {
+async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updates_change_nothing() {
     let world = impatient().start().await;
     let mut lost = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let other = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
@@ -52,7 +52,7 @@ async fn a_driver_silent_for_long_is_off_duty_their_order_goes_to_another_and_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_was_fetched_stays_with_its_silent_driver() {
+async fn an_order_that_was_picked_up_stays_with_its_silent_driver() {
     let world = impatient().start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let answer = world.order(&Order::new("in-hand")).await.expect(201);
@@ -65,14 +65,14 @@ async fn an_order_that_was_fetched_stays_with_its_silent_driver() {
     .await;
     assert_eq!(world.delivery(id).await["status"], "PICKED_UP");
     assert_eq!(world.driver_status(&driver.id).await, "BUSY");
-    // The goods arrive in the end, and the driver is off duty after it.
+    // The driver delivers the order later, and is off duty afterwards.
     assert_eq!(driver.update(id, assignment, "DELIVERED", json!({})).await["type"], "ok");
     world.until_driver(&driver.id, "OFFLINE").await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_set_offline_because_all_nodes_were_stopped_for_long() {
+async fn no_driver_goes_offline_because_all_nodes_were_stopped() {
     let mut world = impatient().nodes(2).start().await;
     let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
     let answer = world.order(&Order::new("through-the-night")).await.expect(201);
@@ -84,13 +84,13 @@ async fn nobody_is_set_offline_because_all_nodes_were_stopped_for_long() {
     let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_millis(1500)).await;
     world.nodes = together((0..2).map(|_| world.start_node())).await;
 
-    // The apps come back as apps do, after a while of their own.
-    let_time_pass("apps take a moment to come back", Duration::from_millis(1500)).await;
+    // Apps reconnect after a delay, as real apps do.
+    let_time_pass("apps take a moment to reconnect", Duration::from_millis(1500)).await;
     for driver in &mut fleet {
         let welcome = driver.reconnect(&world.nodes[1]).await;
         assert_eq!(welcome["driver"]["onDuty"], true, "{welcome}");
     }
-    holds("nobody is set offline", OFFLINE_AFTER + Duration::from_secs(1), || async {
+    holds("no driver goes offline", OFFLINE_AFTER + Duration::from_secs(1), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
     })
     .await;
@@ -101,18 +101,18 @@ async fn nobody_is_set_offline_because_all_nodes_were_stopped_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_fleet_that_falls_silent_at_once_is_our_outage_and_judged_by_nobody() {
+async fn a_fleet_that_falls_silent_at_once_is_an_outage_and_stays_on_duty() {
     let world = impatient().start().await;
     let places: Vec<Place> = (1..=50).map(|n| RESTAURANT.offset(f64::from(n) * 20.0, 0.0)).collect();
     let mut fleet = world.fleet(&places).await;
     fleet.iter_mut().for_each(Driver::fall_silent);
-    // The last word of all comes in one moment.
+    // The last heartbeats of all drivers are at the same time.
     together(fleet.iter().map(Driver::heartbeat)).await;
-    eventually("the silent leave drivers:geo", SOON, || async {
+    eventually("the silent drivers leave drivers:geo", SOON, || async {
         world.redis.findable().await?.is_empty().then_some(())
     })
     .await;
-    // One pass may see a few of them before it sees the rest.
+    // One pass may see a few silent drivers before the others are silent too.
     holds("the fleet stays on duty", OFFLINE_AFTER + Duration::from_secs(2), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await <= 20
     })
@@ -121,13 +121,13 @@ async fn a_whole_fleet_that_falls_silent_at_once_is_our_outage_and_judged_by_nob
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_socket_that_closes_changes_nothing_by_itself() {
+async fn a_closed_socket_does_not_change_the_driver() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     driver.fall_silent();
     let (id, token, place) = (driver.id.clone(), driver.token.clone(), driver.place());
     drop(driver);
-    // Still on duty and fresh: the order is given, and waits for the driver to come back.
+    // The driver is still on duty with a fresh fix: the order is assigned and waits for a reconnect.
     let answer = world.order(&Order::new("in-a-tunnel")).await.expect(201);
     assert_eq!(answer["driverId"], id.as_str());
     let driver = Driver::connect(world.node(), &id, &token, place).await;
@@ -135,7 +135,7 @@ async fn a_socket_that_closes_changes_nothing_by_itself() {
     world.finish().await;
 }
 
-/// Drivers on duty of whom PostgreSQL heard at the time of an SQL expression, and never again.
+/// Creates drivers on duty whose last heartbeat in PostgreSQL is at the time of an SQL expression.
 async fn heard(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid> {
     let (ids, _) = world.many_drivers(count, true).await;
     let sql = format!(
@@ -148,21 +148,22 @@ async fn heard(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_fleet_that_falls_silent_at_once_is_our_outage_too() {
+async fn a_large_fleet_that_falls_silent_at_once_is_an_outage_too() {
     let mut world = impatient().start().await;
-    // All heard in one moment, and never again. More than are taken off duty in one pass.
+    // All last heartbeats are at the same time. There are more drivers than one pass marks offline.
     heard(&world, 12_000, "now()").await;
-    eventually("the outage is seen", SOON, || async {
+    eventually("the outage is detected", SOON, || async {
         (world.node().metric("driver_tracker_silence_outage").await == 1.0).then_some(())
     })
     .await;
-    // One who fell silent a moment after all of them is judged as always, long before anybody of theirs is.
+    // A driver who falls silent a moment later is marked offline at the usual time, long before any driver of the
+    // fleet.
     let late = heard(&world, 1, "(SELECT max(last_seen_at) FROM driver_positions) + interval '500 ms'").await[0];
-    eventually("the late one is off duty", SOON, || async {
+    eventually("the later driver is off duty", SOON, || async {
         (world.driver_status(&late.to_string()).await == "OFFLINE").then_some(())
     })
     .await;
-    holds("the fleet stays on duty, and the outage is told of", Duration::from_secs(1), || async {
+    holds("the fleet stays on duty and the metric reports the outage", Duration::from_secs(1), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 1
             && world.node().metric("driver_tracker_silence_outage").await == 1.0
     })
@@ -172,17 +173,17 @@ async fn a_large_fleet_that_falls_silent_at_once_is_our_outage_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_set_offline_whom_redis_still_hears() {
+async fn no_driver_with_a_fresh_heartbeat_in_redis_goes_offline() {
     let world = impatient().start().await;
     let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
-    // As if they all were on a node that reaches Redis alone.
+    // The trigger simulates a node that reaches only Redis.
     for sql in [
         "CREATE FUNCTION unheard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
         "CREATE TRIGGER unheard BEFORE INSERT OR UPDATE ON driver_positions FOR EACH ROW EXECUTE FUNCTION unheard()",
     ] {
         sqlx::query(sql).execute(&world.pool).await.unwrap();
     }
-    holds("nobody is set offline", OFFLINE_AFTER + Duration::from_secs(3), || async {
+    holds("no driver goes offline", OFFLINE_AFTER + Duration::from_secs(3), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
     })
     .await;
@@ -192,9 +193,9 @@ async fn nobody_is_set_offline_whom_redis_still_hears() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whom_redis_hears_hide_nobody_who_is_silent_and_a_key_that_nobody_renews_speaks_for_nobody() {
+async fn drivers_alive_in_redis_do_not_hide_silent_ones_and_a_stale_online_key_does_not_count() {
     let mut world = impatient().start().await;
-    // More than are taken off duty in one pass, and silent for longer, as PostgreSQL knows.
+    // More drivers than one pass marks offline. In PostgreSQL they are silent for longer than the others.
     let alive = heard(&world, 1_100, "clock_timestamp() - interval '60 s'").await;
     let silent = heard(&world, 2, "clock_timestamp() - interval '30 s'").await;
     let now_ms = chrono::Utc::now().timestamp_millis();
@@ -205,29 +206,29 @@ async fn whom_redis_hears_hide_nobody_who_is_silent_and_a_key_that_nobody_renews
         }
     }
     let _: () = world.redis.ask(&keys).await.unwrap();
-    eventually("the silent are off duty", SOON, || async {
+    eventually("the silent drivers are off duty", SOON, || async {
         (world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 2).then_some(())
     })
     .await;
     for driver in &silent {
         assert_eq!(world.driver_status(&driver.to_string()).await, "OFFLINE");
     }
-    assert_eq!(world.node().metric("driver_tracker_silence_outage").await, 0.0, "nobody is given more time");
+    assert_eq!(world.node().metric("driver_tracker_silence_outage").await, 0.0, "no outage is reported");
     world.nodes[0].kill9().await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_stood_still_judges_nobody_before_they_could_speak_up() {
+async fn a_node_that_resumes_marks_no_driver_offline_before_heartbeats_can_arrive() {
     let world = impatient().start().await;
     let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
     fleet.iter_mut().for_each(Driver::fall_silent);
     world.node().freeze();
     let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_secs(2)).await;
     world.node().thaw();
-    let_time_pass("their words lie in the sockets for a while", Duration::from_millis(1500)).await;
+    let_time_pass("heartbeats wait in the sockets for a while", Duration::from_millis(1500)).await;
     fleet.iter_mut().for_each(Driver::keep_beating);
-    holds("nobody is set offline", Duration::from_secs(3), || async {
+    holds("no driver goes offline", Duration::from_secs(3), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
     })
     .await;

@@ -1,5 +1,6 @@
-//! What takes minutes: ten thousand drivers on a node. Each prints its figures; `make soak` runs them with the program as it
-//! is released, one after the other.
+//! Tests with ten thousand drivers on one node, which take minutes.
+//!
+//! Each test prints its figures. `make soak` runs them one after the other with the release build.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,18 +9,18 @@ use super::support::crowd::Seen;
 use super::support::plan::{Plan, WEBHOOK_SECRET};
 use super::support::*;
 
-/// Drivers on one node.
+/// The number of drivers on one node.
 const MANY: usize = 10_000;
-/// How often an idle driver speaks up.
+/// The heartbeat interval of each driver.
 const IDLE: Duration = Duration::from_secs(5);
-/// Of the whole process, for each driver who is connected.
+/// The limit of the process's memory for each connected driver.
 const BYTES_A_DRIVER: u64 = 20 * 1024;
-/// Clients that do not read.
+/// The number of clients that do not read.
 const STUCK: usize = 100;
-/// How long heartbeats are looked at.
+/// How long the latency of heartbeats is measured.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// As in production: limits on, logs quiet, the default pace.
+/// Returns a plan with production settings: limits on, few logs, the default intervals.
 fn as_released() -> Plan {
     World::with()
         .set("RUST_LOG", "warn,driver_tracker::app=info")
@@ -40,7 +41,7 @@ async fn everybody_is_acknowledged(crowd: &Crowd) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make soak"]
-async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_clients_move_nobody() {
+async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_clients_delay_no_one() {
     let world = as_released().start().await;
     let (_, tokens) = world.many_drivers(MANY, false).await;
     let (_, bad) = world.many_drivers(STUCK, false).await;
@@ -49,9 +50,9 @@ async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_cli
     let began = Instant::now();
     let crowd = Crowd::connect(&node.address, &tokens, RESTAURANT, IDLE).await;
     let connecting = began.elapsed();
-    world::let_time_pass("everybody has spoken up twice", IDLE * 2).await;
+    world::let_time_pass("every driver has sent two heartbeats", IDLE * 2).await;
     crowd.seen.waits_ms(&[]);
-    world::let_time_pass("heartbeats before", WATCHED).await;
+    world::let_time_pass("the latency is measured before", WATCHED).await;
     let (full, before) = (node.resident_bytes(), crowd.seen.waits_ms(&[50, 99]));
     println!(
         "{MANY} drivers connected in {:.1} s; memory {:.0} MB → {:.0} MB: {} bytes a driver, {} with the whole process",
@@ -66,7 +67,7 @@ async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_cli
     let stuck = together(bad.iter().map(|token| Stuck::connect(&node.address, token, 2048))).await;
     let asking = stuck.into_iter().map(|mut client| {
         tokio::spawn(async move {
-            // As fast as a driver may, for ever, and never reading.
+            // Each stuck client sends as fast as the limit allows and never reads.
             loop {
                 client.ask_for(9000).await;
                 tokio::time::sleep(Duration::from_millis(150)).await;
@@ -91,7 +92,11 @@ async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_cli
         during[1],
         (most - full) as f64 / 1e6
     );
-    assert!(full / (MANY as u64) < BYTES_A_DRIVER, "{} bytes a driver", full / MANY as u64);
+    assert!(
+        full / (MANY as u64) < BYTES_A_DRIVER,
+        "the memory for each driver is within the limit: {} bytes",
+        full / MANY as u64
+    );
     assert_eq!(too_slow as usize, STUCK);
     everybody_is_acknowledged(&crowd).await;
     assert_eq!((Seen::get(&crowd.seen.ended), Seen::get(&crowd.seen.connected)), (0, MANY as u64));
@@ -100,14 +105,15 @@ async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_cli
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: make soak"]
-async fn soak_ten_thousand_drivers_move_to_another_node_and_no_order_and_nobodys_duty_is_lost() {
+async fn soak_ten_thousand_drivers_move_to_another_node_without_loss_of_orders_or_duty() {
     let mut world = as_released().set("SHUTDOWN_DELAY_MS", 2000).set("SHUTDOWN_GRACE_MS", 20_000).start().await;
     let (_, tokens) = world.many_drivers(MANY, true).await;
     let crowd = Crowd::connect(&world.node().address, &tokens, RESTAURANT, IDLE).await;
-    world::let_time_pass("everybody has spoken up twice", IDLE * 2).await;
+    world::let_time_pass("every driver has sent two heartbeats", IDLE * 2).await;
     let new = world.start_node().await;
     new.wait_for_health("ok").await;
-    // Orders come all the while, to the old node until it takes none, then to the new one, as from behind a balancer.
+    // Orders are posted during the whole time: to the old node until it refuses them, then to the new one, as a
+    // load balancer does.
     let (done, addresses) = (AtomicBool::new(false), [world.nodes[0].address.clone(), new.address.clone()]);
     let ordering = async {
         let (mut taken, mut n) = (Vec::new(), 0);
@@ -126,16 +132,16 @@ async fn soak_ten_thousand_drivers_move_to_another_node_and_no_order_and_nobodys
         taken
     };
     let moving = async {
-        world::let_time_pass("orders before the restart", Duration::from_secs(3)).await;
+        world::let_time_pass("orders are posted before the restart", Duration::from_secs(3)).await;
         crowd.send_to(&addresses[1]);
         let began = Instant::now();
         world.nodes[0].ask_to_stop();
-        eventually("everybody is on the new node", Duration::from_secs(240), || async {
+        eventually("every driver is on the new node", Duration::from_secs(240), || async {
             (new.metric("driver_tracker_sessions").await == MANY as f64).then_some(())
         })
         .await;
         let took = began.elapsed();
-        world::let_time_pass("orders after the restart", Duration::from_secs(5)).await;
+        world::let_time_pass("orders are posted after the restart", Duration::from_secs(5)).await;
         done.store(true, Ordering::Relaxed);
         took
     };
@@ -147,15 +153,15 @@ async fn soak_ten_thousand_drivers_move_to_another_node_and_no_order_and_nobodys
         crowd.seen.waits_ms(&[50, 99]),
         taken.len()
     );
-    assert_eq!(Seen::get(&crowd.seen.sent_away), MANY as u64, "sockets closed without a word");
+    assert_eq!(Seen::get(&crowd.seen.sent_away), MANY as u64, "every socket is closed with 1012");
     assert_eq!(world.nodes[0].ended(Duration::from_secs(25)).await.code(), Some(0));
     world.nodes[0] = new;
     let offline = "SELECT count(*) FROM driver_events WHERE status = 'OFFLINE'";
-    assert_eq!(world.count(offline).await, 0, "somebody was taken off duty");
+    assert_eq!(world.count(offline).await, 0, "no driver goes off duty");
     let known: Vec<String> =
         sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();
-    assert!(taken.len() > 50 && taken.iter().all(|name| known.contains(name)), "an order is lost");
-    eventually("every order has a driver who has acknowledged it", SOON, || async {
+    assert!(taken.len() > 50 && taken.iter().all(|name| known.contains(name)), "no accepted order is lost");
+    eventually("every order has a driver who has acknowledged the assignment", SOON, || async {
         let open = "SELECT count(*) FROM deliveries d WHERE status <> 'ASSIGNED' OR NOT EXISTS (SELECT 1 FROM driver_commands c
             WHERE c.delivery_id = d.id AND c.assignment_id = d.assignment_id AND c.acked_at IS NOT NULL)";
         (world.count(open).await == 0).then_some(())

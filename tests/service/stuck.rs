@@ -1,4 +1,4 @@
-//! Clients that do not read: they are gone in time, cost little, and nobody else notices.
+//! Tests of clients that do not read: they are closed in time, cost little, and affect no other client.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use super::support::session::Closed;
 use super::support::*;
 
 const TOO_SLOW: &str = r#"driver_tracker_sessions_closed_total{code="4003"}"#;
-/// A client that takes no bytes for 15 s is gone within this, on a machine that is busy.
+/// The limit for the close of a client that accepts no bytes for 15 s, with slack for a busy machine.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
-/// For so long a client may take nothing.
+/// A time without reads that the service tolerates.
 const BORNE: Duration = Duration::from_secs(12);
-/// What the kernel of a client takes, at the least that Linux allows.
+/// The receive buffer of a client's kernel in bytes, the minimum on Linux.
 const SHRUNK: u32 = 2048;
-/// More than the service has on its way to anybody.
+/// More bytes than the service buffers for one client.
 const LOTS: usize = 4 * 1024 * 1024;
 
 async fn until_too_slow(world: &World, count: f64) {
-    eventually("the clients that do not read are gone", GONE_WITHIN, || async {
+    eventually("the clients that do not read are closed", GONE_WITHIN, || async {
         let node = world.node();
         (node.metric(TOO_SLOW).await == count && node.metric("driver_tracker_sessions").await == 0.0).then_some(())
     })
@@ -25,18 +25,18 @@ async fn until_too_slow(world: &World, count: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_nothing_is_cut_off_although_its_session_is_frozen() {
+async fn a_client_that_accepts_no_bytes_is_closed_although_its_session_is_blocked() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let mut stuck = Stuck::connect(&world.node().address, &token, SHRUNK).await;
     stuck.ask_for(LOTS).await;
     until_too_slow(&world, 1.0).await;
-    assert_eq!(stuck.read_to_the_end().await, Closed::Abruptly, "there is no polite way");
+    assert_eq!(stuck.read_to_the_end().await, Closed::Abruptly, "the connection ends without a close frame");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_a_few_bytes_now_and_then_does_not_escape() {
+async fn a_client_that_reads_a_few_bytes_now_and_then_is_closed_too() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let mut stuck = Stuck::connect(&world.node().address, &token, 4096).await;
@@ -52,52 +52,57 @@ async fn a_client_that_takes_a_few_bytes_now_and_then_does_not_escape() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_whose_kernel_takes_what_it_never_reads_is_told_that_it_is_too_slow() {
+async fn a_client_whose_kernel_accepts_the_bytes_is_closed_with_the_code_for_slow_clients() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let mut stuck = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
     stuck.ask_for(400 * 1024).await;
     until_too_slow(&world, 1.0).await;
-    assert_eq!(stuck.read_to_the_end().await, Closed::With(4003), "what was sent is read, then the close");
-    // One that goes on asking is ended without a wait.
+    assert_eq!(
+        stuck.read_to_the_end().await,
+        Closed::With(4003),
+        "the client reads the sent bytes and then the close frame"
+    );
+    // A client that continues to send is closed without a wait.
     let began = Instant::now();
     let mut asking = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
     asking.ask_for(LOTS).await;
     until_too_slow(&world, 2.0).await;
-    assert!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "the close takes less than 8 s: {:?}", began.elapsed());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reads_late_but_reads_is_served() {
+async fn a_client_that_reads_late_is_served() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let mut late = Stuck::connect(&world.node().address, &token, SHRUNK).await;
     late.ask_for(300 * 1024).await;
-    world::let_time_pass("the client is away for a moment", BORNE).await;
+    world::let_time_pass("the client does not read for a while", BORNE).await;
     let reading = tokio::time::timeout(GONE_WITHIN, late.read_to_the_end()).await;
-    assert!(reading.is_err(), "it was closed: {reading:?}");
+    assert!(reading.is_err(), "the connection stays open: {reading:?}");
     assert_eq!(world.node().metric(TOO_SLOW).await, 0.0);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_stuck_clients_cost_little_and_nobody_else_notices() {
+async fn a_hundred_stuck_clients_cost_little_and_delay_no_other_client() {
     const GOOD: usize = 300;
     const STUCK: usize = 100;
-    /// What one stuck client may cost the process; its kernel's buffers are bounded by the size of the socket's.
+    /// The limit of the process's memory for one stuck client. The kernel's buffers are bounded by the sizes of
+    /// the socket buffers.
     const EACH: u64 = 384 * 1024;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 16).start().await;
     let (_, good) = world.many_drivers(GOOD, false).await;
     let (ids, bad) = world.many_drivers(STUCK, false).await;
     let crowd = Crowd::connect(&world.node().address, &good, RESTAURANT, Duration::from_millis(1000)).await;
-    world::let_time_pass("heartbeats before", Duration::from_secs(5)).await;
+    world::let_time_pass("the latency is measured before", Duration::from_secs(5)).await;
     let before = crowd.seen.waits_ms(&[50, 99]);
     let memory = world.node().resident_bytes();
 
     let began = Instant::now();
     let mut stuck = together(bad.iter().map(|token| Stuck::connect(&world.node().address, token, SHRUNK))).await;
-    // Commands, repeated for as long as they are not acknowledged, and answers that nobody reads.
+    // Commands, which repeat until they are acknowledged, and responses that no client reads.
     for (n, id) in ids.iter().enumerate().take(20) {
         let order = Order::new(&format!("stuck-{n}"));
         let delivery = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
@@ -106,7 +111,7 @@ async fn a_hundred_stuck_clients_cost_little_and_nobody_else_notices() {
     }
     together(stuck.iter_mut().map(|client| client.ask_for(400 * 1024))).await;
     let mut most = 0;
-    eventually("the clients that do not read are gone", GONE_WITHIN + Duration::from_secs(10), || {
+    eventually("the clients that do not read are closed", GONE_WITHIN + Duration::from_secs(10), || {
         most = most.max(world.node().resident_bytes());
         async { (world.node().metric(TOO_SLOW).await == STUCK as f64).then_some(()) }
     })
@@ -125,9 +130,9 @@ async fn a_hundred_stuck_clients_cost_little_and_nobody_else_notices() {
         grew / STUCK as u64 / 1024,
         took.as_secs_f64()
     );
-    assert!(grew < STUCK as u64 * EACH, "{STUCK} stuck clients cost {grew} bytes");
+    assert!(grew < STUCK as u64 * EACH, "the memory of {STUCK} stuck clients is within the limit: {grew} bytes");
     crowd.fall_silent();
-    eventually("every heartbeat of the others is acknowledged", SOON, || async {
+    eventually("every heartbeat of the other drivers is acknowledged", SOON, || async {
         (Seen::get(&crowd.seen.acked) == Seen::get(&crowd.seen.sent)).then_some(())
     })
     .await;
