@@ -19,14 +19,14 @@ async fn new_key(world: &World, arguments: &[&str]) -> String {
 const READS: [&str; 4] =
     ["/api/v1/drivers", "/api/v1/deliveries", "/api/v1/outbound-events", "/api/v1/drivers/nearby?lat=1&lon=1"];
 
-async fn change(api: &Api) -> Reply {
+async fn create_driver(api: &Api) -> Reply {
     api.post("/api/v1/drivers", &json!({"name": "Asha", "phone": "+91 80 1"})).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_needs_a_valid_key_and_a_scope_that_allows_it() {
     let world = World::start().await;
-    let order = world.order(&Order::new("seen")).await.expect(202);
+    let order = world.post_order(&Order::new("seen")).await.expect(202);
     let delivery = format!("/api/v1/deliveries/{}", order["deliveryId"].as_str().unwrap());
     let (driver, token) = world.new_driver().await;
     for key in [None, Some("guess"), Some(token.as_str())] {
@@ -36,14 +36,14 @@ async fn a_request_needs_a_valid_key_and_a_scope_that_allows_it() {
             assert_eq!(reply.status, 401, "{path} with {key:?}: {}", reply.text);
             reply.problem(401);
         }
-        change(&api).await.problem(401);
+        create_driver(&api).await.problem(401);
     }
     let read = world.node().api().keyed(Some(&new_key(&world, &["--scope", "read"]).await));
     for path in READS {
         read.get(path).await.expect(200);
     }
     read.get(&delivery).await.expect(200);
-    change(&read).await.problem(403);
+    create_driver(&read).await.problem(403);
     read.post(&format!("{delivery}/cancel"), &json!({"reason": "x"})).await.problem(403);
     read.delete(&format!("/api/v1/drivers/{driver}")).await.problem(403);
 
@@ -52,11 +52,11 @@ async fn a_request_needs_a_valid_key_and_a_scope_that_allows_it() {
     assert_eq!(shop.get("/api/v1/deliveries").await.expect(200)["items"].as_array().unwrap().len(), 1);
     shop.get("/api/v1/outbound-events").await.expect(200);
     shop.get("/api/v1/drivers").await.problem(403);
-    change(&shop).await.problem(403);
+    create_driver(&shop).await.problem(403);
     let made = shop.post("/api/v1/deliveries", &Order::new("by-key").0).await;
     assert!(matches!(made.status, 201 | 202), "{}", made.text);
     assert_eq!(made.body["shop"], "vendure");
-    change(&world.admin()).await.expect(201);
+    create_driver(&world.admin()).await.expect(201);
     world.finish().await;
 }
 
@@ -108,7 +108,7 @@ async fn a_post_is_applied_once_for_each_idempotency_key() {
     post(0, "bad", asha.clone()).await.expect(201);
 
     let before = world.count("SELECT count(*) FROM drivers").await;
-    let at_once = together((0..12).map(|n| post(n % 2, "at-once", asha.clone()))).await;
+    let at_once = join_all((0..12).map(|n| post(n % 2, "at-once", asha.clone()))).await;
     let ids: std::collections::BTreeSet<String> = at_once
         .into_iter()
         .filter_map(|reply| match reply.status {

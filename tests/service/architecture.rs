@@ -80,7 +80,7 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     let mut found = imports(file, &placed);
     for (at, one) in placed.iter().enumerate() {
         match &one.token {
-            Token::Word(word) => found.extend(foreign(file, word, &placed, at)),
+            Token::Word(word) => found.extend(forbidden_use(file, word, &placed, at)),
             Token::Text(text) if !SQL.contains(&module_name(file)) && !is_test(&one.module) && is_sql(text) => {
                 found.push(format!("{file} contains SQL, which belongs in src/store: {text:.60}"));
             }
@@ -112,11 +112,11 @@ fn imports(file: &str, placed: &[Placed]) -> Vec<String> {
         name == own || allowed.contains(&name) || (name == "dev" && is_test(module))
     };
     let names = targets(placed).into_iter().filter_map(|(path, module)| Some((path.into_iter().next()?, module)));
-    let refused = names.filter(|(name, module)| !is_allowed(name, module));
-    refused.map(|(name, _)| format!("{file} imports crate::{name}, which {own} may not import")).collect()
+    let forbidden = names.filter(|(name, module)| !is_allowed(name, module));
+    forbidden.map(|(name, _)| format!("{file} imports crate::{name}, which {own} may not import")).collect()
 }
 
-fn foreign(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
+fn forbidden_use(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
     let (name, allowed) = CRATES.iter().find(|(name, _)| *name == word)?;
     let is_allowed = allowed.iter().any(|place| *place == file || *place == module_name(file));
     // A module of this crate may have the name of a crate. A path in which the name is not first is not a use of
@@ -200,7 +200,7 @@ fn file_of(sources: &[(String, String)], path: &[String]) -> Option<String> {
 }
 
 /// Returns the names along a cycle of imports, if there is one.
-fn circle(edges: &Edges) -> Option<Vec<String>> {
+fn cycle(edges: &Edges) -> Option<Vec<String>> {
     fn visit(at: &str, edges: &Edges, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
         if let Some(start) = path.iter().position(|name| name == at) {
             return Some(path[start..].to_vec());
@@ -223,20 +223,20 @@ fn imports_form_no_cycle_between_modules_or_between_files() {
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
     let edges = edges(&sources);
     assert!(edges.len() > 100, "the imports are found: {}", edges.len());
-    assert_eq!(circle(&edges), None);
+    assert_eq!(cycle(&edges), None);
 }
 
 #[test]
 fn cycles_between_modules_and_between_files_are_found() {
     let source = |file: &str, text: &str| (file.to_owned(), text.to_owned());
-    let circle_of = |sources: &[(String, String)]| circle(&edges(sources)).is_some();
-    assert!(circle_of(&[source("a/mod.rs", "use crate::b::X;"), source("b/mod.rs", "use crate::a::Y;")]));
-    assert!(circle_of(&[
+    let cycle_of = |sources: &[(String, String)]| cycle(&edges(sources)).is_some();
+    assert!(cycle_of(&[source("a/mod.rs", "use crate::b::X;"), source("b/mod.rs", "use crate::a::Y;")]));
+    assert!(cycle_of(&[
         source("a/mod.rs", "mod b; mod c;"),
         source("a/b.rs", "use super::c::X;"),
         source("a/c.rs", "use super::b::{Y, Z};"),
     ]));
-    assert!(!circle_of(&[
+    assert!(!cycle_of(&[
         source("a/mod.rs", "mod b; use b::X;"),
         source("a/b.rs", "use super::Y; use crate::c::Z; mod tests { use crate::a::d::W; }"),
         source("a/d.rs", "use super::b::X;"),

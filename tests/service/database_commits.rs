@@ -16,8 +16,8 @@ async fn waiting_for_standby(conn: &mut PgConnection) -> i64 {
 }
 
 /// Posts orders concurrently and asserts that each is refused within the documented time.
-async fn refused_in_time(world: &World, names: &[String]) {
-    let posts = together(names.iter().map(|name| async move {
+async fn assert_refused_in_time(world: &World, names: &[String]) {
+    let posts = join_all(names.iter().map(|name| async move {
         let started = Instant::now();
         let reply = orders::post_order(world.node(), &Order::new(name), WEBHOOK_SECRET).await;
         assert!(started.elapsed() < Duration::from_millis(5_500), "{name}: {:?}", started.elapsed());
@@ -28,7 +28,7 @@ async fn refused_in_time(world: &World, names: &[String]) {
 
 /// Asserts what must hold while commits wait: reads succeed, `/health` reports the outage, and the server has free
 /// connections.
-async fn serves_reads(world: &World, known: &str, conn: &mut PgConnection) {
+async fn assert_reads_succeed(world: &World, known: &str, conn: &mut PgConnection) {
     world.admin().get(&format!("/api/v1/deliveries/{known}")).await.expect(200);
     world.admin().get("/api/v1/drivers").await.expect(200);
     let started = Instant::now();
@@ -42,7 +42,7 @@ async fn serves_reads(world: &World, known: &str, conn: &mut PgConnection) {
 }
 
 /// Waits until each order that was refused is accepted when it is posted again.
-async fn accepted_at_last(world: &World, names: &[String]) {
+async fn assert_accepted_after_retry(world: &World, names: &[String]) {
     for name in names {
         eventually(&format!("the order {name} is accepted"), Duration::from_secs(10), || async {
             let reply = orders::post_order(world.node(), &Order::new(name), WEBHOOK_SECRET).await;
@@ -59,28 +59,28 @@ async fn orders_are_refused_in_time_and_reads_continue_while_commits_wait_for_a_
     let node = world.start_node().await;
     world.nodes.push(node);
     world.node().wait_for_health("ok").await;
-    let known = world.order(&Order::new("known")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let known = world.post_order(&Order::new("known")).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
     let mut conn = servers::connect(&pair.primary.url("postgres")).await;
 
     block_in_place(|| pair.standby.stop());
     let mut refused: Vec<String> = Vec::new();
     for round in 0..3 {
         let names: Vec<String> = (0..20).map(|n| format!("hung-{round}-{n}")).collect();
-        refused_in_time(&world, &names).await;
-        serves_reads(&world, &known, &mut conn).await;
+        assert_refused_in_time(&world, &names).await;
+        assert_reads_succeed(&world, &known, &mut conn).await;
         refused.extend(names);
     }
     block_in_place(|| pair.standby.start_again()).expect("the standby restarts");
-    accepted_at_last(&world, &refused).await;
+    assert_accepted_after_retry(&world, &refused).await;
     assert_eq!(waiting_for_standby(&mut conn).await, 0);
 
     // The other recovery: an operator turns synchronous replication off.
     block_in_place(|| pair.standby.stop());
     let names: Vec<String> = (0..20).map(|n| format!("without-{n}")).collect();
-    refused_in_time(&world, &names).await;
-    serves_reads(&world, &known, &mut conn).await;
+    assert_refused_in_time(&world, &names).await;
+    assert_reads_succeed(&world, &known, &mut conn).await;
     pair.wait_for_standby(false).await;
-    accepted_at_last(&world, &names).await;
+    assert_accepted_after_retry(&world, &names).await;
     let orders = world.count("SELECT count(*) FROM deliveries").await;
     assert_eq!(orders as usize, 1 + refused.len() + names.len(), "each order has one delivery");
     world.finish().await;

@@ -12,10 +12,10 @@ use super::support::world::let_time_pass;
 use super::support::*;
 
 /// The limit for a node to recover.
-const WELL_AGAIN: Duration = Duration::from_secs(10);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(10);
 
 /// A plan in which orders get a response without a wait for an assignment.
-fn quick() -> Plan {
+fn without_assignment_wait() -> Plan {
     World::with().set("ASSIGNMENT_WAIT_MS", 0)
 }
 
@@ -26,14 +26,16 @@ async fn post(world: &World, name: &str) -> (u16, Option<String>) {
 }
 
 /// Waits until an order is accepted. Then posts forty more, asserts that all are accepted, and returns all names.
-async fn accepted_from_now_on(world: &World, what: &str) -> Vec<String> {
+async fn assert_orders_accepted_after(world: &World, what: &str) -> Vec<String> {
     let first = format!("{what}-first");
     let mut accepted = vec![
-        eventually(&format!("orders are accepted after {what}"), WELL_AGAIN, || async { post(world, &first).await.1 })
-            .await,
+        eventually(&format!("orders are accepted after {what}"), RECOVERY_LIMIT, || async {
+            post(world, &first).await.1
+        })
+        .await,
     ];
     for round in 0..5 {
-        let posts = together((0..8).map(|n| {
+        let posts = join_all((0..8).map(|n| {
             let name = format!("{what}-{round}-{n}");
             async move { post(world, &name).await }
         }));
@@ -45,8 +47,8 @@ async fn accepted_from_now_on(world: &World, what: &str) -> Vec<String> {
 }
 
 /// Asserts that orders are refused while no writable server is reachable.
-async fn takes_no_orders(world: &World, what: &str) {
-    let refused = eventually("orders are refused", WELL_AGAIN, || async {
+async fn assert_orders_refused(world: &World, what: &str) {
+    let refused = eventually("orders are refused", RECOVERY_LIMIT, || async {
         let (status, accepted) = post(world, what).await;
         accepted.is_none().then_some(status)
     });
@@ -58,7 +60,7 @@ async fn takes_no_orders(world: &World, what: &str) {
     .await;
 }
 
-async fn is_well(world: &World) {
+async fn wait_for_recovery(world: &World) {
     world.node().wait_for_health("ok").await;
     eventually("the metric reports the recovery", SOON, || async {
         (world.node().metric("driver_tracker_database_up").await == 1.0).then_some(())
@@ -67,7 +69,7 @@ async fn is_well(world: &World) {
 }
 
 /// Asserts that every accepted order is in the database that the world reads from.
-async fn assert_kept(world: &World, accepted: &[String]) {
+async fn assert_stored(world: &World, accepted: &[String]) {
     let kept: Vec<String> = sqlx::query_scalar("SELECT seller_order_id FROM deliveries")
         .fetch_all(&world.pool)
         .await
@@ -89,35 +91,37 @@ fn count_lines(node: &Node, message: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_order_is_lost_when_the_name_moves_to_a_standby_and_back_and_to_the_promoted_standby() {
-    let (mut world, pair) = Pair::start(quick().set("HEARTBEAT_TTL_MS", 20_000)).await;
+    let (mut world, pair) = Pair::start(without_assignment_wait().set("HEARTBEAT_TTL_MS", 20_000)).await;
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
-    is_well(&world).await;
+    wait_for_recovery(&world).await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let mut accepted = accepted_from_now_on(&world, "start").await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
     let began = count_lines(world.node(), "PostgreSQL takes no writes");
 
-    pair.name.lead_to(pair.standby.port());
-    pair.name.cut();
-    takes_no_orders(&world, "astray").await;
-    holds("a standby takes no orders", Duration::from_secs(8), || async { post(&world, "astray").await.0 == 503 })
-        .await;
-    pair.name.lead_to(pair.primary.port());
-    accepted.extend(accepted_from_now_on(&world, "the name was back").await);
-    is_well(&world).await;
+    pair.name.set_target(pair.standby.port());
+    pair.name.close_connections();
+    assert_orders_refused(&world, "astray").await;
+    holds("orders are refused while the name leads to a standby", Duration::from_secs(8), || async {
+        post(&world, "astray").await.0 == 503
+    })
+    .await;
+    pair.name.set_target(pair.primary.port());
+    accepted.extend(assert_orders_accepted_after(&world, "the name was back").await);
+    wait_for_recovery(&world).await;
     assert_eq!(driver.session.ended(), None, "the session stays open");
-    let said = count_lines(world.node(), "PostgreSQL takes no writes") - began;
-    assert_eq!(said, 1, "each state change logs one line");
+    let logged = count_lines(world.node(), "PostgreSQL takes no writes") - began;
+    assert_eq!(logged, 1, "each state change logs one line");
 
     let rebuilt = count_lines(world.node(), "Redis rebuilt from PostgreSQL");
     let before = identity(&pair.primary.url("test")).await;
     pair.fail_over().await;
     assert_ne!(identity(&pair.standby.url("test")).await, before, "a promotion changes the identity of the database");
-    pair.name.lead_to(pair.standby.port());
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
+    pair.name.set_target(pair.standby.port());
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
     assert_eq!(driver.session.ended(), None, "the session stays open");
     eventually("Redis is rebuilt from the promoted server", SOON, || async {
         (count_lines(world.node(), "Redis rebuilt from PostgreSQL") > rebuilt).then_some(())
@@ -128,27 +132,27 @@ async fn no_order_is_lost_when_the_name_moves_to_a_standby_and_back_and_to_the_p
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_to_the_old_server_stays_in_use_after_the_name_moved_silently() {
-    let (mut world, pair) = Pair::start(quick()).await;
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
-    is_well(&world).await;
-    let mut accepted = accepted_from_now_on(&world, "start").await;
+    wait_for_recovery(&world).await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
     // Many connections are open and idle now. The proxy drops their bytes from here on: none is closed, none gets
     // a response.
-    pair.name.set(proxy::Passage::Swallow);
+    pair.name.set(proxy::ProxyMode::Discard);
     pair.fail_over().await;
-    pair.name.lead_to(pair.standby.port());
-    pair.name.set(proxy::Passage::Open);
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
+    pair.name.set_target(pair.standby.port());
+    pair.name.set(proxy::ProxyMode::Forward);
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_writable_one_of_several_hosts_is_used_before_and_after_a_failover() {
-    let (mut world, pair) = Pair::start(quick()).await;
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
     let parameters = "?target_session_attrs=read-write";
     // The standby is first in the list, so that the order of the list does not select the right host.
     let list = pair.url_at(&[pair.standby.port(), pair.primary.port()]) + parameters;
@@ -159,19 +163,19 @@ async fn the_writable_one_of_several_hosts_is_used_before_and_after_a_failover()
     }
     let node = world.start_node_with(&[("DATABASE_URL", list.as_str())]).await;
     world.nodes.push(node);
-    let mut accepted = accepted_from_now_on(&world, "start").await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
     pair.fail_over().await;
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_on_which_the_server_was_read_only_are_closed() {
-    let world = quick().own_postgres().start().await;
-    accepted_from_now_on(&world, "start").await;
+    let world = without_assignment_wait().own_postgres().start().await;
+    assert_orders_accepted_after(&world, "start").await;
     let admin = world.own_postgres.as_ref().expect("the world has its own PostgreSQL").url("postgres");
     let read_only = async |yes: bool| {
         let mut conn = servers::connect(&admin).await;
@@ -182,20 +186,20 @@ async fn connections_on_which_the_server_was_read_only_are_closed() {
     };
     // Open sessions become read-only too, as behind a pooler whose target changed.
     read_only(true).await;
-    takes_no_orders(&world, "read-only").await;
-    let turned: chrono::DateTime<chrono::Utc> =
+    assert_orders_refused(&world, "read-only").await;
+    let switched_at: chrono::DateTime<chrono::Utc> =
         sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&world.pool).await.expect("the database has a time");
     read_only(false).await;
-    accepted_from_now_on(&world, "it takes writes again").await;
+    assert_orders_accepted_after(&world, "it takes writes again").await;
     let older: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'driver-tracker' AND backend_start < $1",
     )
-    .bind(turned)
+    .bind(switched_at)
     .fetch_one(&world.pool)
     .await
     .expect("the connections are counted");
     assert_eq!(older, 0, "no connection from before is open");
-    is_well(&world).await;
+    wait_for_recovery(&world).await;
     for message in ["PostgreSQL takes no writes", "PostgreSQL takes writes again"] {
         assert_eq!(count_lines(world.node(), message), 1, "{message}");
     }
@@ -204,20 +208,23 @@ async fn connections_on_which_the_server_was_read_only_are_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_starts_against_a_standby_waits_for_the_primary() {
-    let (mut world, pair) = Pair::start(quick()).await;
-    pair.name.lead_to(pair.standby.port());
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
+    pair.name.set_target(pair.standby.port());
     let url = pair.url_by_name();
     let refused = node::run(&["migrate"], &servers::minimal_env(&url)).await;
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && said.contains("takes no writes: it is a standby"), "{said}");
+    let stderr_text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(1) && stderr_text.contains("takes no writes: it is a standby"),
+        "{stderr_text}"
+    );
     let settings = [("DATABASE_URL", url.as_str())];
     let (node, ()) = tokio::join!(world.start_node_with(&settings), async {
         let_time_pass("the service connects to the standby first", Duration::from_secs(2)).await;
-        pair.name.lead_to(pair.primary.port());
+        pair.name.set_target(pair.primary.port());
     });
     world.nodes.push(node);
-    is_well(&world).await;
-    let reply = world.order(&Order::new("first")).await;
+    wait_for_recovery(&world).await;
+    let reply = world.post_order(&Order::new("first")).await;
     assert_eq!(reply.expect(202)["status"], json!("PENDING"));
     block_in_place(|| pair.standby.stop());
     pair.wait_for_standby(false).await;

@@ -12,11 +12,11 @@ use super::support::*;
 
 /// The limit for the service to close a connection: ten seconds for a first head, twenty between requests, and slack
 /// for a busy machine.
-const GONE_WITHIN: Duration = Duration::from_secs(28);
+const CLOSE_LIMIT: Duration = Duration::from_secs(28);
 
 /// Sends `head`, then one byte a second if `trickles`. Returns the received text when the service has closed the
 /// connection.
-async fn hold_back(address: &str, head: &str, trickles: bool) -> String {
+async fn send_incomplete(address: &str, head: &str, trickles: bool) -> String {
     let mut socket = TcpStream::connect(address).await.expect("the connection opens");
     socket.write_all(head.as_bytes()).await.expect("the bytes are sent");
     let (mut from, mut to) = socket.into_split();
@@ -27,12 +27,12 @@ async fn hold_back(address: &str, head: &str, trickles: bool) -> String {
         // Dropping the write half would signal the end of the request.
         std::future::pending::<()>().await;
     });
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     // A reset also ends the connection.
-    let ended = tokio::time::timeout(GONE_WITHIN, from.read_to_end(&mut heard)).await;
+    let ended = tokio::time::timeout(CLOSE_LIMIT, from.read_to_end(&mut received)).await;
     trickling.abort();
     assert!(ended.is_ok(), "the connection is closed: {head:?}, trickles: {trickles}");
-    String::from_utf8_lossy(&heard).into_owned()
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,9 +53,9 @@ async fn a_connection_with_an_incomplete_request_is_closed_in_bounded_time() {
         (body, false),
         (body, true),
     ];
-    let heard = together(cases.map(|(head, trickles)| hold_back(address, head, trickles))).await;
+    let received = join_all(cases.map(|(head, trickles)| send_incomplete(address, head, trickles))).await;
     for (n, status) in [(1, "408"), (2, "408"), (3, "200"), (4, "200"), (5, "200"), (6, "408"), (7, "408")] {
-        assert!(heard[n].starts_with(&format!("HTTP/1.1 {status}")), "case {n} received {:?}", heard[n]);
+        assert!(received[n].starts_with(&format!("HTTP/1.1 {status}")), "case {n} received {:?}", received[n]);
     }
     world.finish().await;
 }
@@ -102,7 +102,7 @@ async fn a_driver_who_opens_too_many_sessions_is_limited_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_at_its_socket_limit_is_refused_until_a_socket_closes() {
     let world = World::with().set("CONNECTIONS_PER_ADDRESS", 3).start().await;
-    let (_, tokens) = world.many_drivers(4, false).await;
+    let (_, tokens) = world.insert_drivers(4, false).await;
     let address = &world.node().address;
     let mut open = Vec::new();
     for token in &tokens[..3] {
@@ -122,15 +122,15 @@ async fn an_address_at_its_socket_limit_is_refused_until_a_socket_closes() {
 #[ignore = "minutes: make soak"]
 async fn soak_a_silent_socket_is_closed_after_a_minute_and_one_that_only_pongs_is_not() {
     let world = World::start().await;
-    let (_, tokens) = world.many_drivers(3, false).await;
+    let (_, tokens) = world.insert_drivers(3, false).await;
     let address = world.node().address.clone();
     // Three sockets: one client does not answer pings, one is behind a network that drops its bytes, one only
     // answers pings.
-    let mut deaf = Stuck::connect(&address, &tokens[0], 65_536).await;
-    let relay = proxy::Proxy::before(address.rsplit(':').next().unwrap().parse().unwrap()).await;
+    let mut deaf = StuckClient::connect(&address, &tokens[0], 65_536).await;
+    let relay = proxy::Proxy::start(address.rsplit(':').next().unwrap().parse().unwrap()).await;
     let half_open = Session::connect(&format!("127.0.0.1:{}", relay.port), &tokens[1]).await;
     assert_eq!(half_open.take_first().await["type"], "welcome");
-    relay.set(proxy::Passage::Swallow);
+    relay.set(proxy::ProxyMode::Discard);
     let idle = Session::connect(&address, &tokens[2]).await;
     let began = std::time::Instant::now();
     let closed = r#"driver_tracker_sessions_closed_total{code="4004"}"#;
@@ -150,7 +150,7 @@ async fn a_client_without_plausible_credentials_is_refused_at_once_and_uses_no_a
     /// More upgrades than there are permits with two database connections.
     const COMING: usize = 20;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 2).start().await;
-    let (_, tokens) = world.many_drivers(COMING, false).await;
+    let (_, tokens) = world.insert_drivers(COMING, false).await;
     let address = world.node().address.clone();
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE driver_tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
@@ -171,6 +171,6 @@ async fn a_client_without_plausible_credentials_is_refused_at_once_and_uses_no_a
     }
     assert!(coming.iter().all(|task| !task.is_finished()), "the drivers' upgrades still wait for a permit");
     lock.rollback().await.unwrap();
-    together(coming).await;
+    join_all(coming).await;
     world.finish().await;
 }

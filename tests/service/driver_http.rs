@@ -13,7 +13,7 @@ fn fix(seconds_ago: i64, place: Place) -> Value {
 }
 
 /// Sends one frame over HTTP and returns its response.
-async fn ask(app: &Api, frame: Value) -> Value {
+async fn send_frame(app: &Api, frame: Value) -> Value {
     let answer = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
     let answers = answer["answers"].as_array().expect("the body has answers");
     assert_eq!(answers.len(), 1);
@@ -27,29 +27,32 @@ async fn a_driver_without_a_socket_completes_a_delivery() {
     let app = world.node().api().keyed(Some(&token));
     let here = RESTAURANT.offset(120.0, 0.0);
     let fixes = json!({"fixes": [fix(1, here), {"fixTime": "noon", "lat": 1, "lon": 1}, fix(5, here)]});
-    let told = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
-    assert_eq!((&told["accepted"], &told["status"], &told["onDuty"]), (&json!(2), &json!("OFFLINE"), &json!(false)));
-    assert_eq!(told["refused"][0]["index"], 1);
+    let response = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
     assert_eq!(
-        (&told["heartbeatIntervalMs"], &told["ttlMs"]),
+        (&response["accepted"], &response["status"], &response["onDuty"]),
+        (&json!(2), &json!("OFFLINE"), &json!(false))
+    );
+    assert_eq!(response["refused"][0]["index"], 1);
+    assert_eq!(
+        (&response["heartbeatIntervalMs"], &response["ttlMs"]),
         (&json!(2000), &json!(6000)),
         "the interval is the one for drivers off duty"
     );
 
-    let on_duty = ask(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
+    let on_duty = send_frame(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
     assert_eq!(
         (&on_duty["type"], &on_duty["ref"], &on_duty["status"]),
         (&json!("ok"), &json!("s"), &json!("AVAILABLE"))
     );
     eventually("the driver is in drivers:geo", SOON, || async {
         app.post("/api/v1/driver/locations", &json!({"fixes": [fix(0, here)]})).await.expect(200);
-        world.redis.findable().await?.contains(&id).then_some(())
+        world.redis.geo_members().await?.contains(&id).then_some(())
     })
     .await;
-    let answer = world.order(&Order::new("by-http")).await;
+    let answer = world.post_order(&Order::new("by-http")).await;
     assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
     let delivery = answer.body["deliveryId"].as_str().unwrap().to_owned();
-    let assigned = world.until_delivery(&delivery, "ASSIGNED").await;
+    let assigned = world.wait_for_delivery(&delivery, "ASSIGNED").await;
 
     let state = app.get("/api/v1/driver/state").await.expect(200);
     assert_eq!((&state["driver"]["id"], &state["driver"]["status"]), (&json!(id), &json!("BUSY")));
@@ -84,8 +87,8 @@ async fn any_json_body_is_processed_and_opens_or_replaces_no_session() {
     empty.get("/api/v1/driver/state").await.problem(401);
     world.admin().get("/api/v1/driver/state").await.problem(401);
     assert_eq!(driver.session.ended(), None);
-    let answer = world.order(&Order::new("still-there")).await.expect(201);
-    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let answer = world.post_order(&Order::new("still-there")).await.expect(201);
+    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
@@ -139,22 +142,22 @@ async fn a_value_out_of_range_invalidates_its_field_and_never_the_whole_body() {
         lat = RESTAURANT.lat,
         lon = RESTAURANT.lon
     );
-    let told = post_text(&app, "/api/v1/driver/locations", format!(r#"{{"fixes": {fixes}, "x": {deep}}}"#)).await;
-    let refused = |told: &Value| -> Vec<(i64, String)> {
+    let response = post_text(&app, "/api/v1/driver/locations", format!(r#"{{"fixes": {fixes}, "x": {deep}}}"#)).await;
+    let refused = |response: &Value| -> Vec<(i64, String)> {
         let one = |one: &Value| (one["index"].as_i64().unwrap(), one["code"].as_str().unwrap().to_owned());
-        told["refused"].as_array().unwrap().iter().map(one).collect()
+        response["refused"].as_array().unwrap().iter().map(one).collect()
     };
     let expected = [1, 2, 3].map(|index| (index, "invalid_frame".to_owned()));
-    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+    assert_eq!((response["accepted"].as_i64(), refused(&response)), (Some(2), expected.to_vec()), "{response}");
 
     driver.session.send_text(&format!(r#"{{"type": "batch", "ref": "b", "fixes": {fixes}}}"#));
-    let told = driver.session.answer("b").await;
-    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+    let response = driver.session.take_response("b").await;
+    assert_eq!((response["accepted"].as_i64(), refused(&response)), (Some(2), expected.to_vec()), "{response}");
 
-    let nobody = uuid::Uuid::now_v7();
+    let unknown_id = uuid::Uuid::now_v7();
     let update = |more: &str| {
         format!(
-            r#"{{"type": "delivery.update", "deliveryId": "{nobody}", "assignmentId": "{nobody}", "status": "FAILED", {more}}}"#
+            r#"{{"type": "delivery.update", "deliveryId": "{unknown_id}", "assignmentId": "{unknown_id}", "status": "FAILED", {more}}}"#
         )
     };
     let frames = [
@@ -178,7 +181,7 @@ async fn a_value_out_of_range_invalidates_its_field_and_never_the_whole_body() {
     }
     for (frame, expected) in frames.iter().zip(expected) {
         driver.session.send_text(frame);
-        check(&driver.session.answer(expected.0).await, expected);
+        check(&driver.session.take_response(expected.0).await, expected);
     }
     let broken = app.request("POST", "/api/v1/driver/locations").header(CONTENT_TYPE, "application/json");
     http::send(broken.body(r#"{"fixes": [1e400}"#)).await.refused(400, "invalid_json");

@@ -20,15 +20,15 @@ fn update(delivery: &str, assignment: &str, more: Value) -> Value {
 async fn a_refused_update_names_its_delivery_over_socket_and_http() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT).await;
-    let answer = world.order(&Order::new("done")).await.expect(201);
-    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let answer = world.post_order(&Order::new("done")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("the response has an id").to_owned();
     let (done, done_by) = (text("deliveryId"), text("assignmentId"));
-    driver.assignment(&done).await;
+    driver.wait_for_assignment(&done).await;
     driver.deliver(&done, &done_by).await;
-    let answer = world.order(&Order::new("present")).await.expect(201);
-    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let answer = world.post_order(&Order::new("present")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("the response has an id").to_owned();
     let (present, present_by) = (text("deliveryId"), text("assignmentId"));
-    driver.assignment(&present).await;
+    driver.wait_for_assignment(&present).await;
 
     let nobodys = uuid::Uuid::now_v7().to_string();
     let named = |id: &str| json!(id);
@@ -46,7 +46,7 @@ async fn a_refused_update_names_its_delivery_over_socket_and_http() {
     ];
     let app = world.node().api().keyed(Some(&driver.token));
     for (frame, code, subject) in cases {
-        let by_socket = driver.session.ask(frame.clone()).await;
+        let by_socket = driver.session.send_request(frame.clone()).await;
         let by_http = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
         for answer in [&by_socket, &by_http["answers"][0]] {
             assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
@@ -86,7 +86,7 @@ async fn an_update_that_is_limited_or_unavailable_names_its_delivery() {
             n + 1 == parts.len(),
         )));
     }
-    let limited = driver.session.answer("in parts").await;
+    let limited = driver.session.take_response("in parts").await;
     assert_eq!((&limited["code"], &limited["deliveryId"]), (&json!("rate_limited"), &json!(id)), "{limited}");
 
     let driver = world.connected_at(world.node(), RESTAURANT).await;
@@ -99,7 +99,7 @@ async fn an_update_that_is_limited_or_unavailable_names_its_delivery() {
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let postgres = world.own_postgres.clone().expect("the world has its own PostgreSQL");
     block_in_place(|| postgres.stop());
-    let answer = driver.session.ask(update(&id, &id, json!({}))).await;
+    let answer = driver.session.send_request(update(&id, &id, json!({}))).await;
     assert_eq!((&answer["code"], &answer["deliveryId"]), (&json!("unavailable"), &json!(id)), "{answer}");
     block_in_place(|| postgres.start_again()).expect("PostgreSQL restarts");
     world.node().wait_for_health("ok").await;

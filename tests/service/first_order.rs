@@ -213,7 +213,7 @@ async fn the_smallest_fleets_reserve_a_driver_for_the_first_order() {
 }
 
 /// Returns the frames of a block of the README, with the values that the reader fills in.
-fn typed(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
+fn frames_of_block(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
     let text = blocks("A first driver", "text")[block];
     let read = |line: &str| {
         let mut frame: Value = serde_json::from_str(line).expect("the line is a frame");
@@ -227,7 +227,7 @@ fn typed(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
     text.lines().map(read).collect()
 }
 
-async fn until_delivered(dev: &Dev, id: &Value) {
+async fn wait_until_delivered(dev: &Dev, id: &Value) {
     let path = format!("/api/v1/deliveries/{}", id.as_str().expect("the id is a text"));
     eventually("the order is delivered", SOON * 2, || async {
         (dev.admin().get(&path).await.body["status"] == "DELIVERED").then_some(())
@@ -249,11 +249,11 @@ async fn the_first_driver_of_the_readme_delivers_an_order_and_cannot_jump() {
     let session = Session::connect(&address, &token).await;
     session.acknowledge_commands(false);
     session.take("welcome").await;
-    for frame in typed(0, &[("fixTime", &now())]) {
+    for frame in frames_of_block(0, &[("fixTime", &now())]) {
         session.send(&frame);
     }
-    assert_eq!(session.answer("on").await["type"], "ok");
-    session.acked(1).await;
+    assert_eq!(session.take_response("on").await["type"], "ok");
+    session.wait_for_ack(1).await;
     let (order, status) = post(&folder, "by-hand").await;
     assert!(matches!(status, 201 | 202), "{order}");
     let assignment = session.take("assignment").await;
@@ -262,13 +262,13 @@ async fn the_first_driver_of_the_readme_delivers_an_order_and_cannot_jump() {
     let text = |value: &Value| value.as_str().expect("the id is a text").to_owned();
     let delivery = &assignment["delivery"];
     let (message, id, held) = (text(&assignment["messageId"]), text(&delivery["id"]), text(&delivery["assignmentId"]));
-    for frame in typed(1, &[("messageId", &message), ("deliveryId", &id), ("assignmentId", &held)]) {
+    for frame in frames_of_block(1, &[("messageId", &message), ("deliveryId", &id), ("assignmentId", &held)]) {
         session.send(&frame);
     }
     for reference in ["1", "2"] {
-        assert_eq!(session.answer(reference).await["type"], "ok");
+        assert_eq!(session.take_response(reference).await["type"], "ok");
     }
-    until_delivered(&dev, &order["deliveryId"]).await;
+    wait_until_delivered(&dev, &order["deliveryId"]).await;
 
     // `dev` refuses fixes that jump, as a service in production does.
     assert_eq!(dev.fixes_refused().await, 0.0);
@@ -289,7 +289,7 @@ async fn the_first_driver_of_the_readme_delivers_an_order_and_cannot_jump() {
             .expect("node starts");
         let (order, status) = post(&folder, "by-program").await;
         assert!(matches!(status, 201 | 202), "{order}");
-        until_delivered(&dev, &order["deliveryId"]).await;
+        wait_until_delivered(&dev, &order["deliveryId"]).await;
         driver.kill().await.expect("the program of the README is killed");
     } else {
         println!("skipped the program of the README: Node 22 is not installed");

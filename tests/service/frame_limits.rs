@@ -113,10 +113,10 @@ async fn a_thousand_clients_with_frames_over_the_limit_cost_at_most_a_frame_and_
     const CLIENTS: usize = 1000;
     const EACH: usize = 1024 * KIB;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 16).start().await;
-    let (_, tokens) = world.many_drivers(CLIENTS, false).await;
+    let (_, tokens) = world.insert_drivers(CLIENTS, false).await;
     let mut sockets = Vec::new();
     for chunk in tokens.chunks(50) {
-        sockets.extend(together(chunk.iter().map(|token| connect(&world, token))).await);
+        sockets.extend(join_all(chunk.iter().map(|token| connect(&world, token))).await);
     }
     let before = world.node().resident_bytes();
     let zeros = vec![0; 64 * KIB];
@@ -140,7 +140,7 @@ async fn a_thousand_clients_with_frames_over_the_limit_cost_at_most_a_frame_and_
         }
     });
     let mut most = before;
-    let mut sending = Box::pin(together(sending));
+    let mut sending = Box::pin(join_all(sending));
     while tokio::time::timeout(Duration::from_millis(20), sending.as_mut()).await.is_err() {
         most = most.max(world.node().resident_bytes());
     }
@@ -210,10 +210,10 @@ async fn pongs_to_the_services_pings_do_not_count_towards_the_limit() {
     let (_, token) = world.new_driver().await;
     let mut socket = connect(&world, &token).await;
     // Each frame causes a response of 5 KB. The service sends a ping after every 32 KiB.
-    let ask = json!({"type": "batch", "ref": "x", "fixes": vec![7; 100]}).to_string();
+    let batch = json!({"type": "batch", "ref": "x", "fixes": vec![7; 100]}).to_string();
     let (mut answers, mut pings) = (0, 0);
     for _ in 0..BURST {
-        socket.feed(Message::text(ask.clone())).await.expect("the socket is open");
+        socket.feed(Message::text(batch.clone())).await.expect("the socket is open");
     }
     socket.flush().await.expect("the socket is open");
     while answers < BURST {

@@ -65,13 +65,13 @@ async fn an_invalid_frame_gets_an_error_with_code_field_and_ref_and_the_session_
         (json!({"type": "ack"}), "invalid_frame", "messageId"),
     ];
     for (frame, code, field) in bad {
-        let answer = session.ask(frame.clone()).await;
+        let answer = session.send_request(frame.clone()).await;
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
         let message = answer["message"].as_str().expect("the error has a message");
         assert!(message.contains(field), "{frame}: the message names {field}: {message}");
         assert_eq!(answer["retryable"], false, "{answer}");
         // A valid frame after each invalid one, so that the limit of consecutive invalid frames is not reached.
-        assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
+        assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     }
     for (text, code) in [("{", "invalid_json"), ("", "invalid_json"), ("[]", "invalid_frame"), ("7", "invalid_frame")] {
         session.send_text(text);
@@ -82,7 +82,7 @@ async fn an_invalid_frame_gets_an_error_with_code_field_and_ref_and_the_session_
     assert_eq!(session.take("error").await["code"], "invalid_frame");
     let longest = "🛵".repeat(64);
     session.send(&json!({"type": "status", "status": "OFFLINE", "ref": longest, "unknown": {"field": 1}}));
-    assert_eq!(session.answer(&longest).await["type"], "ok");
+    assert_eq!(session.take_response(&longest).await["type"], "ok");
     assert_eq!(session.ended(), None);
     world.finish().await;
 }
@@ -91,22 +91,22 @@ async fn an_invalid_frame_gets_an_error_with_code_field_and_ref_and_the_session_
 async fn three_consistent_fixes_in_a_row_override_the_speed_rule() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     // A distance of a few metres is never too fast, even within a very short time.
     for metres in [20.0, -20.0, 20.0] {
-        driver.go(RESTAURANT.offset(metres, 0.0));
+        driver.move_to(RESTAURANT.offset(metres, 0.0));
         driver.heartbeat().await;
     }
     assert!(driver.session.waiting("error").is_empty());
     let far = RESTAURANT.offset(30_000.0, 0.0);
-    driver.go(far);
+    driver.move_to(far);
     for _ in 0..3 {
         world::let_time_pass("the fixes have different times", Duration::from_millis(30)).await;
         driver.heartbeat().await;
     }
-    let answer = world.order(&Order::at("far", far)).await;
+    let answer = world.post_order(&Order::at("far", far)).await;
     assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
-    driver.assignment(answer.body["deliveryId"].as_str().unwrap()).await;
+    driver.wait_for_assignment(answer.body["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
@@ -123,14 +123,14 @@ async fn the_response_to_a_batch_lists_refused_fixes_and_the_newest_fix_is_the_p
         fix(10, RESTAURANT.offset(0.0, 200.0)),
         7,
     ]);
-    let answer = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
+    let answer = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
     assert_eq!((&answer["type"], &answer["accepted"]), (&json!("ok"), &json!(3)), "{answer}");
     let refused = answer["refused"].as_array().unwrap();
     let by_index: Vec<_> =
         refused.iter().map(|r| (r["index"].as_i64().unwrap(), r["code"].as_str().unwrap())).collect();
     assert_eq!(by_index, [(1, "fix_at_zero"), (3, "invalid_frame"), (5, "invalid_frame")]);
-    assert_eq!(driver.wish("AVAILABLE").await["type"], "ok");
-    world.until_findable(std::slice::from_ref(&driver)).await;
+    assert_eq!(driver.request_duty("AVAILABLE").await["type"], "ok");
+    world.wait_for_candidates(std::slice::from_ref(&driver)).await;
     let newest = RESTAURANT.offset(0.0, 100.0);
     let shown = eventually("the position is the newest fix of the batch", SOON, || async {
         world.driver(&driver.id).await["position"]["lon"].as_f64().filter(|lon| (lon - newest.lon).abs() < 1e-4)
@@ -139,7 +139,7 @@ async fn the_response_to_a_batch_lists_refused_fixes_and_the_newest_fix_is_the_p
     assert!(shown.is_finite());
     // A batch of a hundred fixes may be larger than other frames may be.
     let long = json!({"fixTime": now(), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon, "note": "x".repeat(400)});
-    let answer = driver.session.ask(json!({"type": "batch", "fixes": vec![long; 100]})).await;
+    let answer = driver.session.send_request(json!({"type": "batch", "fixes": vec![long; 100]})).await;
     assert_eq!(answer["type"], "ok", "{answer}");
     world.finish().await;
 }
@@ -149,20 +149,20 @@ async fn a_binary_frame_or_twenty_invalid_frames_in_a_row_end_the_session() {
     let world = World::start().await;
     let driver = connected(&world).await;
     driver.session.send_raw(Message::binary(vec![1, 2, 3]));
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
 
     let driver = connected(&world).await;
     for round in 0..3 {
         for _ in 0..19 {
             driver.session.send_text("{");
         }
-        assert_eq!(driver.wish("OFFLINE").await["type"], "ok", "round {round}");
+        assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok", "round {round}");
     }
     assert_eq!(driver.session.ended(), None);
     for _ in 0..20 {
         driver.session.send_text("{");
     }
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
     world.finish().await;
 }
 
@@ -175,15 +175,15 @@ async fn a_frame_over_the_limit_ends_the_session() {
     };
     let driver = connected(&world).await;
     driver.session.send(&padded("status", 16 * 1024));
-    assert_eq!(driver.session.answer("big").await["type"], "ok", "a frame of exactly the limit is accepted");
+    assert_eq!(driver.session.take_response("big").await["type"], "ok", "a frame of exactly the limit is accepted");
     driver.session.send(&padded("batch", 64 * 1024));
-    assert_eq!(driver.session.answer("big").await["type"], "ok", "a batch of exactly its limit is accepted");
+    assert_eq!(driver.session.take_response("big").await["type"], "ok", "a batch of exactly its limit is accepted");
     driver.session.send(&padded("status", 16 * 1024 + 1));
-    driver.session.closed_with(1009).await;
+    driver.session.wait_for_close_code(1009).await;
 
     let driver = connected(&world).await;
     driver.session.send(&padded("batch", 64 * 1024 + 1));
-    driver.session.closed_with(1009).await;
+    driver.session.wait_for_close_code(1009).await;
     world.finish().await;
 }
 
@@ -200,7 +200,7 @@ async fn a_fragmented_frame_is_reassembled() {
         let frame = Frame::message(part.to_vec(), OpCode::Data(kind), n == 2);
         driver.session.send_raw(Message::Frame(frame));
     }
-    assert_eq!(driver.session.answer("päckchen").await["type"], "ok");
+    assert_eq!(driver.session.take_response("päckchen").await["type"], "ok");
     world.finish().await;
 }
 
@@ -221,7 +221,7 @@ async fn a_driver_over_the_frame_limit_gets_an_error_and_is_closed_when_the_floo
         driver.session.send(&json!({"type": "status", "status": "OFFLINE"}));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
     world.finish().await;
 }
 
@@ -230,7 +230,7 @@ async fn an_ack_of_an_unknown_command_is_ignored() {
     let world = World::start().await;
     let driver = connected(&world).await;
     driver.session.send(&json!({"type": "ack", "messageId": uuid::Uuid::now_v7()}));
-    assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
+    assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     assert!(driver.session.waiting("error").is_empty());
     world.finish().await;
 }

@@ -14,17 +14,18 @@ const GOOD: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-struct Page<'w> {
+struct HandshakeClient<'w> {
     address: &'w str,
     ticket: String,
 }
 
-impl Page<'_> {
+impl HandshakeClient<'_> {
     /// Sends the valid handshake with the values of the header `name` replaced.
-    async fn ask(&self, method: &str, version: &str, name: &str, values: &[&str]) -> RawReply {
-        let kept = GOOD.iter().filter(|(other, _)| *other != name).map(|(name, value)| format!("{name}: {value}\r\n"));
-        let given = values.iter().map(|value| format!("{name}: {value}\r\n"));
-        let headers: String = kept.chain(given).collect();
+    async fn send_request(&self, method: &str, version: &str, name: &str, values: &[&str]) -> RawReply {
+        let unchanged =
+            GOOD.iter().filter(|(other, _)| *other != name).map(|(name, value)| format!("{name}: {value}\r\n"));
+        let replaced = values.iter().map(|value| format!("{name}: {value}\r\n"));
+        let headers: String = unchanged.chain(replaced).collect();
         let (address, ticket) = (self.address, &self.ticket);
         let line = format!("{method} /ws/driver?ticket={ticket} HTTP/{version}");
         let origin = format!("Host: {address}\r\nOrigin: http://{address}");
@@ -38,8 +39,10 @@ async fn an_invalid_upgrade_request_gets_a_problem_and_its_ticket_stays_valid() 
     let (_, token) = world.new_driver().await;
     let api = world.node().api().keyed(Some(&token));
     let ticket = api.post("/api/v1/driver/ws-ticket", &json!({})).await.expect(201)["ticket"].clone();
-    let page =
-        Page { address: &world.node().address, ticket: ticket.as_str().expect("the response has a ticket").to_owned() };
+    let page = HandshakeClient {
+        address: &world.node().address,
+        ticket: ticket.as_str().expect("the response has a ticket").to_owned(),
+    };
 
     let cases: &[(&str, &[&str], u16, &str)] = &[
         ("Sec-WebSocket-Key", &[], 400, "invalid_handshake"),
@@ -61,7 +64,7 @@ async fn an_invalid_upgrade_request_gets_a_problem_and_its_ticket_stays_valid() 
         ("Transfer-Encoding", &["chunked"], 400, "invalid_handshake"),
     ];
     for (name, values, status, code) in cases {
-        let reply = page.ask("GET", "1.1", name, values).await;
+        let reply = page.send_request("GET", "1.1", name, values).await;
         assert_problem(&reply, *status, code, &format!("{name}: {values:?}"));
     }
     for (method, version, status, code) in [
@@ -69,10 +72,10 @@ async fn an_invalid_upgrade_request_gets_a_problem_and_its_ticket_stays_valid() 
         ("POST", "1.1", 405, "method_not_allowed"),
         ("DELETE", "1.1", 405, "method_not_allowed"),
     ] {
-        let reply = page.ask(method, version, "none", &[]).await;
+        let reply = page.send_request(method, version, "none", &[]).await;
         assert_problem(&reply, status, code, &format!("{method} HTTP/{version}"));
     }
-    assert_eq!(page.ask("HEAD", "1.1", "Connection", &["close"]).await.status, 426);
+    assert_eq!(page.send_request("HEAD", "1.1", "Connection", &["close"]).await.status, 426);
 
     let headers = [("origin", format!("http://{}", page.address)), ("sec-websocket-protocol", SUBPROTOCOL.to_owned())];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));

@@ -25,7 +25,7 @@ async fn health_reports_the_state_of_every_part_and_the_listen_addresses() {
 async fn metrics_are_served_on_their_own_listener_and_count_events() {
     let world = World::start().await;
     let _driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    world.order(&Order::new("counted")).await.expect(201);
+    world.post_order(&Order::new("counted")).await.expect(201);
     let url = format!("http://{}/metrics", world.node().metrics_address);
     let metrics = http::send(http::client().get(&url)).await;
     assert_eq!(metrics.status, 200);

@@ -13,16 +13,16 @@ async fn a_driver_who_returns_while_postgresql_is_frozen_delays_no_other_heartbe
     let world = World::with().own_postgres().start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let (mut other, mut back) = (world.on_duty(RESTAURANT).await, world.on_duty(RESTAURANT.offset(100.0, 0.0)).await);
-    back.fall_silent();
+    back.stop_heartbeats();
     eventually("the silent driver leaves drivers:geo", SOON, || async {
-        (!world.redis.findable().await?.contains(&back.id)).then_some(())
+        (!world.redis.geo_members().await?.contains(&back.id)).then_some(())
     })
     .await;
-    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");
     // The heartbeat is acknowledged because Redis has it. A join to drivers:geo needs PostgreSQL.
     back.heartbeat().await;
-    back.keep_beating();
-    other.fall_silent();
+    back.start_heartbeats();
+    other.stop_heartbeats();
     let one_after_another = async {
         for _ in 0..20 {
             other.heartbeat().await;
@@ -31,12 +31,12 @@ async fn a_driver_who_returns_while_postgresql_is_frozen_delays_no_other_heartbe
     // Each attempt to join takes PostgreSQL's whole timeout of some seconds.
     tokio::time::timeout(SOON, one_after_another).await.expect("heartbeats do not wait for PostgreSQL");
     assert!(
-        !world.redis.findable().await.unwrap().contains(&back.id),
+        !world.redis.geo_members().await.unwrap().contains(&back.id),
         "a driver joins drivers:geo only after PostgreSQL has the heartbeat"
     );
-    other.keep_beating();
+    other.start_heartbeats();
     block_in_place(|| postgres.thaw());
-    world.until_findable(&[back, other]).await;
+    world.wait_for_candidates(&[back, other]).await;
     world.finish().await;
 }
 
@@ -46,7 +46,7 @@ async fn heartbeats_that_no_store_accepts_are_retried_with_pauses_and_not_acknow
     let world = plan.set("FRAMES_PER_SECOND", 0).start().await;
     let redis = world.own_redis.clone().unwrap();
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     driver.heartbeat().await;
     // Both stores refuse at once, so only the pause lies between two attempts.
     sqlx::query("ALTER TABLE driver_positions RENAME TO moved").execute(&world.pool).await.unwrap();
@@ -66,10 +66,10 @@ async fn heartbeats_that_no_store_accepts_are_retried_with_pauses_and_not_acknow
     let (tried, allowed) = (calls().await - before, began.elapsed().as_secs_f64() * 2.0 + 2.0);
     assert!(tried >= 1.0 && tried <= allowed, "there are at least 1 and at most {allowed} attempts: {tried}");
     sqlx::query("ALTER TABLE moved RENAME TO driver_positions").execute(&world.pool).await.unwrap();
-    block_in_place(|| redis.start_again()).expect("Redis");
-    driver.session.acked(50_399).await;
+    block_in_place(|| redis.start_again()).expect("Redis restarts");
+    driver.session.wait_for_ack(50_399).await;
     assert_eq!(driver.session.ended(), None);
-    driver.keep_beating();
+    driver.start_heartbeats();
     world.node().wait_for_health("ok").await;
     world.finish().await;
 }
@@ -78,7 +78,7 @@ async fn heartbeats_that_no_store_accepts_are_retried_with_pauses_and_not_acknow
 async fn a_heartbeat_without_coordinates_does_not_overwrite_a_newer_fix_from_http() {
     let world = World::with().set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     driver.heartbeat().await;
     let there = RESTAURANT.offset(40.0, 0.0);
     let by_http = heartbeat(0, there);
@@ -90,11 +90,11 @@ async fn a_heartbeat_without_coordinates_does_not_overwrite_a_newer_fix_from_htt
     })
     .await;
     driver.session.send(&json!({"type": "heartbeat", "seq": 9000}));
-    driver.session.acked(9000).await;
+    driver.session.wait_for_ack(9000).await;
     let key = world.redis.key(&format!("driver:online:{}", driver.id));
-    let online: String = world.redis.say(&["GET", &key]).await;
-    let said: f64 = online.split(',').next().unwrap().parse().expect("the online key has a latitude");
-    assert!((said - there.lat).abs() < 1e-6, "the online key keeps the newer place: {online}");
+    let online: String = world.redis.command(&["GET", &key]).await;
+    let stored_lat: f64 = online.split(',').next().unwrap().parse().expect("the online key has a latitude");
+    assert!((stored_lat - there.lat).abs() < 1e-6, "the online key keeps the newer place: {online}");
     world.finish().await;
 }
 
@@ -105,8 +105,8 @@ async fn three_consistent_fixes_override_the_speed_rule_over_http_with_one_fix_a
     let app = world.node().api().keyed(Some(&token));
     let far = RESTAURANT.offset(50_000.0, 0.0);
     let post = async |place| {
-        let told = app.post("/api/v1/driver/locations", &json!({"fixes": [heartbeat(0, place)]})).await.expect(200);
-        told["accepted"].as_u64()
+        let response = app.post("/api/v1/driver/locations", &json!({"fixes": [heartbeat(0, place)]})).await.expect(200);
+        response["accepted"].as_u64()
     };
     assert_eq!(post(RESTAURANT).await, Some(1));
     let lat = async || world.driver(&id).await["position"]["lat"].as_f64();
@@ -123,20 +123,21 @@ async fn three_consistent_fixes_override_the_speed_rule_over_http_with_one_fix_a
 async fn a_deleted_driver_does_not_prevent_the_storage_of_other_positions() {
     // An interval so short that all positions are written together.
     let world = World::with().set("POSITION_FLUSH_MS", 100).start().await;
-    let (mut gone, stays) = (world.on_duty(RESTAURANT).await, world.on_duty(RESTAURANT.offset(100.0, 0.0)).await);
+    let (mut deleted_driver, stays) =
+        (world.on_duty(RESTAURANT).await, world.on_duty(RESTAURANT.offset(100.0, 0.0)).await);
     let tables = "driver_events driver_tokens driver_sessions driver_positions driver_commands";
     for table in tables.split(' ') {
-        let sql = format!("DELETE FROM {table} WHERE driver_id = '{}'", gone.id);
+        let sql = format!("DELETE FROM {table} WHERE driver_id = '{}'", deleted_driver.id);
         sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&world.pool).await.unwrap();
     }
-    let sql = format!("DELETE FROM drivers WHERE id = '{}'", gone.id);
+    let sql = format!("DELETE FROM drivers WHERE id = '{}'", deleted_driver.id);
     sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&world.pool).await.unwrap();
     stored_after_now(&world, &stays.id).await;
     // The deletion bypassed the service, so the rest of the driver in Redis is removed here.
-    gone.fall_silent();
-    let (geo, member) = (world.redis.key("drivers:geo"), format!("driver:{}", gone.id));
-    world.redis.say::<()>(&["ZREM", &geo, &member]).await;
-    world.redis.say::<()>(&["HDEL", &world.redis.key("drivers:status"), &gone.id]).await;
+    deleted_driver.stop_heartbeats();
+    let (geo, member) = (world.redis.key("drivers:geo"), format!("driver:{}", deleted_driver.id));
+    world.redis.command::<()>(&["ZREM", &geo, &member]).await;
+    world.redis.command::<()>(&["HDEL", &world.redis.key("drivers:status"), &deleted_driver.id]).await;
     world.finish().await;
 }
 
@@ -145,9 +146,9 @@ async fn stored_after_now(world: &World, driver: &str) {
     let now: chrono::DateTime<chrono::Utc> =
         sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&world.pool).await.unwrap();
     eventually("PostgreSQL has a newer heartbeat of the driver", SOON, || async {
-        let heard = "SELECT last_seen_at > $1 FROM driver_positions WHERE driver_id = $2::uuid";
-        let heard: bool = sqlx::query_scalar(heard).bind(now).bind(driver).fetch_one(&world.pool).await.unwrap();
-        heard.then_some(())
+        let is_newer = "SELECT last_seen_at > $1 FROM driver_positions WHERE driver_id = $2::uuid";
+        let is_newer: bool = sqlx::query_scalar(is_newer).bind(now).bind(driver).fetch_one(&world.pool).await.unwrap();
+        is_newer.then_some(())
     })
     .await;
 }
@@ -161,7 +162,7 @@ async fn after_a_stall_all_drivers_are_written_to_postgresql_together() {
     for n in 0..12 {
         drivers.push(world.on_duty(RESTAURANT.offset(50.0 * f64::from(n), 0.0)).await);
     }
-    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");
     eventually("a write to PostgreSQL has failed", SOON, || async {
         world.node().log_lines().iter().any(|line| line.contains("positions were not stored")).then_some(())
     })

@@ -34,7 +34,7 @@ async fn an_order_of_500_items_with_escaped_names_is_accepted() {
     let driver = world.on_duty(place).await;
     let id = post(&world, &body).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
     let sent: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(driver.assignment(&id).await["delivery"]["items"], sent["items"]);
+    assert_eq!(driver.wait_for_assignment(&id).await["delivery"]["items"], sent["items"]);
     assert_eq!(world.delivery(&id).await["items"], sent["items"]);
     world.finish().await;
 }
@@ -48,21 +48,21 @@ async fn the_largest_order_reaches_the_drivers_socket_and_the_next_welcome() {
     driver.session.acknowledge_commands(false);
     let answer = post(&world, &body).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap().to_owned();
-    let frame = driver.assignment(&id).await;
+    let frame = driver.wait_for_assignment(&id).await;
     assert!(frame.to_string().len() > MAX_BYTES - 20_000);
     assert_eq!(frame["delivery"]["items"], sent["items"]);
 
     // The command was not acknowledged: the welcome contains the order, and the command follows it.
     let welcome = driver.reconnect(world.node()).await;
     assert_eq!(welcome["deliveries"][0]["items"], sent["items"]);
-    let again = driver.assignment(&id).await;
+    let again = driver.wait_for_assignment(&id).await;
     assert_eq!(again["messageId"], frame["messageId"]);
     let app = world.node().api().keyed(Some(&driver.token));
     let state = app.get("/api/v1/driver/state").await.expect(200);
     assert_eq!(state["deliveries"][0]["items"], sent["items"]);
     driver.deliver(&id, answer["assignmentId"].as_str().unwrap()).await;
     assert_eq!(driver.session.ended(), None);
-    world.shop().event(&id, "DELIVERY_DELIVERED_V1").await;
+    world.shop().wait_for_event(&id, "DELIVERY_DELIVERED_V1").await;
     world.finish().await;
 }
 

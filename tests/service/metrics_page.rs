@@ -57,7 +57,7 @@ fn every_metric_that_the_page_mentions_exists() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_exposes_only_listed_metrics_and_counts_waiting_orders() {
     let world = World::start().await;
-    world.order(&Order::new("waits")).await.expect(202);
+    world.post_order(&Order::new("waits")).await.expect(202);
     let url = format!("http://{}/metrics", world.node().metrics_address);
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     let text = loop {
@@ -108,17 +108,17 @@ async fn every_metric_is_exposed_from_the_start_and_none_appears_later() {
     }
     // Actions and errors of every kind.
     let driver = world.on_duty(RESTAURANT).await;
-    let answer = world.order(&Order::new("counted")).await.expect(201);
-    world.order(&Order::new("counted")).await.expect(200);
-    world.order(&Order::new("faulty").with("pickup", serde_json::json!(1))).await.refused(422, "invalid_fields");
+    let answer = world.post_order(&Order::new("counted")).await.expect(201);
+    world.post_order(&Order::new("counted")).await.expect(200);
+    world.post_order(&Order::new("faulty").with("pickup", serde_json::json!(1))).await.refused(422, "invalid_fields");
     let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     driver.session.send_text("{");
     driver.session.send_text(r#"{"type": "dance"}"#);
     let now = chrono::Utc::now().to_rfc3339();
     let fixes = serde_json::json!([{"lat": 1}, {"lat": RESTAURANT.lat, "lon": RESTAURANT.lon, "fixTime": now}, {"lat": 0, "lon": 0, "fixTime": "1999-01-01T00:00:00Z"}]);
-    driver.session.ask(serde_json::json!({"type": "batch", "fixes": fixes})).await;
+    driver.session.send_request(serde_json::json!({"type": "batch", "fixes": fixes})).await;
     driver.deliver(id, assignment).await;
-    world.shop().event(id, "DELIVERY_DELIVERED_V1").await;
+    world.shop().wait_for_event(id, "DELIVERY_DELIVERED_V1").await;
     world.node().api().keyed(Some("no key")).get("/api/v1/drivers").await.problem(401);
     eventually("the actions are counted", SOON, || async {
         let counted = world.node().metric("driver_tracker_fixes_refused_total{code=\"fix_too_old\"}").await == 1.0

@@ -27,7 +27,7 @@ const MORE: [(&str, f64); 10] = [
 ];
 
 /// Returns numbers that no double can represent.
-fn beyond() -> [String; 4] {
+fn out_of_range_numbers() -> [String; 4] {
     ["1e400".to_owned(), "-1e400".to_owned(), "9".repeat(400), format!("{}.5", "9".repeat(400))]
 }
 
@@ -77,9 +77,9 @@ async fn every_number_of_an_order_is_returned_as_the_same_double_on_every_interf
     let send = || http::send(signed(world.node(), &ready_path("vendure"), body.as_bytes(), WEBHOOK_SECRET));
     let id = send().await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
 
-    let frame = driver.assignment(&id).await;
+    let frame = driver.wait_for_assignment(&id).await;
     let shown = world.delivery(&id).await;
-    let event = world.shop().event(&id, "DELIVERY_ASSIGNED_V1").await;
+    let event = world.shop().wait_for_event(&id, "DELIVERY_ASSIGNED_V1").await;
     let raw_event: Value = serde_json::from_slice(&event.raw).unwrap();
     let welcome = driver.reconnect(world.node()).await;
     let held = &welcome["deliveries"][0];
@@ -143,22 +143,22 @@ async fn a_number_that_cannot_be_stored_invalidates_its_field() {
     let admin = world.admin();
     let (id, token) = world.new_driver().await;
     let app = world.node().api().keyed(Some(&token));
-    for number in beyond() {
+    for number in out_of_range_numbers() {
         let order = FLOATS.replace("1.7976931348623157e308", &number);
         let reply = http::send(signed(world.node(), &ready_path("vendure"), order.as_bytes(), WEBHOOK_SECRET)).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
         let order = order.replacen('{', r#"{"shop": "vendure", "#, 1);
         let reply = post(&admin, "/api/v1/deliveries", None, &order).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
 
         let driver =
             format!(r#"{{"name": "A", "phone": "1", "capacity": {number}, "metadata": {{"a": [{{"b": {number}}}]}}}}"#);
         let reply = post(&admin, "/api/v1/drivers", Some("k"), &driver).await;
         let named = vec!["capacity".to_owned(), "metadata".to_owned()];
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, named), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, named), "{number}");
         let patch = admin.request("PATCH", &format!("/api/v1/drivers/{id}")).header(CONTENT_TYPE, "application/json");
         let reply = http::send(patch.body(format!(r#"{{"metadata": {{"b": {number}}}}}"#))).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
 
         // One invalid fix does not make an app send the other fixes again.
         let now = chrono::Utc::now().to_rfc3339();
@@ -176,7 +176,7 @@ async fn a_number_that_cannot_be_stored_invalidates_its_field() {
     }
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.session.send_text(r#"{"type": "heartbeat", "seq": 1, "ref": "s", "lat": 1e400, "lon": 1}"#);
-    let answer = driver.session.answer("s").await;
+    let answer = driver.session.take_response("s").await;
     assert_eq!(answer["code"], "invalid_frame", "{answer}");
     assert!(answer["message"].as_str().unwrap().starts_with("lat"), "{answer}");
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
@@ -191,8 +191,8 @@ async fn integers_are_accepted_for_texts_and_quantities_may_be_fractions() {
     order.0["drop"]["phone"] = json!(919_812_345_678_i64);
     order.0["pickup"]["phone"] = json!(1800);
     order.0["items"] = json!([{"sku": 1001, "name": "Ribbon", "quantity": 0.5}, {"quantity": 3}]);
-    let id = world.order(&order).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
-    let frame = driver.assignment(&id).await;
+    let id = world.post_order(&order).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.wait_for_assignment(&id).await;
     for shown in [&frame["delivery"], &world.delivery(&id).await] {
         assert_eq!(shown["orderCode"], "20260127");
         assert_eq!((&shown["pickup"]["phone"], &shown["drop"]["phone"]), (&json!("1800"), &json!("919812345678")));
@@ -201,7 +201,7 @@ async fn integers_are_accepted_for_texts_and_quantities_may_be_fractions() {
     let mut as_texts = order.clone();
     as_texts.0["drop"]["phone"] = json!("919812345678");
     as_texts.0["pickup"]["phone"] = json!("1800");
-    let again = world.order(&as_texts).await.expect(200);
+    let again = world.post_order(&as_texts).await.expect(200);
     assert!(again.get("conflict").is_none(), "{again}");
 
     for (pointer, value, field) in [
@@ -217,7 +217,7 @@ async fn integers_are_accepted_for_texts_and_quantities_may_be_fractions() {
         *bad.0.pointer_mut(pointer).unwrap() = json!("HERE");
         let raw = bad.0.to_string().replace("\"HERE\"", value);
         let reply = http::send(signed(world.node(), &ready_path("vendure"), raw.as_bytes(), WEBHOOK_SECRET)).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![field.to_owned()]), "{pointer} = {value}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![field.to_owned()]), "{pointer} = {value}");
     }
     world.finish().await;
 }

@@ -39,11 +39,11 @@ async fn a_driver_is_created_read_and_changed_and_unknown_fields_are_left_out() 
     for bad in [json!({"name": ""}), json!({"capacity": 0}), json!({"phone": 5}), json!({"metadata": "x".repeat(5000)})]
     {
         let reply = admin.patch(&path, &bad).await;
-        assert_eq!(reply.fields_at_fault(), [bad.as_object().unwrap().keys().next().unwrap().as_str()], "{bad}");
+        assert_eq!(reply.invalid_field_names(), [bad.as_object().unwrap().keys().next().unwrap().as_str()], "{bad}");
         reply.problem(422);
     }
     let reply = admin.post("/api/v1/drivers", &json!({"capacity": "two"})).await;
-    assert_eq!(reply.fields_at_fault(), ["capacity", "name", "phone"]);
+    assert_eq!(reply.invalid_field_names(), ["capacity", "name", "phone"]);
     for unknown in ["nonsense", "00000000-0000-7000-8000-000000000000"] {
         admin.get(&format!("/api/v1/drivers/{unknown}")).await.problem(404);
         admin.patch(&format!("/api/v1/drivers/{unknown}"), &json!({"name": "x"})).await.problem(404);
@@ -81,7 +81,7 @@ async fn a_list_is_paged_newest_first_and_shows_every_driver_exactly_once() {
     for bad in ["limit=0", "limit=201", "limit=x", "cursor=nonsense", "status=ASLEEP", "online=perhaps"] {
         let reply = admin.get(&format!("/api/v1/drivers?{bad}")).await;
         let name = bad.split('=').next().unwrap().to_owned();
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![name]), "{bad}: {}", reply.text);
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![name]), "{bad}: {}", reply.text);
     }
     let same = admin.get("/api/v1/drivers?externalId=x1").await.expect(200);
     assert_eq!(ids(&same).len(), 3);
@@ -93,7 +93,7 @@ async fn drivers_are_filtered_by_status_and_online_and_shown_with_their_position
     let world = World::start().await;
     let free = world.on_duty(RESTAURANT.offset(2_000.0, 0.0)).await;
     let busy = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let order = world.order(&Order::new("one")).await.expect(201);
+    let order = world.post_order(&Order::new("one")).await.expect(201);
     let (away, _) = world.new_driver().await;
     let list = |query: &'static str| {
         let admin = world.admin();
@@ -122,7 +122,7 @@ async fn drivers_are_filtered_by_status_and_online_and_shown_with_their_position
 async fn a_driver_with_an_active_delivery_cannot_be_deactivated_or_lose_capacity() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let order = world.order(&Order::new("in-hand")).await.expect(201);
+    let order = world.post_order(&Order::new("in-hand")).await.expect(201);
     let path = format!("/api/v1/drivers/{}", driver.id);
     world.admin().delete(&path).await.problem(409);
     world.admin().patch(&path, &json!({"active": false})).await.problem(409);
@@ -143,13 +143,13 @@ async fn an_operator_sets_the_requested_duty_with_a_reason() {
     let path = format!("/api/v1/drivers/{}/status", driver.id);
     let set = world.admin().post(&path, &json!({"status": "OFFLINE", "reason": "rain"})).await.expect(200);
     assert_eq!((&set["status"], &set["onDuty"]), (&json!("OFFLINE"), &json!(false)));
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.post_order(&Order::new("nobody")).await.expect(202);
     for bad in [json!({"status": "BUSY", "reason": "x"}), json!({"status": "OFFLINE"}), json!({"reason": "x"})] {
         world.admin().post(&path, &bad).await.problem(422);
     }
     let set = world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "sun"})).await.expect(200);
     assert_eq!(set["onDuty"], true);
-    driver.any_assignment().await;
+    driver.wait_for_any_assignment().await;
     world.finish().await;
 }
 

@@ -15,14 +15,14 @@ const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
 
 /// Posts an order and cancels it at once, which makes one event. Returns the delivery's id.
 async fn cancelled(world: &World, name: &str) -> String {
-    let taken = world.order(&Order::new(name)).await.expect(202);
-    world.cancel(name, None).await.expect(200);
-    taken["deliveryId"].as_str().unwrap().to_owned()
+    let accepted = world.post_order(&Order::new(name)).await.expect(202);
+    world.post_cancellation(name, None).await.expect(200);
+    accepted["deliveryId"].as_str().unwrap().to_owned()
 }
 
 /// Sends a request to the nodes in turn until one accepts it, because nodes die meanwhile. The idempotency key
 /// distinguishes a repeat from a first request.
-async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
+async fn request_until_accepted(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
     let key = uuid::Uuid::now_v7().to_string();
     let deadline = Instant::now() + Duration::from_secs(90);
     for n in 0.. {
@@ -41,10 +41,10 @@ async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
 }
 
 /// Runs one delivery through all events of [`STORY`] by the operators' API. Returns its id.
-async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
+async fn run_story(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
     let mut order = Order::new(&format!("storm-{turn}")).0;
     order["shop"] = json!("vendure");
-    let made = insist(ways, turn, "/api/v1/deliveries", &order).await;
+    let made = request_until_accepted(ways, turn, "/api/v1/deliveries", &order).await;
     let id = made["deliveryId"].as_str().expect("the response has an id").to_owned();
     let failed = json!({"status": "FAILED", "reason": "test", "failure": {"code": "DELIVERY_FAILED"}});
     for (action, body) in [
@@ -54,18 +54,19 @@ async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
         ("retry", json!({"reason": "test"})),
         ("cancel", json!({"reason": "test"})),
     ] {
-        insist(ways, turn, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
+        request_until_accepted(ways, turn, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
     }
     id
 }
 
 /// Returns the accepted events of each delivery, each at its first arrival, as a receiver without duplicates sees
 /// them.
-fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
-    let mut taken: HashMap<String, Vec<(i64, String)>> = HashMap::new();
-    for post in shop.posts().into_iter().filter(|post| post.answered.accepts()) {
-        let of =
-            taken.entry(post.event["deliveryId"].as_str().expect("the event has a delivery").to_owned()).or_default();
+fn first_arrivals(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
+    let mut first_arrivals: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+    for post in shop.posts().into_iter().filter(|post| post.reaction.accepts()) {
+        let of = first_arrivals
+            .entry(post.event["deliveryId"].as_str().expect("the event has a delivery").to_owned())
+            .or_default();
         let one = (
             post.event["sequence"].as_i64().expect("the sequence is a number"),
             post.event["event"].as_str().unwrap().to_owned(),
@@ -74,7 +75,7 @@ fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
             of.push(one);
         }
     }
-    taken
+    first_arrivals
 }
 
 /// Runs `deliveries` with four events each. The shop fails three posts in ten, and nodes are killed `kills` times.
@@ -90,13 +91,13 @@ pub async fn storm(deliveries: usize, kills: usize) {
         .set("RUST_LOG", "warn,driver_tracker::app=info")
         .start()
         .await;
-    world.shop().react(|_| match rand::random_range(0..10) {
+    world.shop().set_reaction(|_| match rand::random_range(0..10) {
         0 => Reaction::Status(500),
         1 => Reaction::RetryAfter(503, 0),
         2 => Reaction::Drop,
         _ => Reaction::Status(200),
     });
-    let (drivers, _) = world.many_drivers(AT_ONCE, false).await;
+    let (drivers, _) = world.insert_drivers(AT_ONCE, false).await;
     let ports: Vec<String> = world.nodes.iter().map(|node| node.address.clone()).collect();
     // Each node restarts at its address.
     let ways: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
@@ -106,12 +107,12 @@ pub async fn storm(deliveries: usize, kills: usize) {
         async move {
             let mut ids = Vec::new();
             for turn in (lane..deliveries).step_by(AT_ONCE) {
-                ids.push(live_through(&ways, turn, driver).await);
+                ids.push(run_story(&ways, turn, driver).await);
             }
             ids
         }
     });
-    let (ids, ()) = tokio::join!(together(worlds), async {
+    let (ids, ()) = tokio::join!(join_all(worlds), async {
         for n in 0..kills {
             let victim = n % world.nodes.len();
             // The kills are spread over the whole run.
@@ -125,21 +126,21 @@ pub async fn storm(deliveries: usize, kills: usize) {
         }
     });
     let ids: Vec<String> = ids.into_iter().flatten().collect();
-    let lived = began.elapsed();
+    let elapsed = began.elapsed();
     assert_eq!(ids.len(), deliveries);
     eventually("every event is delivered", Duration::from_secs(120), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state <> 'delivered'").await == 0).then_some(())
     })
     .await;
     println!(
-        "{deliveries} deliveries: {lived:?}, all delivered after {:?}, {} posts",
+        "{deliveries} deliveries: {elapsed:?}, all delivered after {:?}, {} posts",
         began.elapsed(),
         world.shop().posts().len()
     );
     assert_eq!(world.count("SELECT count(*) FROM outbox").await as usize, deliveries * STORY.len());
-    let taken = taken(world.shop());
+    let first_arrivals = first_arrivals(world.shop());
     for id in &ids {
-        let events = &taken[id];
+        let events = &first_arrivals[id];
         let names: Vec<&str> = events.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(names, STORY, "the events are complete and in order: {id}");
         assert!(events.is_sorted(), "{events:?}");
@@ -166,7 +167,7 @@ async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() 
     let mut world = World::with().nodes(0).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let paused = world.start_node_with(&[("NODE_ID", "paused")]).await;
     world.nodes.push(paused);
-    world.shop().react(|_| Reaction::Hang);
+    world.shop().set_reaction(|_| Reaction::Hang);
     let mut ids = Vec::new();
     for n in 0..5 {
         ids.push(cancelled(&world, &format!("paused-{n}")).await);
@@ -177,7 +178,7 @@ async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() 
     .await;
     world.nodes[0].freeze();
     let other = world.start_node_with(&[("NODE_ID", "other")]).await;
-    world.shop().answer(200);
+    world.shop().respond_with(200);
     // The leases of the frozen node expire, and the other node posts its events.
     eventually("the other node delivers the events", Duration::from_secs(40), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 5).then_some(())
@@ -203,7 +204,7 @@ async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_that_takes_longer_than_a_lease_is_not_posted_by_another_node() {
     let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
-    world.shop().react(|_| Reaction::After(Duration::from_secs(13), 200));
+    world.shop().set_reaction(|_| Reaction::After(Duration::from_secs(13), 200));
     let id = cancelled(&world, "slow").await;
     eventually("the event is delivered", Duration::from_secs(30), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
@@ -216,7 +217,7 @@ async fn a_post_that_takes_longer_than_a_lease_is_not_posted_by_another_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_does_not_affect_an_event_in_flight() {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
-    world.shop().react(|_| Reaction::After(Duration::from_secs(4), 200));
+    world.shop().set_reaction(|_| Reaction::After(Duration::from_secs(4), 200));
     let id = cancelled(&world, "under-way").await;
     eventually("the post is in flight", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
     let event = world.shop().posts_of(&id)[0].event["eventId"].as_str().unwrap().to_owned();
@@ -234,27 +235,27 @@ async fn a_replay_does_not_affect_an_event_in_flight() {
 async fn with_dead_letters() -> (World, OtherShop, Vec<String>, String) {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let other = OtherShop::make(&world, "bakery", json!({})).await;
-    world.shop().answer(422);
-    other.receiver.answer(400);
+    world.shop().respond_with(422);
+    other.receiver.respond_with(400);
     let mut ids = Vec::new();
     for n in 0..3 {
         ids.push(cancelled(&world, &format!("dead-{n}")).await);
     }
     let theirs = other.cancelled_order(world.node(), "dead").await;
-    until_dead(&world, 4).await;
-    world.shop().answer(200);
-    other.receiver.answer(200);
+    wait_until_dead(&world, 4).await;
+    world.shop().respond_with(200);
+    other.receiver.respond_with(200);
     (world, other, ids, theirs)
 }
 
-async fn until_dead(world: &World, count: i64) {
+async fn wait_until_dead(world: &World, count: i64) {
     eventually(&format!("{count} events are dead"), SOON, || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'dead'").await == count).then_some(())
     })
     .await;
 }
 
-async fn until_accepted(shop: &Shop, delivery: &str) {
+async fn wait_until_accepted(shop: &Shop, delivery: &str) {
     eventually("the event arrives", SOON, || async { (shop.accepted(delivery) == [CANCELLED]).then_some(()) }).await;
 }
 
@@ -264,23 +265,23 @@ async fn dead_letters_are_replayed_by_filter_or_all_at_once() {
     let admin = world.admin();
     let replay = async |body: Value| admin.post("/api/v1/outbound-events/replay", &body).await;
     assert_eq!(replay(json!({"deliveryId": ids[0]})).await.expect(202), json!({"replayed": 1}));
-    until_accepted(world.shop(), &ids[0]).await;
-    until_dead(&world, 3).await;
+    wait_until_accepted(world.shop(), &ids[0]).await;
+    wait_until_dead(&world, 3).await;
     assert_eq!(replay(json!({"type": "DELIVERY_ASSIGNED_V1"})).await.expect(202)["replayed"], 0);
     let (now, long_ago) = (chrono::Utc::now().to_rfc3339(), "2020-01-01T00:00:00Z");
     assert_eq!(replay(json!({"to": long_ago})).await.expect(202)["replayed"], 0);
     assert_eq!(replay(json!({"from": now})).await.expect(202)["replayed"], 0);
     assert_eq!(replay(json!({"shop": "bakery", "from": long_ago, "to": now})).await.expect(202)["replayed"], 1);
-    until_accepted(&other.receiver, &theirs).await;
+    wait_until_accepted(&other.receiver, &theirs).await;
     assert!(world.shop().accepted(&ids[1]).is_empty(), "dead letters of another shop stay dead");
     assert_eq!(replay(json!({})).await.expect(202)["replayed"], 2);
-    until_accepted(world.shop(), &ids[1]).await;
-    until_accepted(world.shop(), &ids[2]).await;
+    wait_until_accepted(world.shop(), &ids[1]).await;
+    wait_until_accepted(world.shop(), &ids[2]).await;
     assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "no event is dead");
 
     // A replay of delivered events needs a filter.
     let unbounded = replay(json!({"state": "delivered"})).await;
-    assert_eq!(unbounded.fields_at_fault(), ["shop"]);
+    assert_eq!(unbounded.invalid_field_names(), ["shop"]);
     assert_eq!(replay(json!({"state": "delivered", "shop": "bakery"})).await.expect(202)["replayed"], 1);
     eventually("the event arrives once more", SOON, || async {
         (other.receiver.accepted(&theirs).len() == 2).then_some(())
@@ -288,7 +289,7 @@ async fn dead_letters_are_replayed_by_filter_or_all_at_once() {
     .await;
     let wrong =
         replay(json!({"state": "x", "shop": "X Y", "deliveryId": "x", "type": "x", "from": "x", "cursor": "x"}));
-    assert_eq!(wrong.await.fields_at_fault(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
+    assert_eq!(wrong.await.invalid_field_names(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
     world.finish().await;
 }
 
@@ -314,18 +315,18 @@ async fn the_program_lists_shows_and_replays_events() {
 
     let (_, replayed, _) = events(&["replay", fields[0]]).await;
     assert_eq!(replayed.trim(), "1");
-    until_accepted(&other.receiver, &theirs).await;
+    wait_until_accepted(&other.receiver, &theirs).await;
     let (_, replayed, _) = events(&["replay", "--all", "--delivery", &ids[1]]).await;
     assert_eq!(replayed.trim(), "1");
-    until_accepted(world.shop(), &ids[1]).await;
+    wait_until_accepted(world.shop(), &ids[1]).await;
     let (_, replayed, _) = events(&["replay", "--all"]).await;
     assert_eq!(replayed.trim(), "2");
-    until_accepted(world.shop(), &ids[2]).await;
+    wait_until_accepted(world.shop(), &ids[2]).await;
 
     let missing = uuid::Uuid::now_v7().to_string();
-    let (code, _, told) = events(&["replay", &missing]).await;
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains(&missing));
+    let (code, _, error_output) = events(&["replay", &missing]).await;
+    assert_eq!(code, Some(1), "{error_output}");
+    assert!(error_output.contains(&missing));
     for wrong in [&["replay"][..], &["replay", "--all", "--state", "delivered"], &["replay", &missing, "--all"]] {
         assert_eq!(events(wrong).await.0, Some(2), "{wrong:?}");
     }
@@ -335,14 +336,14 @@ async fn the_program_lists_shows_and_replays_events() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_behind_a_waiting_one_are_not_due_and_follow_it_at_once() {
     let world = World::with().set("EVENTS_RETRY_SCHEDULE", "0ms,1h").start().await;
-    world.shop().answer(500);
-    let (drivers, _) = world.many_drivers(1, false).await;
-    let id = live_through(&[world.admin()], 0, drivers[0]).await;
+    world.shop().respond_with(500);
+    let (drivers, _) = world.insert_drivers(1, false).await;
+    let id = run_story(&[world.admin()], 0, drivers[0]).await;
     const LATE: &str =
         "SELECT count(*) FROM outbox WHERE state = 'pending' AND next_try_at > clock_timestamp() + interval '30 min'";
-    eventually("the first was refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
+    eventually("the first event is refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
     // In every interleaving of the commits and the first attempt, one more attempt postpones all events.
-    world.shop().answer(500);
+    world.shop().respond_with(500);
     let first = world.admin().get(&format!("/api/v1/outbound-events?deliveryId={id}")).await.expect(200);
     let first = first["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
     let replay = async || {
@@ -351,7 +352,7 @@ async fn events_behind_a_waiting_one_are_not_due_and_follow_it_at_once() {
     replay().await;
     eventually("all events wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) })
         .await;
-    world.shop().answer(200);
+    world.shop().respond_with(200);
     replay().await;
     eventually("all events arrive in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) })
         .await;

@@ -19,7 +19,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    async fn before(database_url: &str) -> Pooler {
+    async fn start(database_url: &str) -> Pooler {
         let url = Url::parse(database_url).expect("the database URL is valid");
         let name = url.path().trim_start_matches('/');
         let port = free_port().expect("a port is free");
@@ -75,18 +75,19 @@ fn open_to_all(path: &std::path::Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_succeed_through_a_transaction_pooler() {
     let world = World::start().await;
-    let pooler = Pooler::before(&world.database_url).await;
+    let pooler = Pooler::start(&world.database_url).await;
     let node = world.start_node_with(&[("DATABASE_URL", pooler.url.as_str())]).await;
     node.wait_for_health("ok").await;
     for round in 0..4 {
         let driver = world.on_duty_at(&node, RESTAURANT.offset(100.0 + f64::from(round), 0.0)).await;
-        let answer = world.order_at(&node, &Order::new(&format!("pooled-{round}"))).await.expect(201);
+        let answer = world.post_order_at(&node, &Order::new(&format!("pooled-{round}"))).await.expect(201);
         let id = answer["deliveryId"].as_str().expect("the response has an id").to_owned();
-        let given = driver.assignment(&id).await;
-        let assignment = given["delivery"]["assignmentId"].as_str().expect("the frame has an assignment").to_owned();
+        let assignment_frame = driver.wait_for_assignment(&id).await;
+        let assignment =
+            assignment_frame["delivery"]["assignmentId"].as_str().expect("the frame has an assignment").to_owned();
         driver.deliver(&id, &assignment).await;
-        world.until_delivery(&id, "DELIVERED").await;
-        assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
+        world.wait_for_delivery(&id, "DELIVERED").await;
+        assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     }
     world.finish().await;
 }

@@ -42,8 +42,8 @@ async fn drivers_of_the_file_can_authenticate_and_are_reused() {
     assert_eq!(read(&path), more, "no driver is removed from the file");
 
     // A driver of another database, whom this database does not have.
-    let stranger = r#"[{"id": "x", "token": "dt_drv_unknown"}]"#;
-    std::fs::write(&path, stranger).expect("the file is written");
+    let foreign_drivers = r#"[{"id": "x", "token": "dt_drv_unknown"}]"#;
+    std::fs::write(&path, foreign_drivers).expect("the file is written");
     fleet::prepare(&path, &database, 1).await.expect("a driver is created");
     assert_ne!(read(&path)[0]["token"], "dt_drv_unknown");
     world.finish().await;

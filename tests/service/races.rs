@@ -14,7 +14,7 @@ async fn oldest_waiting(world: &World) -> Option<uuid::Uuid> {
 
 /// Waits for the next assignment of a driver and delivers it.
 async fn deliver_next(driver: &Driver) {
-    let (delivery, assignment) = driver.any_assignment().await;
+    let (delivery, assignment) = driver.wait_for_any_assignment().await;
     driver.deliver(&delivery, &assignment).await;
 }
 
@@ -28,15 +28,15 @@ async fn of_two_hundred_orders_for_a_hundred_drivers_the_rest_are_assigned_oldes
         let world = &world;
         async move {
             let pickup = RESTAURANT.offset(f64::from(n % 10) * 50.0, f64::from(n % 7) * 60.0);
-            world.order_at(&world.nodes[n as usize % 2], &Order::at(&format!("race-{n}"), pickup)).await
+            world.post_order_at(&world.nodes[n as usize % 2], &Order::at(&format!("race-{n}"), pickup)).await
         }
     });
-    for reply in together(posts).await {
+    for reply in join_all(posts).await {
         assert!(matches!(reply.status, 201 | 202), "{} {}", reply.status, reply.text);
     }
     eventually("every driver has an order", SOON, || async {
-        let given = world.count("SELECT count(*) FROM deliveries WHERE status = 'ASSIGNED'").await;
-        (given == 100).then_some(())
+        let assigned = world.count("SELECT count(*) FROM deliveries WHERE status = 'ASSIGNED'").await;
+        (assigned == 100).then_some(())
     })
     .await;
     assert_eq!(world.count("SELECT count(DISTINCT driver_id) FROM assignments WHERE state = 'ACTIVE'").await, 100);
@@ -47,11 +47,11 @@ async fn of_two_hundred_orders_for_a_hundred_drivers_the_rest_are_assigned_oldes
     for driver in &fleet[..40] {
         let oldest = oldest_waiting(&world).await.expect("an order is pending").to_string();
         deliver_next(driver).await;
-        driver.assignment(&oldest).await;
+        driver.wait_for_assignment(&oldest).await;
     }
     // The remaining orders concurrently, until none is pending.
     let rounds = fleet[40..].iter().map(deliver_next);
-    together(rounds).await;
+    join_all(rounds).await;
     eventually("no order is pending", SOON, || async { oldest_waiting(&world).await.is_none().then_some(()) }).await;
     world.finish().await;
 }
@@ -71,15 +71,15 @@ async fn two_nodes_assign_each_order_at_one_restaurant_to_the_nearest_candidate(
 
     // One after the other, from either node: each goes to the nearest remaining driver.
     for n in 0..10 {
-        let answer = world.order_at(&world.nodes[n % 2], &Order::new(&format!("single-{n}"))).await.expect(201);
+        let answer = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("single-{n}"))).await.expect(201);
         assert_eq!(rank[answer["driverId"].as_str().unwrap()], n, "order {n} goes to the nearest driver");
     }
     // Thirty concurrent orders: they go to the thirty nearest drivers and to no one farther.
     let posts = (0..30).map(|n| {
         let world = &world;
-        async move { world.order_at(&world.nodes[n % 2], &Order::new(&format!("crowd-{n}"))).await }
+        async move { world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("crowd-{n}"))).await }
     });
-    for reply in together(posts).await {
+    for reply in join_all(posts).await {
         assert!(matches!(reply.status, 201 | 202), "{} {}", reply.status, reply.text);
     }
     eventually("all orders are assigned", SOON, || async {
@@ -87,9 +87,9 @@ async fn two_nodes_assign_each_order_at_one_restaurant_to_the_nearest_candidate(
         (waiting == 0).then_some(())
     })
     .await;
-    let taken: Vec<uuid::Uuid> =
+    let chosen: Vec<uuid::Uuid> =
         sqlx::query_scalar("SELECT driver_id FROM assignments").fetch_all(&world.pool).await.unwrap();
-    let taken: BTreeSet<usize> = taken.iter().map(|id| rank[id.to_string().as_str()]).collect();
-    assert_eq!(taken, (0..40).collect(), "the forty nearest drivers have the orders");
+    let chosen: BTreeSet<usize> = chosen.iter().map(|id| rank[id.to_string().as_str()]).collect();
+    assert_eq!(chosen, (0..40).collect(), "the forty nearest drivers have the orders");
     world.finish().await;
 }

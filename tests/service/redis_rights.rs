@@ -29,9 +29,9 @@ async fn a_user_with_exactly_the_rights_of_the_page_is_refused_no_command() {
     let port = world.own_redis.as_ref().unwrap().port();
     let (name, rules) = rules(&world.redis.key(""));
     let setuser: Vec<&str> = ["ACL", "SETUSER", &name].into_iter().chain(rules.iter().map(String::as_str)).collect();
-    world.redis.say::<()>(&setuser).await;
+    world.redis.command::<()>(&setuser).await;
     let url = format!("redis://{name}:{PASSWORD}@127.0.0.1:{port}");
-    world.keep_secret(PASSWORD);
+    world.register_secret(PASSWORD);
     for _ in 0..2 {
         let node = world.start_node_with(&[("REDIS_URL", &url)]).await;
         node.wait_for_health("ok").await;
@@ -41,37 +41,37 @@ async fn a_user_with_exactly_the_rights_of_the_page_is_refused_no_command() {
     let mut near = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     let far = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(900.0, 0.0)).await;
     near.session.send(&serde_json::json!({"type": "heartbeat", "seq": 9000}));
-    near.session.acked(9000).await;
-    let answer = world.order(&Order::new("by-rights")).await.expect(201);
+    near.session.wait_for_ack(9000).await;
+    let answer = world.post_order(&Order::new("by-rights")).await.expect(201);
     let (delivery, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(answer["driverId"], near.id.as_str());
-    near.assignment(delivery).await;
+    near.wait_for_assignment(delivery).await;
     near.deliver(delivery, assignment).await;
-    world.until_findable(std::slice::from_ref(&near)).await;
-    // The sweep.
-    near.fall_silent();
+    world.wait_for_candidates(std::slice::from_ref(&near)).await;
+    // The sweep of expired online keys.
+    near.stop_heartbeats();
     eventually("the sweep removes the silent driver", SOON, || async {
-        (!world.redis.findable().await?.contains(&near.id)).then_some(())
+        (!world.redis.geo_members().await?.contains(&near.id)).then_some(())
     })
     .await;
-    near.keep_beating();
+    near.start_heartbeats();
     // The rebuild, after data of another database.
     let generation = world.redis.key("drivers:generation");
     for (key, value) in [(&generation, "of another time"), (&world.redis.key("drivers:database"), "another")] {
-        world.redis.say::<()>(&["SET", key, value]).await;
+        world.redis.command::<()>(&["SET", key, value]).await;
     }
     eventually("Redis is rebuilt", SOON, || async {
-        let said: Option<String> = world.redis.say(&["GET", &generation]).await;
-        said.filter(|said| said != "of another time")
+        let current: Option<String> = world.redis.command(&["GET", &generation]).await;
+        current.filter(|current| current != "of another time")
     })
     .await;
     // Two passes of the full resync, with a difference to repair.
     let status = world.redis.key("drivers:status");
     sqlx::query("UPDATE drivers SET changed_at = now() - interval '1 hour'").execute(&world.pool).await.unwrap();
     for _ in 0..2 {
-        world.redis.say::<i64>(&["HSET", &status, &far.id, "BUSY:4711"]).await;
+        world.redis.command::<i64>(&["HSET", &status, &far.id, "BUSY:4711"]).await;
         eventually("the full resync repairs the status", SOON, || async {
-            world.redis.statuses().await?.remove(&far.id).filter(|said| said.starts_with("AVAILABLE:"))
+            world.redis.statuses().await?.remove(&far.id).filter(|current| current.starts_with("AVAILABLE:"))
         })
         .await;
     }
@@ -85,7 +85,7 @@ async fn a_user_with_exactly_the_rights_of_the_page_is_refused_no_command() {
     assert_eq!(examined.status.code(), Some(0), "{}", String::from_utf8_lossy(&examined.stdout));
     world::let_time_pass("every periodic task runs once more", Duration::from_secs(3)).await;
 
-    let log: Vec<::redis::Value> = world.redis.say(&["ACL", "LOG"]).await;
+    let log: Vec<::redis::Value> = world.redis.command(&["ACL", "LOG"]).await;
     let refused: Vec<String> = log.iter().map(|entry| format!("{entry:?}")).collect();
     let others: Vec<&String> = refused.iter().filter(|what| !what.contains("client|setinfo")).collect();
     assert!(others.is_empty(), "Redis refuses no command: {others:?}");
@@ -99,7 +99,7 @@ async fn a_redis_with_an_eviction_policy_is_warned_of_in_the_log() {
     let warned =
         |node: &Node| node.log_lines().iter().any(|line| line.contains("may evict") && line.contains("allkeys-lru"));
     for (policy, expected) in [("noeviction", false), ("allkeys-lru", true)] {
-        world.redis.say::<()>(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
+        world.redis.command::<()>(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
         let mut node = world.start_node().await;
         node.wait_for_health("ok").await;
         assert_eq!(warned(&node), expected, "{policy}");

@@ -47,10 +47,10 @@ async fn an_invalid_configuration_is_refused_with_a_message_that_names_the_setti
     ];
     let runs = cases.iter().map(|(changes, names)| async move {
         let out = node::run(&["serve"], &env(changes)).await;
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(out.status.code(), Some(2), "{changes:?}: {said}");
-        assert!(said.contains(names), "{changes:?}: the message names {names}: {said}");
-        assert!(!said.contains("sesame-of-the-database"), "no secret is printed: {said}");
+        let output_text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{changes:?}: {output_text}");
+        assert!(output_text.contains(names), "{changes:?}: the message names {names}: {output_text}");
+        assert!(!output_text.contains("sesame-of-the-database"), "no secret is printed: {output_text}");
     });
     for run in runs {
         run.await;
@@ -69,9 +69,9 @@ async fn serve_refuses_a_database_without_the_schema_unless_it_may_migrate() {
         ("LOG_FORMAT", Some("json")),
     ];
     let out = node::run(&["serve"], &env(&changes)).await;
-    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    assert_eq!(out.status.code(), Some(2), "{said}");
-    assert!(said.contains("migrate"), "the message says what to do: {said}");
+    let output_text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(2), "{output_text}");
+    assert!(output_text.contains("migrate"), "the message says what to do: {output_text}");
 
     let mut willing = env(&changes);
     willing.push(("MIGRATE_ON_START".to_owned(), "true".to_owned()));
@@ -105,12 +105,15 @@ async fn a_user_without_a_right_is_refused_with_a_message_that_has_the_statement
     let no_database = format!("{}_of_nobody", as_user);
     let run = async |command: &str, url: &str, needles: &[&str]| {
         let out = node::run(&[command], &env(&[("DATABASE_URL", Some(url))])).await;
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let output_text = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success(), "{command} {url}");
         for needle in needles {
-            assert!(said.contains(needle), "{command}: the message contains {needle}: {said}");
+            assert!(output_text.contains(needle), "{command}: the message contains {needle}: {output_text}");
         }
-        assert!(!said.contains("sesame-of-the-user") && !said.contains("not-the-password"), "{said}");
+        assert!(
+            !output_text.contains("sesame-of-the-user") && !output_text.contains("not-the-password"),
+            "{output_text}"
+        );
     };
     let grant = format!("GRANT CREATE ON SCHEMA public TO {user}");
     run("migrate", &as_user, &["lacks the right CREATE on the schema public", &grant]).await;
@@ -133,8 +136,8 @@ async fn a_user_without_a_right_is_refused_with_a_message_that_has_the_statement
     run("serve", &as_other, &["lacks a right", "permission denied", "GRANT SELECT"]).await;
     servers::execute(&mut conn, format!("GRANT CREATE ON SCHEMA public TO {other}")).await;
     // A migration that changes a table needs the owner of the table.
-    let forget = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
-    servers::execute(&mut conn, forget).await;
+    let unapply = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
+    servers::execute(&mut conn, unapply).await;
     servers::execute(&mut conn, format!("GRANT INSERT, UPDATE ON _sqlx_migrations TO {other}")).await;
     run("migrate", &as_other, &["lacks a right", "migrate as the owner of the tables"]).await;
     drop(conn);
@@ -148,7 +151,7 @@ async fn two_concurrent_migrations_succeed_and_an_invalid_index_is_rebuilt() {
     let url = servers::empty_database().await;
     let changes = [("DATABASE_URL", Some(url.as_str()))];
     let environment = env(&changes);
-    for done in together((0..2).map(|_| node::run(&["migrate"], &environment))).await {
+    for done in join_all((0..2).map(|_| node::run(&["migrate"], &environment))).await {
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     }
     let mut conn = servers::connect(&url).await;
@@ -177,8 +180,8 @@ async fn a_newer_schema_is_refused_only_when_it_requires_a_newer_program() {
     servers::execute(&mut conn, minimum.to_owned()).await;
     let out = node::run(&["serve"], &world.env_with(&[])).await;
     assert_eq!(out.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    assert!(said.contains("newer"), "the message says why: {said}");
+    let output_text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert!(output_text.contains("newer"), "the message says why: {output_text}");
     world.finish().await;
 }
 
@@ -186,10 +189,11 @@ async fn a_newer_schema_is_refused_only_when_it_requires_a_newer_program() {
 async fn check_config_prints_the_effective_settings_without_secrets() {
     let good = node::run(&["check-config"], &env(&[])).await;
     assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
-    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&good.stdout).into_owned();
     assert!(
-        !said.contains("sesame-of-the-database") && !said.contains(WEBHOOK_SECRET.trim_start_matches("whsec_")),
-        "{said}"
+        !output_text.contains("sesame-of-the-database")
+            && !output_text.contains(WEBHOOK_SECRET.trim_start_matches("whsec_")),
+        "{output_text}"
     );
     let bad = node::run(&["check-config"], &env(&[("REDIS_URL", None)])).await;
     assert_eq!(bad.status.code(), Some(2));

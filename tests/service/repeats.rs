@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::support::*;
 
 /// Returns an order with every field of pickup and drop-off.
-fn whole() -> Order {
+fn complete_order() -> Order {
     let mut order = Order::new("again");
     for stop in ["pickup", "drop"] {
         for (name, value) in [
@@ -30,13 +30,13 @@ async fn conflicts(world: &World, id: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_each_body() {
     let world = World::start().await;
-    let order = whole();
-    let id = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
-    let same = world.order(&order.clone().with("orderCode", json!("other"))).await.expect(200);
+    let order = complete_order();
+    let id = world.post_order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let same = world.post_order(&order.clone().with("orderCode", json!("other"))).await.expect(200);
     assert!(same.get("conflict").is_none() && same.get("differs").is_none(), "{same}");
 
     let secret = "+91 99 SECRET";
-    let mut kept = Vec::new();
+    let mut expected_rows = Vec::new();
     for field in [
         "pickup.lat",
         "pickup.lon",
@@ -55,11 +55,11 @@ async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_ea
         let place = other.0.pointer_mut(&format!("/{}", field.replace('.', "/"))).unwrap();
         *place = place.as_f64().map_or(json!(secret), |degrees| json!(degrees + 0.001));
         for _ in 0..2 {
-            let answer = world.order(&other).await.expect(200);
+            let answer = world.post_order(&other).await.expect(200);
             assert_eq!((&answer["duplicate"], &answer["conflict"]), (&json!(true), &json!(true)), "{answer}");
             assert_eq!(answer["differs"], json!([field]));
         }
-        kept.push(json!([field]));
+        expected_rows.push(json!([field]));
     }
     let mut two = order.clone();
     two.0["drop"]["phone"] = json!(secret);
@@ -67,11 +67,11 @@ async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_ea
     let admin = world.admin();
     let answer = admin.post("/api/v1/deliveries", &two.clone().with("shop", json!("vendure")).0).await.expect(200);
     assert_eq!(answer["differs"], json!(["pickup.notes", "drop.phone"]));
-    kept.push(json!(["pickup.notes", "drop.phone"]));
+    expected_rows.push(json!(["pickup.notes", "drop.phone"]));
 
     let rows = conflicts(&world, &id).await;
     let named: Vec<Value> = rows.iter().map(|data| data["differs"].clone()).collect();
-    assert_eq!(named, kept, "there is one row for each different body");
+    assert_eq!(named, expected_rows, "there is one row for each different body");
     assert!(rows.iter().all(|data| data["bodyHash"].is_string() && !data.to_string().contains(secret)), "{rows:?}");
     let shown = world.delivery(&id).await;
     for stop in ["pickup", "drop"] {
@@ -96,9 +96,9 @@ async fn absent_null_and_empty_values_are_equal() {
         }
         order
     };
-    let id = world.order(&unset(Some(json!("")))).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let id = world.post_order(&unset(Some(json!("")))).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
     for value in [None, Some(Value::Null), Some(json!(""))] {
-        let answer = world.order(&unset(value)).await.expect(200);
+        let answer = world.post_order(&unset(value)).await.expect(200);
         assert!(answer.get("conflict").is_none() && answer.get("differs").is_none(), "{answer}");
     }
     assert_eq!(world.trail(&id).await, ["CREATED"]);

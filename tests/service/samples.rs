@@ -80,8 +80,8 @@ async fn the_node_samples_post_orders_and_verify_events() {
     let (printed, _) =
         post(&world, &shop, &shop.orders_secret, &json!({"sellerOrderId": "sample", "channelId": "2"})).await;
     assert!(printed.starts_with("200 "), "{printed}");
-    let told: Value = serde_json::from_str(&next_line(&mut lines).await).unwrap();
-    assert_eq!(told, json!({"order": "sample", "event": "DELIVERY_CANCELLED_V1", "status": "CANCELLED"}));
+    let notification: Value = serde_json::from_str(&next_line(&mut lines).await).unwrap();
+    assert_eq!(notification, json!({"order": "sample", "event": "DELIVERY_CANCELLED_V1", "status": "CANCELLED"}));
 
     // A post without a signature, or with one of another body or of an old time, is refused and not applied.
     let client = http::client();
@@ -122,8 +122,8 @@ async fn the_commands_for_curl_post_an_order() {
         .await
         .expect("the shell runs");
     std::fs::remove_dir_all(&folder).expect("the directory is removed");
-    let (said, complaint) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let answer: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{complaint}"));
+    let (stdout_text, stderr_text) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let answer: Value = serde_json::from_str(&stdout_text).unwrap_or_else(|_| panic!("{stdout_text}{stderr_text}"));
     assert_eq!((&answer["shop"], &answer["status"]), (&json!("bakery"), &json!("PENDING")), "{answer}");
     world.finish().await;
 }

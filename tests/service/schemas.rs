@@ -47,17 +47,17 @@ fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
 }
 
 /// Returns whether the service accepts a body, or `None` for a body that the service never reads.
-fn service_takes(schema: &str, body: &Value) -> Option<bool> {
+fn service_accepts(schema: &str, body: &Value) -> Option<bool> {
     match schema {
         "seller-order-ready" => Some(parse_order(body.to_string().as_bytes()).is_ok()),
         "seller-order-cancelled" => Some(parse_cancellation(body.to_string().as_bytes()).is_ok()),
-        "driver-frames" => Some(frame_is_taken(body)),
+        "driver-frames" => Some(frame_is_accepted(body)),
         _ => None,
     }
 }
 
 /// Returns whether the service parses a frame. The plausibility of a fix is not checked here.
-fn frame_is_taken(body: &Value) -> bool {
+fn frame_is_accepted(body: &Value) -> bool {
     match parse_value(body, Utc::now(), &FixRules::default()).map(|frame| frame.body) {
         Ok(FrameBody::Batch { fixes }) => {
             fixes.iter().all(|fix| fix.as_ref().err().is_none_or(|refusal| refusal.code != "invalid_frame"))
@@ -72,10 +72,10 @@ fn schema_and_service_agree_on_every_example() {
         let all = examples(at);
         assert!(all.len() > 20, "{at} has more than 20 examples: {}", all.len());
         for (name, path, body) in all {
-            let told = Schema::of(&name).faults(&body);
-            assert_eq!(told.is_empty(), is_good, "{}: {told:?}", path.display());
-            if let Some(taken) = service_takes(&name, &body) {
-                assert_eq!(taken, is_good, "schema and service agree on {}", path.display());
+            let schema_errors = Schema::of(&name).errors(&body);
+            assert_eq!(schema_errors.is_empty(), is_good, "{}: {schema_errors:?}", path.display());
+            if let Some(accepted) = service_accepts(&name, &body) {
+                assert_eq!(accepted, is_good, "schema and service agree on {}", path.display());
             }
         }
     }
@@ -98,24 +98,26 @@ fn every_kind_has_an_example_and_an_invalid_one() {
 }
 
 /// Returns the valid examples of a schema, from which mutations are made.
-fn whole(schema: &str) -> Vec<Value> {
+fn valid_examples(schema: &str) -> Vec<Value> {
     examples("examples").into_iter().filter(|(name, ..)| name == schema).map(|(_, _, body)| body).collect()
 }
 
 /// Collects the path of every value in a body, made of names and indices.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+fn paths_in(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, inner)| places(inner, &format!("{at}/{name}"), found)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, inner)| paths_in(inner, &format!("{at}/{name}"), found))
+        }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(n, inner)| places(inner, &format!("{at}/{n}"), found))
+            items.iter().enumerate().for_each(|(n, inner)| paths_in(inner, &format!("{at}/{n}"), found))
         }
         _ => {}
     }
 }
 
 /// Returns values of unusual types and sizes.
-fn odd() -> impl Strategy<Value = Value> {
+fn unusual_values() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         Just(json!("")),
@@ -145,28 +147,30 @@ fn odd() -> impl Strategy<Value = Value> {
 
 /// Returns an example with one field removed or one value replaced.
 fn mutated(schema: &'static str) -> impl Strategy<Value = Value> {
-    let bodies = whole(schema);
-    (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(odd())).prop_map(move |(which, place, odd)| {
-        let mut body = bodies[which].clone();
-        let mut all = Vec::new();
-        places(&body, "", &mut all);
-        let at = place.get(&all);
-        match (odd, at.rsplit_once('/')) {
-            (Some(odd), _) => *body.pointer_mut(at).expect("the path exists") = odd,
-            (None, Some((parent, name))) => {
-                if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
-                    fields.remove(name);
+    let bodies = valid_examples(schema);
+    (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(unusual_values())).prop_map(
+        move |(which, place, unusual_values)| {
+            let mut body = bodies[which].clone();
+            let mut all = Vec::new();
+            paths_in(&body, "", &mut all);
+            let at = place.get(&all);
+            match (unusual_values, at.rsplit_once('/')) {
+                (Some(unusual_values), _) => *body.pointer_mut(at).expect("the path exists") = unusual_values,
+                (None, Some((parent, name))) => {
+                    if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
+                        fields.remove(name);
+                    }
                 }
+                (None, None) => {}
             }
-            (None, None) => {}
-        }
-        body
-    })
+            body
+        },
+    )
 }
 
 fn agrees(schema: &str, body: &Value) -> Result<(), TestCaseError> {
-    let told = Schema::of(schema).faults(body);
-    prop_assert_eq!(Some(told.is_empty()), service_takes(schema, body), "{} {:?}", body, told);
+    let schema_errors = Schema::of(schema).errors(body);
+    prop_assert_eq!(Some(schema_errors.is_empty()), service_accepts(schema, body), "{} {:?}", body, schema_errors);
     Ok(())
 }
 
@@ -191,7 +195,7 @@ fn the_schema_of_events_describes_every_field_and_requires_the_mandatory_ones() 
     let schema = Schema::of("delivery-event");
     for (name, text) in events::all() {
         let event: Value = serde_json::from_str(&text).unwrap();
-        let unknown = schema.unknown_fields(&event);
+        let unknown = schema.strict_errors(&event);
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
         for field in event.as_object().unwrap().keys() {
             let mut without = event.clone();
@@ -209,8 +213,12 @@ fn the_schema_of_events_describes_every_field_and_requires_the_mandatory_ones() 
                 "deliveryLat",
                 "deliveryLon",
             ];
-            let told = schema.faults(&without);
-            assert_eq!(told.is_empty(), OPTIONAL.contains(&field.as_str()), "{name} without {field}: {told:?}");
+            let schema_errors = schema.errors(&without);
+            assert_eq!(
+                schema_errors.is_empty(),
+                OPTIONAL.contains(&field.as_str()),
+                "{name} without {field}: {schema_errors:?}"
+            );
         }
     }
 }

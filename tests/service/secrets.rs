@@ -16,12 +16,12 @@ async fn no_log_at_any_level_contains_a_secret_a_position_or_a_body() {
         Order::at("logged", place.offset(50.0, 0.0)).with("metadata", json!({"note": "umbrella-xylophone"}));
     order.0["pickup"]["address"] = json!("Kaleidoscope Lane 7");
     order.0["drop"]["phone"] = json!("+91 99 8877 6655");
-    let answer = world.order(&order).await.expect(201);
-    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let answer = world.post_order(&order).await.expect(201);
+    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
     let shared = unsigned(world.node(), &ready_path("vendure"), order.0.to_string().as_bytes());
     http::send(shared.header("X-Webhook-Secret", WEBHOOK_SHARED_SECRET)).await.expect(200);
     let moved = order.clone().with("drop", place.offset(500.0, 0.0).json());
-    world.order(&moved).await.expect(200);
+    world.post_order(&moved).await.expect(200);
     driver.session.send_text(r#"{"type":"heartbeat","seq":"umbrella-xylophone","lat":12.9876543}"#);
     driver.session.take("error").await;
     let ticket = world.node().api().keyed(Some(&driver.token)).post("/api/v1/driver/ws-ticket", &json!({})).await;

@@ -41,7 +41,7 @@ async fn the_upgrade_requires_a_valid_token_and_a_known_subprotocol() {
 async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("w")).await.expect(201);
+    let answer = world.post_order(&Order::new("w")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
     driver.session.acknowledge_commands(false);
     for _ in 0..5 {
@@ -56,8 +56,11 @@ async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
         assert_eq!(welcome["offers"], json!([]));
         assert_eq!(welcome["deliveries"][0]["id"], id);
         assert_eq!(welcome["deliveries"][0]["assignmentId"], answer["assignmentId"]);
-        let told = &welcome["driver"];
-        assert_eq!((&told["status"], &told["onDuty"], &told["capacity"]), (&json!("BUSY"), &json!(true), &json!(1)));
+        let shown_driver = &welcome["driver"];
+        assert_eq!(
+            (&shown_driver["status"], &shown_driver["onDuty"], &shown_driver["capacity"]),
+            (&json!("BUSY"), &json!(true), &json!(1))
+        );
     }
     world.finish().await;
 }
@@ -66,17 +69,17 @@ async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
 async fn the_newest_session_replaces_older_ones_on_every_node() {
     let world = World::with().nodes(2).start().await;
     let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     let second = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(second.take_first().await["type"], "welcome");
-    assert_eq!(driver.session.closed(Duration::from_secs(5)).await, Closed::With(4001));
+    assert_eq!(driver.session.wait_for_close(Duration::from_secs(5)).await, Closed::With(4001));
     // The next session is on the first node again.
     let third = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(third.take_first().await["type"], "welcome");
-    second.closed_with(4001).await;
+    second.wait_for_close_code(4001).await;
     third.send(&driver::heartbeat(1, driver.place()));
-    third.acked(1).await;
-    let answer = world.order(&Order::new("newest")).await.expect(201);
+    third.wait_for_ack(1).await;
+    let answer = world.post_order(&Order::new("newest")).await.expect(201);
     let frame = third.take("assignment").await;
     assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
     world.finish().await;
@@ -86,23 +89,23 @@ async fn the_newest_session_replaces_older_ones_on_every_node() {
 async fn frames_of_a_replaced_session_have_no_effect() {
     let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     // The old session's node is frozen while the session is replaced. Old frames wait in its sockets.
     world.nodes[0].freeze();
     let new = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(new.take_first().await["type"], "welcome");
     driver.session.send(&json!({"type": "status", "status": "OFFLINE", "ref": "old"}));
-    driver.go(RESTAURANT.offset(5_000.0, 0.0));
-    driver.beat();
+    driver.move_to(RESTAURANT.offset(5_000.0, 0.0));
+    driver.send_heartbeat();
     world.nodes[0].thaw();
-    driver.session.closed_with(4001).await;
+    driver.session.wait_for_close_code(4001).await;
     holds("the driver stays on duty", Duration::from_secs(1), || async {
         world.driver_status(&driver.id).await == "AVAILABLE"
     })
     .await;
     assert!(driver.session.waiting("ok").is_empty(), "the duty request of the old session gets no success");
     new.send(&driver::heartbeat(1, RESTAURANT.offset(110.0, 0.0)));
-    new.acked(1).await;
+    new.wait_for_ack(1).await;
     let position = eventually("the position is of the new session", SOON, || async {
         let shown = world.admin_at(&world.nodes[1]).get(&format!("/api/v1/drivers/{}", driver.id)).await;
         shown.body["position"]["lat"].as_f64()
@@ -122,7 +125,7 @@ async fn a_revoked_token_ends_its_session_and_is_refused_while_other_tokens_stay
     session.take("welcome").await;
     let path = format!("/api/v1/drivers/{id}/tokens/{token_id}");
     world.admin_at(&world.nodes[0]).delete(&path).await.expect(204);
-    session.closed_with(4002).await;
+    session.wait_for_close_code(4002).await;
     assert_eq!(Session::try_connect(&world.nodes[0].address, &token).await.err(), Some(401));
     world.node().api().keyed(Some(&token)).get("/api/v1/driver/state").await.problem(401);
 
@@ -139,7 +142,7 @@ async fn a_deactivated_driver_loses_the_session_and_is_refused_until_reactivated
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     let path = format!("/api/v1/drivers/{}", driver.id);
     world.admin().delete(&path).await.expect(204);
-    driver.session.closed_with(4002).await;
+    driver.session.wait_for_close_code(4002).await;
     assert_eq!(Session::try_connect(&world.nodes[0].address, &driver.token).await.err(), Some(401));
     world.node().api().keyed(Some(&driver.token)).get("/api/v1/driver/state").await.problem(401);
     let shown = world.driver(&driver.id).await;
@@ -147,7 +150,7 @@ async fn a_deactivated_driver_loses_the_session_and_is_refused_until_reactivated
         (&shown["active"], &shown["onDuty"], &shown["status"]),
         (&json!(false), &json!(false), &json!("OFFLINE"))
     );
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.post_order(&Order::new("nobody")).await.expect(202);
 
     world.admin().patch(&path, &json!({"active": true})).await.expect(200);
     let session = Session::connect(&world.nodes[0].address, &driver.token).await;
@@ -165,14 +168,14 @@ async fn a_ticket_opens_one_session_on_any_node_from_an_allowed_origin() {
         assert!(made["expiresAt"].is_string());
         made["ticket"].as_str().expect("the response has a ticket").to_owned()
     };
-    let come = |ticket: String, origin: Option<&'static str>| async move { (ticket, origin) };
+    let with_origin = |ticket: String, origin: Option<&'static str>| async move { (ticket, origin) };
     let open = |(ticket, origin): (String, Option<&'static str>)| {
         let mut headers = vec![("sec-websocket-protocol", SUBPROTOCOL)];
         headers.extend(origin.map(|origin| ("origin", origin)));
         Session::open(upgrade(&world.nodes[1].address, &format!("/ws/driver?ticket={ticket}"), &headers))
     };
     let first = ticket().await;
-    let session = open(come(first.clone(), Some("https://app.example.com")).await).await;
+    let session = open(with_origin(first.clone(), Some("https://app.example.com")).await).await;
     assert_eq!(
         session.unwrap_or_else(|s| panic!("the upgrade was refused with {s}")).take_first().await["type"],
         "welcome"
@@ -197,11 +200,11 @@ async fn every_change_by_others_is_sent_to_the_driver() {
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     let path = format!("/api/v1/drivers/{}/status", driver.id);
     world.admin().post(&path, &json!({"status": "OFFLINE", "reason": "break"})).await.expect(200);
-    let told = driver.session.take("status").await;
-    assert_eq!((&told["status"], &told["onDuty"]), (&json!("OFFLINE"), &json!(false)));
+    let shown_driver = driver.session.take("status").await;
+    assert_eq!((&shown_driver["status"], &shown_driver["onDuty"]), (&json!("OFFLINE"), &json!(false)));
     world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "back"})).await.expect(200);
-    let told = driver.session.take("status").await;
-    assert_eq!((&told["status"], &told["onDuty"]), (&json!("AVAILABLE"), &json!(true)));
+    let shown_driver = driver.session.take("status").await;
+    assert_eq!((&shown_driver["status"], &shown_driver["onDuty"]), (&json!("AVAILABLE"), &json!(true)));
     world.finish().await;
 }
 
@@ -209,18 +212,18 @@ async fn every_change_by_others_is_sent_to_the_driver() {
 async fn a_duty_requested_during_a_delivery_holds_after_it() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("last-one")).await.expect(201);
+    let answer = world.post_order(&Order::new("last-one")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
-    driver.assignment(id).await;
-    let said = driver.wish("OFFLINE").await;
+    driver.wait_for_assignment(id).await;
+    let response = driver.request_duty("OFFLINE").await;
     assert_eq!(
-        (&said["status"], &said["onDuty"]),
+        (&response["status"], &response["onDuty"]),
         (&json!("BUSY"), &json!(false)),
-        "the delivery stays assigned: {said}"
+        "the delivery stays assigned: {response}"
     );
     driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
-    world.until_driver(&driver.id, "OFFLINE").await;
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.wait_for_driver(&driver.id, "OFFLINE").await;
+    world.post_order(&Order::new("nobody")).await.expect(202);
     world.finish().await;
 }
 
@@ -256,10 +259,10 @@ async fn a_client_that_disconnected_before_its_session_opened_replaces_no_sessio
 async fn frames_sent_just_before_the_close_are_processed_with_all_effects() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("last-words")).await.expect(201);
-    let (delivery, assignment) = driver.any_assignment().await;
+    let answer = world.post_order(&Order::new("last-words")).await.expect(201);
+    let (delivery, assignment) = driver.wait_for_any_assignment().await;
     assert_eq!(answer["deliveryId"], delivery.as_str());
-    driver.fall_silent();
+    driver.stop_heartbeats();
     for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
         let frame =
             json!({"type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": status});
@@ -268,8 +271,8 @@ async fn frames_sent_just_before_the_close_are_processed_with_all_effects() {
     driver.session.send(&json!({"type": "status", "status": "OFFLINE"}));
     driver.session.send_raw(Message::Close(None));
     eventually("the delivery is DELIVERED", SOON, || async {
-        let said = world.admin().get(&format!("/api/v1/deliveries/{delivery}")).await.expect(200);
-        (said["status"] == "DELIVERED").then_some(())
+        let response = world.admin().get(&format!("/api/v1/deliveries/{delivery}")).await.expect(200);
+        (response["status"] == "DELIVERED").then_some(())
     })
     .await;
     eventually("the driver is off duty", SOON, || async {
@@ -291,18 +294,22 @@ async fn a_session_that_postgresql_lost_is_closed_with_a_code_that_allows_reconn
     let sql = "UPDATE driver_sessions SET session_epoch = session_epoch - 1";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
     // A frame during that time does not end the session with a permanent code either.
-    let answer = driver.wish("AVAILABLE").await;
+    let answer = driver.request_duty("AVAILABLE").await;
     assert_eq!((&answer["code"], &answer["retryable"]), (&json!("unavailable"), &json!(true)), "{answer}");
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011), "the code is not 4001, which is permanent");
+    assert_eq!(
+        driver.session.wait_for_close(SOON).await,
+        Closed::With(1011),
+        "the code is not 4001, which is permanent"
+    );
     driver.reconnect(world.node()).await;
     driver.heartbeat().await;
     // The driver's first session may be lost too.
     sqlx::query("DELETE FROM driver_sessions").execute(&world.pool).await.unwrap();
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011));
+    assert_eq!(driver.session.wait_for_close(SOON).await, Closed::With(1011));
     driver.reconnect(world.node()).await;
     // The number of the lost session may belong to another session on another node.
     let sql = "UPDATE driver_sessions SET session_id = gen_random_uuid(), opened_at = clock_timestamp()";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(4001));
+    assert_eq!(driver.session.wait_for_close(SOON).await, Closed::With(4001));
     world.finish().await;
 }

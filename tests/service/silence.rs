@@ -11,7 +11,7 @@ use super::support::*;
 const OFFLINE_AFTER: Duration = Duration::from_millis(4500);
 
 /// Returns a plan with a short limit for silence.
-fn impatient() -> Plan {
+fn with_short_silence_limit() -> Plan {
     World::with()
         .set("HEARTBEAT_INTERVAL_MS", 500)
         .set("HEARTBEAT_TTL_MS", 2500)
@@ -21,24 +21,24 @@ fn impatient() -> Plan {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updates_change_nothing() {
-    let world = impatient().start().await;
+    let world = with_short_silence_limit().start().await;
     let mut lost = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let other = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
-    let answer = world.order(&Order::new("taken-back")).await.expect(201);
+    let answer = world.post_order(&Order::new("taken-back")).await.expect(201);
     let (id, old) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(answer["driverId"], lost.id.as_str());
-    lost.assignment(id).await;
-    lost.fall_silent();
+    lost.wait_for_assignment(id).await;
+    lost.stop_heartbeats();
 
-    let given = other.assignment(id).await;
-    assert_ne!(given["delivery"]["assignmentId"], old);
+    let reassigned = other.wait_for_assignment(id).await;
+    assert_ne!(reassigned["delivery"]["assignmentId"], old);
     assert_eq!(world.driver(&lost.id).await["onDuty"], false);
-    let told = lost.session.take("assignment.cancelled").await;
-    assert_eq!((&told["deliveryId"], &told["assignmentId"]), (&json!(id), &json!(old)));
-    let unassigned = world.shop().event(id, "DELIVERY_UNASSIGNED_V1").await.event;
+    let cancelled = lost.session.take("assignment.cancelled").await;
+    assert_eq!((&cancelled["deliveryId"], &cancelled["assignmentId"]), (&json!(id), &json!(old)));
+    let unassigned = world.shop().wait_for_event(id, "DELIVERY_UNASSIGNED_V1").await.event;
     assert_eq!(unassigned["previousDriverId"], lost.id.as_str());
     assert!(unassigned["reason"].is_string());
-    world.shop().event(id, "DELIVERY_ASSIGNED_V1").await;
+    world.shop().wait_for_event(id, "DELIVERY_ASSIGNED_V1").await;
 
     for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED", "REJECTED"] {
         let late = lost.update(id, old, status, json!({})).await;
@@ -53,12 +53,12 @@ async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_was_picked_up_stays_with_its_silent_driver() {
-    let world = impatient().start().await;
+    let world = with_short_silence_limit().start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("in-hand")).await.expect(201);
+    let answer = world.post_order(&Order::new("in-hand")).await.expect(201);
     let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(driver.update(id, assignment, "PICKED_UP", json!({})).await["type"], "ok");
-    driver.fall_silent();
+    driver.stop_heartbeats();
     eventually("the silent driver is off duty", SOON, || async {
         (world.driver(&driver.id).await["onDuty"] == false).then_some(())
     })
@@ -67,22 +67,22 @@ async fn an_order_that_was_picked_up_stays_with_its_silent_driver() {
     assert_eq!(world.driver_status(&driver.id).await, "BUSY");
     // The driver delivers the order later, and is off duty afterwards.
     assert_eq!(driver.update(id, assignment, "DELIVERED", json!({})).await["type"], "ok");
-    world.until_driver(&driver.id, "OFFLINE").await;
+    world.wait_for_driver(&driver.id, "OFFLINE").await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_driver_goes_offline_because_all_nodes_were_stopped() {
-    let mut world = impatient().nodes(2).start().await;
+    let mut world = with_short_silence_limit().nodes(2).start().await;
     let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
-    let answer = world.order(&Order::new("through-the-night")).await.expect(201);
+    let answer = world.post_order(&Order::new("through-the-night")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap().to_owned();
-    fleet[0].assignment(&id).await;
+    fleet[0].wait_for_assignment(&id).await;
     for node in &mut world.nodes {
         node.kill9().await;
     }
     let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_millis(1500)).await;
-    world.nodes = together((0..2).map(|_| world.start_node())).await;
+    world.nodes = join_all((0..2).map(|_| world.start_node())).await;
 
     // Apps reconnect after a delay, as real apps do.
     let_time_pass("apps take a moment to reconnect", Duration::from_millis(1500)).await;
@@ -95,21 +95,21 @@ async fn no_driver_goes_offline_because_all_nodes_were_stopped() {
     })
     .await;
     assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED"]);
-    world.until_findable(&fleet[1..]).await;
-    world.order(&Order::new("next-morning")).await.expect(201);
+    world.wait_for_candidates(&fleet[1..]).await;
+    world.post_order(&Order::new("next-morning")).await.expect(201);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_that_falls_silent_at_once_is_an_outage_and_stays_on_duty() {
-    let world = impatient().start().await;
+    let world = with_short_silence_limit().start().await;
     let places: Vec<Place> = (1..=50).map(|n| RESTAURANT.offset(f64::from(n) * 20.0, 0.0)).collect();
     let mut fleet = world.fleet(&places).await;
-    fleet.iter_mut().for_each(Driver::fall_silent);
+    fleet.iter_mut().for_each(Driver::stop_heartbeats);
     // The last heartbeats of all drivers are at the same time.
-    together(fleet.iter().map(Driver::heartbeat)).await;
+    join_all(fleet.iter().map(Driver::heartbeat)).await;
     eventually("the silent drivers leave drivers:geo", SOON, || async {
-        world.redis.findable().await?.is_empty().then_some(())
+        world.redis.geo_members().await?.is_empty().then_some(())
     })
     .await;
     // One pass may see a few silent drivers before the others are silent too.
@@ -124,20 +124,20 @@ async fn a_fleet_that_falls_silent_at_once_is_an_outage_and_stays_on_duty() {
 async fn a_closed_socket_does_not_change_the_driver() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     let (id, token, place) = (driver.id.clone(), driver.token.clone(), driver.place());
     drop(driver);
     // The driver is still on duty with a fresh fix: the order is assigned and waits for a reconnect.
-    let answer = world.order(&Order::new("in-a-tunnel")).await.expect(201);
+    let answer = world.post_order(&Order::new("in-a-tunnel")).await.expect(201);
     assert_eq!(answer["driverId"], id.as_str());
     let driver = Driver::connect(world.node(), &id, &token, place).await;
-    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
 /// Creates drivers on duty whose last heartbeat in PostgreSQL is at the time of an SQL expression.
-async fn heard(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid> {
-    let (ids, _) = world.many_drivers(count, true).await;
+async fn insert_drivers_last_seen_at(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid> {
+    let (ids, _) = world.insert_drivers(count, true).await;
     let sql = format!(
         "WITH at AS (SELECT {at} AS at), changed AS (
             UPDATE drivers SET changed_at = at FROM at WHERE id = ANY($1) RETURNING id)
@@ -149,16 +149,18 @@ async fn heard(world: &World, count: usize, at: &'static str) -> Vec<uuid::Uuid>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_fleet_that_falls_silent_at_once_is_an_outage_too() {
-    let mut world = impatient().start().await;
+    let mut world = with_short_silence_limit().start().await;
     // All last heartbeats are at the same time. There are more drivers than one pass marks offline.
-    heard(&world, 12_000, "now()").await;
+    insert_drivers_last_seen_at(&world, 12_000, "now()").await;
     eventually("the outage is detected", SOON, || async {
         (world.node().metric("driver_tracker_silence_outage").await == 1.0).then_some(())
     })
     .await;
     // A driver who falls silent a moment later is marked offline at the usual time, long before any driver of the
     // fleet.
-    let late = heard(&world, 1, "(SELECT max(last_seen_at) FROM driver_positions) + interval '500 ms'").await[0];
+    let late =
+        insert_drivers_last_seen_at(&world, 1, "(SELECT max(last_seen_at) FROM driver_positions) + interval '500 ms'")
+            .await[0];
     eventually("the later driver is off duty", SOON, || async {
         (world.driver_status(&late.to_string()).await == "OFFLINE").then_some(())
     })
@@ -174,12 +176,12 @@ async fn a_large_fleet_that_falls_silent_at_once_is_an_outage_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_driver_with_a_fresh_heartbeat_in_redis_goes_offline() {
-    let world = impatient().start().await;
+    let world = with_short_silence_limit().start().await;
     let fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
     // The trigger simulates a node that reaches only Redis.
     for sql in [
-        "CREATE FUNCTION unheard() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-        "CREATE TRIGGER unheard BEFORE INSERT OR UPDATE ON driver_positions FOR EACH ROW EXECUTE FUNCTION unheard()",
+        "CREATE FUNCTION discard_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER discard_row BEFORE INSERT OR UPDATE ON driver_positions FOR EACH ROW EXECUTE FUNCTION discard_row()",
     ] {
         sqlx::query(sql).execute(&world.pool).await.unwrap();
     }
@@ -187,17 +189,17 @@ async fn no_driver_with_a_fresh_heartbeat_in_redis_goes_offline() {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
     })
     .await;
-    sqlx::query("DROP TRIGGER unheard ON driver_positions").execute(&world.pool).await.unwrap();
-    world.until_findable(&fleet).await;
+    sqlx::query("DROP TRIGGER discard_row ON driver_positions").execute(&world.pool).await.unwrap();
+    world.wait_for_candidates(&fleet).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_alive_in_redis_do_not_hide_silent_ones_and_a_stale_online_key_does_not_count() {
-    let mut world = impatient().start().await;
+    let mut world = with_short_silence_limit().start().await;
     // More drivers than one pass marks offline. In PostgreSQL they are silent for longer than the others.
-    let alive = heard(&world, 1_100, "clock_timestamp() - interval '60 s'").await;
-    let silent = heard(&world, 2, "clock_timestamp() - interval '30 s'").await;
+    let alive = insert_drivers_last_seen_at(&world, 1_100, "clock_timestamp() - interval '60 s'").await;
+    let silent = insert_drivers_last_seen_at(&world, 2, "clock_timestamp() - interval '30 s'").await;
     let now_ms = chrono::Utc::now().timestamp_millis();
     let mut keys = ::redis::cmd("MSET");
     for (drivers, received_ms) in [(&alive[..], now_ms + 60_000), (&silent[1..], now_ms - 60_000)] {
@@ -205,7 +207,7 @@ async fn drivers_alive_in_redis_do_not_hide_silent_ones_and_a_stale_online_key_d
             keys.arg(world.redis.key(&format!("driver:online:{driver}"))).arg(format!(",,,{received_ms},1"));
         }
     }
-    let _: () = world.redis.ask(&keys).await.unwrap();
+    let _: () = world.redis.try_command(&keys).await.unwrap();
     eventually("the silent drivers are off duty", SOON, || async {
         (world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 2).then_some(())
     })
@@ -220,18 +222,18 @@ async fn drivers_alive_in_redis_do_not_hide_silent_ones_and_a_stale_online_key_d
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_resumes_marks_no_driver_offline_before_heartbeats_can_arrive() {
-    let world = impatient().start().await;
+    let world = with_short_silence_limit().start().await;
     let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
-    fleet.iter_mut().for_each(Driver::fall_silent);
+    fleet.iter_mut().for_each(Driver::stop_heartbeats);
     world.node().freeze();
     let_time_pass("longer than a driver may be silent", OFFLINE_AFTER + Duration::from_secs(2)).await;
     world.node().thaw();
     let_time_pass("heartbeats wait in the sockets for a while", Duration::from_millis(1500)).await;
-    fleet.iter_mut().for_each(Driver::keep_beating);
+    fleet.iter_mut().for_each(Driver::start_heartbeats);
     holds("no driver goes offline", Duration::from_secs(3), || async {
         world.count("SELECT count(*) FROM drivers WHERE NOT on_duty").await == 0
     })
     .await;
-    world.until_findable(&fleet).await;
+    world.wait_for_candidates(&fleet).await;
     world.finish().await;
 }

@@ -32,7 +32,7 @@ async fn now(world: &World) -> DateTime<Utc> {
 
 /// Creates an order that was assigned to a driver at that time. Returns the ids of delivery and assignment.
 async fn assigned_at(world: &World, name: &str, at: DateTime<Utc>) -> (String, String) {
-    let answer = world.order(&Order::new(name)).await.expect(201);
+    let answer = world.post_order(&Order::new(name)).await.expect(201);
     let id = |field: &str| answer[field].as_str().expect("the response has an id").to_owned();
     let (delivery, assignment) = (id("deliveryId"), id("assignmentId"));
     for statement in [
@@ -94,7 +94,7 @@ async fn a_wrong_clock_puts_no_step_before_the_previous_step_or_after_now() {
         assert_eq!(moment(&shown["pickedUpAt"]), expected[0]);
         assert_eq!(Some(moment(&shown["deliveredAt"])), expected.last().copied());
         assert!(moment(&shown["assignedAt"]) <= moment(&shown["pickedUpAt"]));
-        let posted = world.shop().event(&delivery, "DELIVERY_DELIVERED_V1").await;
+        let posted = world.shop().wait_for_event(&delivery, "DELIVERY_DELIVERED_V1").await;
         assert_eq!(posted.event["deliveredAt"], shown["deliveredAt"]);
     }
     world.finish().await;
@@ -117,7 +117,7 @@ async fn failures_operator_updates_and_extreme_times_are_clamped_too() {
     // The next attempt begins later, and an operator's step has the time of its arrival.
     let retry = json!({"reason": "again"});
     world.admin().post(&format!("/api/v1/deliveries/{delivery}/retry"), &retry).await.expect(200);
-    let again = world.until_delivery(&delivery, "ASSIGNED").await;
+    let again = world.wait_for_delivery(&delivery, "ASSIGNED").await;
     assert!(moment(&again["assignedAt"]) > moment(&failed["failure"]["occurredAt"]));
     let body = json!({"status": "PICKED_UP", "reason": "by phone"});
     world.admin().post(&format!("/api/v1/deliveries/{delivery}/status"), &body).await.expect(200);

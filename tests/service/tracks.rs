@@ -35,15 +35,15 @@ async fn track_of(world: &World, delivery: &str, fixes: usize) -> Value {
 async fn a_track_has_the_live_and_late_fixes_of_the_assignment_and_no_others() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("tracked")).await.expect(201);
+    driver.stop_heartbeats();
+    let answer = world.post_order(&Order::new("tracked")).await.expect(201);
     let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(track(&world, id).await, json!({"type": "FeatureCollection", "features": []}));
     driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
     let begin = moment(&world.delivery(id).await["assignedAt"]);
 
     for step in 0..3 {
-        driver.go(RESTAURANT.offset(100.0 - f64::from(step) * 10.0, 0.0));
+        driver.move_to(RESTAURANT.offset(100.0 - f64::from(step) * 10.0, 0.0));
         driver.heartbeat().await;
         world::let_time_pass("the fixes have different times", Duration::from_millis(100)).await;
     }
@@ -63,10 +63,10 @@ async fn a_track_has_the_live_and_late_fixes_of_the_assignment_and_no_others() {
         fix(between + TimeDelta::milliseconds(1), 3.0),
         fix(end + TimeDelta::milliseconds(20), 4.0),
     ];
-    let told = driver.session.ask(json!({"type": "batch", "fixes": late})).await;
-    assert_eq!(told["accepted"], 4, "{told}");
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": late})).await;
+    assert_eq!(response["accepted"], 4, "{response}");
     // The same batch again, as an app does that got no response, and one more fix over HTTP.
-    driver.session.ask(json!({"type": "batch", "fixes": late})).await;
+    driver.session.send_request(json!({"type": "batch", "fixes": late})).await;
     let app = world.node().api().keyed(Some(&driver.token));
     let one_more = json!({"fixes": [fix(between + TimeDelta::milliseconds(2), 5.0)]});
     assert_eq!(app.post("/api/v1/driver/locations", &one_more).await.expect(200)["accepted"], 1);
@@ -91,12 +91,12 @@ async fn each_driver_of_a_delivery_has_a_line_of_their_own() {
     let world = World::start().await;
     let first = world.on_duty(RESTAURANT.offset(50.0, 0.0)).await;
     let second = world.on_duty(RESTAURANT.offset(400.0, 0.0)).await;
-    let answer = world.order(&Order::new("handed-on")).await.expect(201);
+    let answer = world.post_order(&Order::new("handed-on")).await.expect(201);
     let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
-    first.assignment(id).await;
+    first.wait_for_assignment(id).await;
     track_of(&world, id, 2).await;
     assert_eq!(first.update(id, assignment, "REJECTED", json!({})).await["type"], "ok");
-    second.assignment(id).await;
+    second.wait_for_assignment(id).await;
     let found = eventually("the track has the second driver's line", SOON, || async {
         let found = track(&world, id).await;
         (found["features"].as_array()?.len() == 2).then_some(found)
@@ -111,7 +111,7 @@ async fn each_driver_of_a_delivery_has_a_line_of_their_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_track_is_visible_to_those_who_may_read_the_delivery() {
     let world = World::start().await;
-    let waiting = world.order(&Order::new("nobody")).await.expect(202);
+    let waiting = world.post_order(&Order::new("nobody")).await.expect(202);
     let path = format!("/api/v1/deliveries/{}/track", waiting["deliveryId"].as_str().unwrap());
     let reply = world.admin().get(&path).await;
     assert_eq!(reply.header("content-type").as_deref(), Some("application/geo+json"));
@@ -122,7 +122,7 @@ async fn a_track_is_visible_to_those_who_may_read_the_delivery() {
         let made = ["api-key", "create", "--name", "t", "--scope", "shop", "--shop", shop];
         let key = node::run(&made, &world.env_with(&[])).await;
         let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
-        world.keep_secret(&key);
+        world.register_secret(&key);
         assert_eq!(world.node().api().keyed(Some(&key)).get(&path).await.status, status, "{shop}");
     }
     for unknown in [uuid::Uuid::now_v7().to_string(), "x".to_owned()] {
@@ -137,11 +137,11 @@ async fn heartbeats_continue_while_postgresql_is_frozen_and_the_track_is_complet
     let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 30_000).start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("through-an-outage")).await.expect(201);
+    driver.stop_heartbeats();
+    let answer = world.post_order(&Order::new("through-an-outage")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
     driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
-    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");
     for _ in 0..10 {
         // Each heartbeat is acknowledged: none waits for the track.
         driver.heartbeat().await;
@@ -166,7 +166,7 @@ async fn partitions_of_coming_days_are_created_and_old_days_are_pruned() {
     }
     sqlx::query(insert).bind([40, 30, 9, 5, 3]).execute(&world.pool).await.unwrap();
     let mut world = world;
-    world.nodes = together((0..2).map(|_| world.start_node())).await;
+    world.nodes = join_all((0..2).map(|_| world.start_node())).await;
     let ages = "SELECT array_agg(round(extract(epoch FROM now() - fix_time) / 86400)::int ORDER BY fix_time) FROM delivery_track";
     eventually("the old days are pruned", SOON, || async {
         let ages: Option<Vec<i32>> = sqlx::query_scalar(ages).fetch_one(&world.pool).await.ok()?;
@@ -226,8 +226,8 @@ async fn a_role_that_owns_no_table_prunes_any_number_of_old_fixes() {
 async fn one_fix_is_one_point_in_any_spelling_of_its_time_and_two_positions_of_one_second_are_two() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("spelled")).await.expect(201);
+    driver.stop_heartbeats();
+    let answer = world.post_order(&Order::new("spelled")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
     driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
     let place = |east_m: f64| RESTAURANT.offset(0.0, east_m);
@@ -243,7 +243,7 @@ async fn one_fix_is_one_point_in_any_spelling_of_its_time_and_two_positions_of_o
     let mut live = fix(time.to_rfc3339_opts(SecondsFormat::Micros, true), 1.0);
     (live["type"], live["seq"]) = (json!("heartbeat"), json!(9000));
     driver.session.send(&live);
-    driver.session.acked(9000).await;
+    driver.session.wait_for_ack(9000).await;
     stored(1, "the live fix is stored").await;
     let rounded = time + TimeDelta::microseconds(400);
     let again = [
@@ -259,8 +259,8 @@ async fn one_fix_is_one_point_in_any_spelling_of_its_time_and_two_positions_of_o
     let mark = |n: i64| fix(text(time + TimeDelta::milliseconds(10 * n)), 10.0 * n as f64);
     for n in 1..3 {
         let fixes: Vec<Value> = again.iter().cloned().chain([mark(n)]).collect();
-        let told = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
-        assert_eq!(told["accepted"], 7, "{told}");
+        let response = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+        assert_eq!(response["accepted"], 7, "{response}");
         stored(3 + n, "the batch is stored and no fix is stored twice").await;
     }
     let found = track(&world, id).await;
@@ -284,7 +284,7 @@ async fn one_fix_is_one_point_in_any_spelling_of_its_time_and_two_positions_of_o
         let mut live = fix(second.clone(), east_m);
         (live["type"], live["seq"]) = (json!("heartbeat"), json!(seq));
         driver.session.send(&live);
-        driver.session.acked(seq).await;
+        driver.session.wait_for_ack(seq).await;
     }
     stored(7, "both positions of one time are stored").await;
     eventually("PostgreSQL has the position of the later arrival", SOON, || async {

@@ -181,7 +181,7 @@ async fn every_invalid_field_is_named_in_one_response() {
         "readyAt": "tomorrow", "metadata": {"big": "x".repeat(5000)}, "orderCode": 5.5,
     });
     let reply = post(&world, bad.to_string().as_bytes()).await;
-    let fields = reply.fields_at_fault();
+    let fields = reply.invalid_field_names();
     let body = reply.problem(422);
     let expected = [
         "channelId",
@@ -216,11 +216,11 @@ async fn every_invalid_field_is_named_in_one_response() {
         ("externalId", json!("x".repeat(129))),
     ] {
         let reply = one_wrong(field, value.clone()).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![field.to_owned()]), "{field} = {value}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![field.to_owned()]), "{field} = {value}");
     }
     let reply = one_wrong("pickup", json!(null)).await;
     assert_eq!(reply.status, 422);
-    assert_eq!(reply.fields_at_fault(), ["pickup.lat", "pickup.lon"], "{}", reply.text);
+    assert_eq!(reply.invalid_field_names(), ["pickup.lat", "pickup.lon"], "{}", reply.text);
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
     world.finish().await;
 }
@@ -231,15 +231,15 @@ async fn ids_are_opaque_and_integers_are_accepted_as_their_text() {
     let number = Order::new("").with("sellerOrderId", json!(4711)).with("channelId", json!(2));
     let first = post(&world, number.0.to_string().as_bytes()).await.expect(202);
     assert_eq!(first["sellerOrderId"], "4711");
-    let text = world.order(&Order::new("4711")).await.expect(200);
+    let text = world.post_order(&Order::new("4711")).await.expect(200);
     assert_eq!(text["deliveryId"], first["deliveryId"]);
     for id in ["x".repeat(128), "é".repeat(128), "🛵".repeat(128), "a b/c?d".to_owned()] {
-        let reply = world.order(&Order::new(&id)).await.expect(202);
+        let reply = world.post_order(&Order::new(&id)).await.expect(202);
         assert_eq!(reply["sellerOrderId"], id.as_str());
     }
     // null counts as absent, and unknown fields are ignored.
     let order = Order::new("nulls").with("orderCode", json!(null)).with("items", json!(null)).with("new", json!([1]));
-    world.order(&order).await.expect(202);
+    world.post_order(&order).await.expect(202);
     world.finish().await;
 }
 
@@ -247,21 +247,21 @@ async fn ids_are_opaque_and_integers_are_accepted_as_their_text() {
 async fn a_repeated_order_gets_its_current_state_and_other_coordinates_are_a_recorded_conflict() {
     let world = World::start().await;
     let order = Order::new("again").with("metadata", json!({"v": 1}));
-    let id = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let id = world.post_order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
 
     let rebuilt = order.clone().with("metadata", json!({"v": 2})).with("items", json!([{"name": "x"}]));
-    let same = world.order(&rebuilt).await.expect(200);
+    let same = world.post_order(&rebuilt).await.expect(200);
     assert_eq!((&same["duplicate"], &same["deliveryId"]), (&json!(true), &json!(id)));
     assert!(same.get("conflict").is_none_or(|c| c == false));
 
     let moved = order.clone().with("drop", RESTAURANT.offset(700.0, 0.0).json());
     for _ in 0..3 {
-        let reply = world.order(&moved).await.expect(200);
+        let reply = world.post_order(&moved).await.expect(200);
         assert_eq!((&reply["duplicate"], &reply["conflict"]), (&json!(true), &json!(true)));
     }
     assert_eq!(world.trail(&id).await, ["CREATED", "CONFLICT"]);
     let moved_again = order.clone().with("pickup", RESTAURANT.offset(0.0, 900.0).json());
-    assert_eq!(world.order(&moved_again).await.expect(200)["conflict"], true);
+    assert_eq!(world.post_order(&moved_again).await.expect(200)["conflict"], true);
     assert_eq!(world.trail(&id).await, ["CREATED", "CONFLICT", "CONFLICT"]);
 
     let delivery = world.delivery(&id).await;
@@ -275,21 +275,21 @@ async fn a_repeated_order_gets_its_current_state_and_other_coordinates_are_a_rec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shop_over_its_limit_gets_retry_after_and_loses_no_order() {
     let world = World::with().set("ORDERS_PER_SECOND", 5).start().await;
-    let replies = together((0..40).map(|n| {
+    let replies = join_all((0..40).map(|n| {
         let world = &world;
-        async move { world.order(&Order::new(&format!("fast-{n}"))).await }
+        async move { world.post_order(&Order::new(&format!("fast-{n}"))).await }
     }))
     .await;
-    let (limited, taken): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
-    assert!(!limited.is_empty() && taken.len() >= 5, "{} limited, {} taken", limited.len(), taken.len());
+    let (limited, accepted): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
+    assert!(!limited.is_empty() && accepted.len() >= 5, "{} limited, {} accepted", limited.len(), accepted.len());
     for reply in limited {
         assert!(reply.retry_after_s() >= 1);
         reply.refused(429, "too_many_orders");
     }
-    for reply in &taken {
+    for reply in &accepted {
         assert_eq!(reply.status, 202, "{}", reply.text);
     }
-    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, taken.len() as i64);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, accepted.len() as i64);
     world.finish().await;
 }
 
@@ -313,6 +313,6 @@ async fn an_address_that_guesses_secrets_is_limited() {
     assert!(limited.retry_after_s() >= 1);
     limited.refused(429, "too_many_failures");
     // Valid credentials from the same address are still accepted.
-    world.order(&Order::new("known")).await.expect(202);
+    world.post_order(&Order::new("known")).await.expect(202);
     world.finish().await;
 }

@@ -19,9 +19,9 @@ use super::servers::next_number;
 use super::{SOON, eventually};
 
 /// The limit for a start. It is long because `dev` creates a PostgreSQL cluster first and the machine may be busy.
-const UP_WITHIN: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Serializes starts: two concurrent starts could choose the same free port.
-static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static START_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A directory in which `dev` runs once or several times. It is removed on drop.
 pub struct DevFolder {
@@ -49,7 +49,7 @@ impl DevFolder {
 
     /// Starts what `make run` starts after its build, and waits until the addresses are printed.
     pub async fn start(&self, drivers: Option<u32>) -> Dev {
-        let _alone = STARTING.lock().await;
+        let _start_guard = START_LOCK.lock().await;
         let mut command = Command::new("sh");
         command
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/run.sh"))
@@ -68,7 +68,7 @@ impl DevFolder {
         collect(child.stdout.take().expect("standard output is piped"), printed.clone());
         collect(child.stderr.take().expect("standard error is piped"), printed.clone());
         let mut dev = Dev { child, root: self.root.clone(), printed, state: Value::Null };
-        dev.wait_until_up().await;
+        dev.wait_until_started().await;
         dev
     }
 
@@ -99,8 +99,8 @@ impl Drop for DevFolder {
 }
 
 impl Dev {
-    async fn wait_until_up(&mut self) {
-        let deadline = std::time::Instant::now() + UP_WITHIN;
+    async fn wait_until_started(&mut self) {
+        let deadline = std::time::Instant::now() + START_TIMEOUT;
         while !self.lines().iter().any(|line| line.starts_with("Ctrl-C")) {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("dev exited with {status}: {:#?}", self.lines());

@@ -16,9 +16,9 @@ use super::session::Session;
 use super::{Node, Place};
 
 /// The share of the heartbeat interval that passes between two heartbeats. It is below 1 because timers fire late.
-const EAGERNESS: f64 = 0.8;
+const INTERVAL_SHARE: f64 = 0.8;
 
-/// A driver and their app.
+/// A driver with an app.
 pub struct Driver {
     pub id: String,
     pub token: String,
@@ -26,7 +26,7 @@ pub struct Driver {
     pub session: Arc<Session>,
     place: Arc<Mutex<Place>>,
     seq: Arc<AtomicI64>,
-    beating: Option<JoinHandle<()>>,
+    heartbeat_task: Option<JoinHandle<()>>,
 }
 
 /// Returns a heartbeat frame with the current time.
@@ -46,14 +46,14 @@ impl Driver {
             session: Arc::new(session),
             place: Arc::new(Mutex::new(place)),
             seq: Arc::new(AtomicI64::new(100)),
-            beating: None,
+            heartbeat_task: None,
         };
-        driver.welcomed().await;
+        driver.take_welcome().await;
         driver
     }
 
     /// Takes the first frame and asserts that it is this driver's `welcome`.
-    async fn welcomed(&mut self) -> Value {
+    async fn take_welcome(&mut self) -> Value {
         let first = self.session.take_first().await;
         assert_eq!(first["type"], "welcome", "the first frame of a session is the welcome: {first}");
         assert_eq!(first["driver"]["id"], self.id.as_str());
@@ -63,19 +63,19 @@ impl Driver {
 
     /// Opens a new session and returns its `welcome`. The background heartbeat continues there if it ran before.
     pub async fn reconnect(&mut self, node: &Node) -> Value {
-        let was_beating = self.beating.is_some();
-        self.fall_silent();
+        let sent_heartbeats = self.heartbeat_task.is_some();
+        self.stop_heartbeats();
         self.session = Arc::new(Session::connect(&node.address, &self.token).await);
-        let welcome = self.welcomed().await;
-        if was_beating {
+        let welcome = self.take_welcome().await;
+        if sent_heartbeats {
             self.heartbeat().await;
-            self.keep_beating();
+            self.start_heartbeats();
         }
         welcome
     }
 
     /// Sends one heartbeat from the driver's place and returns its `seq`. Does not wait for the `ack`.
-    pub fn beat(&self) -> i64 {
+    pub fn send_heartbeat(&self) -> i64 {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         self.session.send(&heartbeat(seq, self.place()));
         seq
@@ -83,22 +83,23 @@ impl Driver {
 
     /// Sends one heartbeat and waits for its `ack`.
     pub async fn heartbeat(&self) {
-        let seq = self.beat();
-        self.session.acked(seq).await;
+        let seq = self.send_heartbeat();
+        self.session.wait_for_ack(seq).await;
     }
 
     /// Starts the background heartbeat at the interval of the latest `welcome` or `config`.
-    pub fn keep_beating(&mut self) {
+    pub fn start_heartbeats(&mut self) {
         let (session, place, seq) = (self.session.clone(), self.place.clone(), self.seq.clone());
-        self.beating = Some(tokio::spawn(async move {
-            let mut told_ms = session.interval_ms();
+        self.heartbeat_task = Some(tokio::spawn(async move {
+            let mut interval_ms_receiver = session.interval_ms();
             loop {
                 let began = tokio::time::Instant::now();
                 // A shorter interval counts from the last heartbeat, not from the next one.
                 loop {
-                    let pause = Duration::from_millis((*told_ms.borrow_and_update()).max(50)).mul_f64(EAGERNESS);
-                    let told = tokio::time::timeout_at(began + pause, told_ms.changed()).await;
-                    match told {
+                    let pause = Duration::from_millis((*interval_ms_receiver.borrow_and_update()).max(50))
+                        .mul_f64(INTERVAL_SHARE);
+                    let interval_changed = tokio::time::timeout_at(began + pause, interval_ms_receiver.changed()).await;
+                    match interval_changed {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return,
                         Err(_) => break,
@@ -111,9 +112,9 @@ impl Driver {
     }
 
     /// Stops the background heartbeat. The session stays open.
-    pub fn fall_silent(&mut self) {
-        if let Some(beating) = self.beating.take() {
-            beating.abort();
+    pub fn stop_heartbeats(&mut self) {
+        if let Some(heartbeat_task) = self.heartbeat_task.take() {
+            heartbeat_task.abort();
         }
     }
 
@@ -123,31 +124,31 @@ impl Driver {
     }
 
     /// Sets the driver's place. The next heartbeat reports it.
-    pub fn go(&self, place: Place) {
+    pub fn move_to(&self, place: Place) {
         *self.place.lock().expect("the lock of the place is not poisoned") = place;
     }
 
     /// Requests a duty by a `status` frame and returns the response.
-    pub async fn wish(&self, status: &str) -> Value {
-        self.session.ask(json!({"type": "status", "status": status})).await
+    pub async fn request_duty(&self, status: &str) -> Value {
+        self.session.send_request(json!({"type": "status", "status": status})).await
     }
 
     /// Goes on duty: reports a fix, requests duty, and starts the background heartbeat.
-    pub async fn come_on_duty(&mut self) {
+    pub async fn go_on_duty(&mut self) {
         self.heartbeat().await;
-        let answer = self.wish("AVAILABLE").await;
+        let answer = self.request_duty("AVAILABLE").await;
         assert_eq!(answer["type"], "ok", "{answer}");
-        self.keep_beating();
+        self.start_heartbeats();
     }
 
     /// Waits for the assignment of a delivery and returns its frame.
-    pub async fn assignment(&self, delivery: &str) -> Value {
+    pub async fn wait_for_assignment(&self, delivery: &str) -> Value {
         let fits = |f: &Value| f["type"] == "assignment" && f["delivery"]["id"] == delivery;
         self.session.take_where(&format!("the assignment of {delivery}"), super::SOON, fits).await
     }
 
     /// Waits for any assignment. Returns the delivery's id and the assignment's id.
-    pub async fn any_assignment(&self) -> (String, String) {
+    pub async fn wait_for_any_assignment(&self) -> (String, String) {
         let frame = self.session.take("assignment").await;
         let text = |v: &Value| v.as_str().expect("the frame has the ids").to_owned();
         (text(&frame["delivery"]["id"]), text(&frame["delivery"]["assignmentId"]))
@@ -161,7 +162,7 @@ impl Driver {
         for (name, value) in more.as_object().into_iter().flatten() {
             frame[name] = value.clone();
         }
-        self.session.ask(frame).await
+        self.session.send_request(frame).await
     }
 
     /// Reports `PICKED_UP` and `DELIVERED`. Asserts that both are accepted.
@@ -175,6 +176,6 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.fall_silent();
+        self.stop_heartbeats();
     }
 }

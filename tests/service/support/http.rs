@@ -62,7 +62,7 @@ impl Reply {
     }
 
     /// Returns the field names in `errors`, sorted.
-    pub fn fields_at_fault(&self) -> Vec<String> {
+    pub fn invalid_field_names(&self) -> Vec<String> {
         let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
         let mut fields: Vec<String> = errors.iter().map(|e| e["field"].as_str().unwrap_or("?").to_owned()).collect();
         fields.sort();

@@ -31,11 +31,11 @@ const FORBIDDEN: &[(&str, &str)] = &[
         "SELECT delivery_id::text FROM assignments WHERE state = 'ACTIVE' GROUP BY delivery_id HAVING count(*) > 1",
     ),
     (
-        "a driver's slot is taken twice",
+        "a slot of a driver has two active assignments",
         "SELECT driver_id::text FROM assignments WHERE state = 'ACTIVE' GROUP BY driver_id, slot HAVING count(*) > 1",
     ),
     (
-        "a slot beyond the driver's capacity is taken",
+        "an active assignment has a slot beyond the capacity of its driver",
         "SELECT a.id::text FROM assignments a JOIN drivers d ON d.id = a.driver_id
             WHERE a.state = 'ACTIVE' AND a.slot >= d.capacity",
     ),
@@ -150,11 +150,11 @@ async fn assert_outbox(world: &World) {
          WHERE o.type IS DISTINCT FROM t.name"
     );
     assert_nothing_found(world, "an announced audit row has no outbox row", missing).await;
-    let unfounded = format!(
+    let without_audit_row = format!(
         "SELECT o.event_id::text FROM outbox o LEFT JOIN delivery_events e ON e.delivery_id = o.delivery_id
          AND e.sequence = o.sequence LEFT JOIN {ANNOUNCED} ON t.kind = e.type AND t.name = o.type WHERE t.kind IS NULL"
     );
-    assert_nothing_found(world, "an outbox row has no audit row", unfounded).await;
+    assert_nothing_found(world, "an outbox row has no audit row", without_audit_row).await;
 }
 
 /// Asserts that each delivery's audit rows form a legal sequence of transitions that ends in the delivery's status.
@@ -203,8 +203,10 @@ fn action_of(audit_type: &str) -> Option<DeliveryAction> {
 
 /// Returns the first difference between Redis and PostgreSQL, or `None` when they agree.
 pub async fn redis_discrepancy(world: &World) -> Option<String> {
-    let (findable, statuses) = (world.redis.findable().await, world.redis.statuses().await);
-    let (Some(findable), Some(statuses)) = (findable, statuses) else { return Some("Redis does not respond".into()) };
+    let (geo_members, statuses) = (world.redis.geo_members().await, world.redis.statuses().await);
+    let (Some(geo_members), Some(statuses)) = (geo_members, statuses) else {
+        return Some("Redis does not respond".into());
+    };
     let rows = sqlx::query("SELECT id::text, status, epoch FROM drivers").fetch_all(&world.pool).await;
     let rows = match rows {
         Ok(rows) => rows,
@@ -212,7 +214,7 @@ pub async fn redis_discrepancy(world: &World) -> Option<String> {
     };
     let drivers: BTreeMap<String, (String, i64)> =
         rows.into_iter().map(|row| (row.get("id"), (row.get("status"), row.get("epoch")))).collect();
-    for id in &findable {
+    for id in &geo_members {
         if drivers.get(id).is_none_or(|(status, _)| status != "AVAILABLE") {
             return Some(format!("driver {id} is in drivers:geo, but is {:?}", drivers.get(id)));
         }
@@ -220,10 +222,10 @@ pub async fn redis_discrepancy(world: &World) -> Option<String> {
             return Some(format!("driver {id} is in drivers:geo, but has no online key"));
         }
     }
-    for (id, said) in &statuses {
-        let right = drivers.get(id).map(|(status, epoch)| format!("{status}:{epoch}"));
-        if right.as_ref() != Some(said) {
-            return Some(format!("driver {id} is {right:?}, but {said} in Redis"));
+    for (id, in_redis) in &statuses {
+        let expected = drivers.get(id).map(|(status, epoch)| format!("{status}:{epoch}"));
+        if expected.as_ref() != Some(in_redis) {
+            return Some(format!("driver {id} is {expected:?}, but {in_redis} in Redis"));
         }
     }
     None
@@ -232,7 +234,7 @@ pub async fn redis_discrepancy(world: &World) -> Option<String> {
 /// Asserts that Redis agrees with PostgreSQL within [`REDIS_LAG`].
 pub async fn assert_redis(world: &World) {
     let last = std::sync::Mutex::new(String::new());
-    let right = async {
+    let agreement = async {
         eventually("Redis agrees with PostgreSQL", Duration::from_secs(600), || async {
             match redis_discrepancy(world).await {
                 None => Some(()),
@@ -244,7 +246,7 @@ pub async fn assert_redis(world: &World) {
         })
         .await;
     };
-    if tokio::time::timeout(REDIS_LAG, right).await.is_err() {
+    if tokio::time::timeout(REDIS_LAG, agreement).await.is_err() {
         panic!("Redis and PostgreSQL differ: {}", last.lock().expect("the lock is not poisoned"));
     }
 }

@@ -40,7 +40,7 @@ pub use other_shop::OtherShop;
 pub use places::{Place, RESTAURANT};
 pub use session::Session;
 pub use shop::{Reaction, Shop};
-pub use socket::Stuck;
+pub use socket::StuckClient;
 pub use world::World;
 
 use std::future::Future;
@@ -61,7 +61,7 @@ where
         if let Some(answer) = probe().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "did not happen within {within:?}: {what}");
+        assert!(Instant::now() < deadline, "the condition did not hold within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -74,12 +74,12 @@ where
 {
     let end = Instant::now() + during;
     while Instant::now() < end {
-        assert!(probe().await, "did not hold for {during:?}: {what}");
+        assert!(probe().await, "the condition did not hold for the whole {during:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Runs all futures concurrently and returns their results in order.
-pub async fn together<T, Fut: Future<Output = T>>(work: impl IntoIterator<Item = Fut>) -> Vec<T> {
+pub async fn join_all<T, Fut: Future<Output = T>>(work: impl IntoIterator<Item = Fut>) -> Vec<T> {
     futures_util::future::join_all(work).await
 }

@@ -129,20 +129,20 @@ impl Node {
     }
 
     /// Sends SIGTERM and does not wait for the exit.
-    pub fn ask_to_stop(&self) {
+    pub fn send_sigterm(&self) {
         signal(self.pid, "TERM");
     }
 
     /// Waits until the process exits by itself.
-    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+    pub async fn wait_for_exit(&mut self, within: Duration) -> ExitStatus {
         let status = tokio::time::timeout(within, self.child.wait()).await;
         status.expect("the program exits in time").expect("the exit status is known")
     }
 
     /// Sends SIGTERM and waits for the exit.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.ask_to_stop();
-        self.ended(SOON).await
+        self.send_sigterm();
+        self.wait_for_exit(SOON).await
     }
 
     /// Stops the process by SIGSTOP. Its sockets stay open.
@@ -176,9 +176,9 @@ impl Drop for Node {
 
 /// Returns the addresses of the API and of `/metrics` when the log line reports that the program listens.
 fn listening(line: &str) -> Option<(String, String)> {
-    let said: Value = serde_json::from_str(line).ok()?;
-    let text = |name: &str| said[name].as_str().map(str::to_owned);
-    (said["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let text = |name: &str| entry[name].as_str().map(str::to_owned);
+    (entry["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
 }
 
 fn collect(stream: impl AsyncRead + Unpin + Send + 'static, logs: Arc<Mutex<Vec<String>>>) {

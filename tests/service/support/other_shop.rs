@@ -36,7 +36,7 @@ impl OtherShop {
         let made = world.admin().post("/api/v1/shops", &body).await.expect(201);
         let (orders_secret, events_secret) = (secret_of(&made, "orders"), secret_of(&made, "events"));
         for secret in [&orders_secret, &events_secret] {
-            world.keep_secret(secret.trim_start_matches("whsec_"));
+            world.register_secret(secret.trim_start_matches("whsec_"));
         }
         let receiver = Shop::open(std::slice::from_ref(&events_secret)).await;
         let path = format!("/api/v1/shops/{name}");
@@ -45,26 +45,26 @@ impl OtherShop {
     }
 
     /// Posts an order, signed with the shop's secret.
-    pub async fn order(&self, node: &Node, order: &Order) -> Reply {
-        self.order_signed(node, order, &self.orders_secret).await
+    pub async fn post_order(&self, node: &Node, order: &Order) -> Reply {
+        self.post_order_signed(node, order, &self.orders_secret).await
     }
 
     /// Posts an order, signed with another secret.
-    pub async fn order_signed(&self, node: &Node, order: &Order, secret: &str) -> Reply {
+    pub async fn post_order_signed(&self, node: &Node, order: &Order, secret: &str) -> Reply {
         http::send(signed(node, &ready_path(&self.name), order.0.to_string().as_bytes(), secret)).await
     }
 
     /// Posts a cancellation, signed with the shop's secret.
-    pub async fn cancel(&self, node: &Node, id: &str) -> Reply {
+    pub async fn post_cancellation(&self, node: &Node, id: &str) -> Reply {
         let body = json!({"sellerOrderId": id, "channelId": "2"}).to_string();
         http::send(signed(node, &cancelled_path(&self.name), body.as_bytes(), &self.orders_secret)).await
     }
 
     /// Posts an order and cancels it at once, which makes one event without a driver. Returns the delivery's id.
     pub async fn cancelled_order(&self, node: &Node, id: &str) -> String {
-        let taken = self.order(node, &Order::new(id)).await.expect(202);
-        self.cancel(node, id).await.expect(200);
-        taken["deliveryId"].as_str().expect("the response has an id").to_owned()
+        let accepted = self.post_order(node, &Order::new(id)).await.expect(202);
+        self.post_cancellation(node, id).await.expect(200);
+        accepted["deliveryId"].as_str().expect("the response has an id").to_owned()
     }
 
     /// Returns a client of the API with a key of the shop. The program creates the key.
@@ -73,7 +73,7 @@ impl OtherShop {
         let made = node::run(&arguments, &world.env_with(&[])).await;
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let key = String::from_utf8(made.stdout).expect("the key is UTF-8").trim().to_owned();
-        world.keep_secret(&key);
+        world.register_secret(&key);
         world.node().api().keyed(Some(&key))
     }
 }

@@ -23,7 +23,7 @@ impl Redis {
     }
 
     /// Runs one command. Returns `None` when Redis does not respond within two seconds.
-    pub async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
+    pub async fn try_command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
         let work = async {
             let client = redis::Client::open(self.url.as_str()).ok()?;
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;
@@ -33,17 +33,17 @@ impl Redis {
     }
 
     /// Runs one command, given as its words. Panics when Redis does not respond.
-    pub async fn say<T: FromRedisValue>(&self, words: &[&str]) -> T {
+    pub async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        self.ask(&command).await.unwrap_or_else(|| panic!("Redis does not respond to {words:?}"))
+        self.try_command(&command).await.unwrap_or_else(|| panic!("Redis does not respond to {words:?}"))
     }
 
     /// Returns the ids of the drivers in `drivers:geo`.
-    pub async fn findable(&self) -> Option<BTreeSet<String>> {
+    pub async fn geo_members(&self) -> Option<BTreeSet<String>> {
         let mut command = redis::cmd("ZRANGE");
         command.arg(self.key("drivers:geo")).arg(0).arg(-1);
-        let members: Vec<String> = self.ask(&command).await?;
+        let members: Vec<String> = self.try_command(&command).await?;
         Some(members.iter().map(|m| m.strip_prefix("driver:").unwrap_or(m).to_owned()).collect())
     }
 
@@ -51,13 +51,13 @@ impl Redis {
     pub async fn statuses(&self) -> Option<BTreeMap<String, String>> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.key("drivers:status"));
-        self.ask(&command).await
+        self.try_command(&command).await
     }
 
     /// Returns the remaining lifetime of `driver:online:<id>` in ms, or `None` without the key.
     pub async fn online_ttl_ms(&self, driver: &str) -> Option<i64> {
         let mut command = redis::cmd("PTTL");
         command.arg(self.key(&format!("driver:online:{driver}")));
-        self.ask::<i64>(&command).await.filter(|ms| *ms >= 0)
+        self.try_command::<i64>(&command).await.filter(|ms| *ms >= 0)
     }
 }

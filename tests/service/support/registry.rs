@@ -3,7 +3,7 @@
 use super::{Place, World};
 
 /// Inserts `count` drivers around a place. All are AVAILABLE and have a fix of this moment.
-pub async fn register(world: &World, count: i64, around: Place) {
+pub async fn insert_candidates(world: &World, count: i64, around: Place) {
     let statement = "WITH made AS (
             INSERT INTO drivers (id, name, phone, on_duty, changed_at)
             SELECT gen_random_uuid(), 'Driver ' || n, '+91', true, now() - interval '1 hour'

@@ -35,35 +35,35 @@ impl Schema {
             options.build(schema).unwrap_or_else(|error| panic!("{name}: {error}"))
         };
         let open = compile(&schema);
-        close(&mut schema);
+        forbid_unknown_fields(&mut schema);
         Schema { open, closed: compile(&schema) }
     }
 
     /// Returns the errors of a value as text.
-    pub fn faults(&self, value: &Value) -> Vec<String> {
-        words(&self.open, value)
+    pub fn errors(&self, value: &Value) -> Vec<String> {
+        error_texts(&self.open, value)
     }
 
     /// Returns the errors of a value as text, including fields that the schema does not describe.
-    pub fn unknown_fields(&self, value: &Value) -> Vec<String> {
-        words(&self.closed, value)
+    pub fn strict_errors(&self, value: &Value) -> Vec<String> {
+        error_texts(&self.closed, value)
     }
 }
 
-fn words(validator: &Validator, value: &Value) -> Vec<String> {
+fn error_texts(validator: &Validator, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
 /// Forbids, in every object of the schema, fields that it does not describe.
-fn close(schema: &mut Value) {
+fn forbid_unknown_fields(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            fields.values_mut().for_each(close);
+            fields.values_mut().for_each(forbid_unknown_fields);
             if fields.contains_key("properties") && fields.get("type").is_some_and(|kind| kind == "object") {
                 fields.insert("additionalProperties".to_owned(), Value::Bool(false));
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(close),
+        Value::Array(items) => items.iter_mut().for_each(forbid_unknown_fields),
         _ => {}
     }
 }

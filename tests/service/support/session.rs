@@ -1,8 +1,8 @@
-//! A driver's session: a real WebSocket client that keeps every received frame until a test takes it.
+//! A driver's session: a real WebSocket client that stores every received frame until a test takes it.
 //!
 //! Invariants:
 //! - Every received frame matches `docs/schemas/server-frames.json`. A frame that does not match fails the test.
-//! - Acks of heartbeats are counted and not kept.
+//! - Acks of heartbeats are counted and not stored.
 //! - Commands are acknowledged on receipt unless a test turns this off.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +92,7 @@ impl Session {
         let inbox: Arc<Mutex<Inbox>> = Arc::default();
         let (notify, changed) = watch::channel(0_u64);
         let acks_commands = Arc::new(AtomicBool::new(true));
-        let (paced, interval_ms) = watch::channel(0_u64);
+        let (interval_sender, interval_ms) = watch::channel(0_u64);
         let writer = tokio::spawn(async move {
             while let Some(message) = to_send.recv().await {
                 if sink.send(message).await.is_err() {
@@ -102,7 +102,7 @@ impl Session {
             // This half must stay alive: dropping it closes the socket.
             std::future::pending::<()>().await;
         });
-        let (kept, replies, acks) = (inbox.clone(), outgoing.clone(), acks_commands.clone());
+        let (received, replies, acks) = (inbox.clone(), outgoing.clone(), acks_commands.clone());
         let reader = tokio::spawn(async move {
             let closed = loop {
                 match stream.next().await {
@@ -111,10 +111,10 @@ impl Session {
                         if let Some(id) = frame["messageId"].as_str().filter(|_| acks.load(Ordering::Relaxed)) {
                             let _ = replies.send(text_of(&json!({"type": "ack", "messageId": id})));
                         }
-                        if let Some(told_ms) = frame["heartbeatIntervalMs"].as_u64() {
-                            paced.send_replace(told_ms);
+                        if let Some(new_interval_ms) = frame["heartbeatIntervalMs"].as_u64() {
+                            interval_sender.send_replace(new_interval_ms);
                         }
-                        keep(&kept, frame);
+                        store_frame(&received, frame);
                     }
                     Some(Ok(Message::Close(frame))) => {
                         break frame.map_or(Closed::Abruptly, |f| Closed::With(f.code.into()));
@@ -124,7 +124,7 @@ impl Session {
                 }
                 notify.send_modify(|n| *n += 1);
             };
-            kept.lock().expect("the lock of the inbox is not poisoned").closed = Some(closed);
+            received.lock().expect("the lock of the inbox is not poisoned").closed = Some(closed);
             notify.send_modify(|n| *n += 1);
             // Reading continues so that the closing handshake completes.
             while let Some(Ok(_)) = stream.next().await {}
@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// Waits until `probe` returns `Some` for the received frames.
-    async fn until<T>(&self, what: &str, within: Duration, mut probe: impl FnMut(&mut Inbox) -> Option<T>) -> T {
+    async fn wait_until<T>(&self, what: &str, within: Duration, mut probe: impl FnMut(&mut Inbox) -> Option<T>) -> T {
         let mut changed = self.changed.clone();
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -172,8 +172,8 @@ impl Session {
                     return found;
                 }
             }
-            let news = tokio::time::timeout_at(deadline, changed.changed()).await;
-            if !matches!(news, Ok(Ok(()))) {
+            let change = tokio::time::timeout_at(deadline, changed.changed()).await;
+            if !matches!(change, Ok(Ok(()))) {
                 let inbox = self.inbox.lock().expect("the lock of the inbox is not poisoned");
                 panic!(
                     "{what} did not arrive within {within:?}; closed: {:?}; frames not taken: {:?}",
@@ -185,7 +185,7 @@ impl Session {
 
     /// Waits for the first frame that matches, and takes it.
     pub async fn take_where(&self, what: &str, within: Duration, fits: impl Fn(&Value) -> bool) -> Value {
-        self.until(what, within, |inbox| {
+        self.wait_until(what, within, |inbox| {
             let at = inbox.frames.iter().position(&fits)?;
             Some(inbox.frames.remove(at))
         })
@@ -203,22 +203,22 @@ impl Session {
     }
 
     /// Takes the response to the frame whose `ref` is `reference`.
-    pub async fn answer(&self, reference: &str) -> Value {
+    pub async fn take_response(&self, reference: &str) -> Value {
         let fits = |frame: &Value| frame["ref"] == reference && matches!(frame["type"].as_str(), Some("ok" | "error"));
         self.take_where(&format!("the response to {reference}"), SOON, fits).await
     }
 
     /// Sends a frame with a unique `ref` and takes its response.
-    pub async fn ask(&self, mut frame: Value) -> Value {
+    pub async fn send_request(&self, mut frame: Value) -> Value {
         let reference = format!("r{}", super::servers::next_number());
         frame["ref"] = json!(reference);
         self.send(&frame);
-        self.answer(&reference).await
+        self.take_response(&reference).await
     }
 
     /// Waits until every heartbeat up to `seq` is acknowledged.
-    pub async fn acked(&self, seq: i64) {
-        self.until(&format!("the ack of {seq}"), SOON, |inbox| inbox.acked.filter(|acked| *acked >= seq)).await;
+    pub async fn wait_for_ack(&self, seq: i64) {
+        self.wait_until(&format!("the ack of {seq}"), SOON, |inbox| inbox.acked.filter(|acked| *acked >= seq)).await;
     }
 
     /// Returns the received frames of a type that no test has taken.
@@ -233,13 +233,13 @@ impl Session {
     }
 
     /// Waits until the connection ends.
-    pub async fn closed(&self, within: Duration) -> Closed {
-        self.until("the end of the socket", within, |inbox| inbox.closed).await
+    pub async fn wait_for_close(&self, within: Duration) -> Closed {
+        self.wait_until("the end of the socket", within, |inbox| inbox.closed).await
     }
 
     /// Waits until the connection ends with a close code.
-    pub async fn closed_with(&self, code: u16) {
-        assert_eq!(self.closed(SOON).await, Closed::With(code));
+    pub async fn wait_for_close_code(&self, code: u16) {
+        assert_eq!(self.wait_for_close(SOON).await, Closed::With(code));
     }
 }
 
@@ -255,11 +255,11 @@ fn text_of(frame: &Value) -> Message {
 }
 
 /// Counts an ack and stores any other frame. Records a frame that does not match the schema; it fails the test later.
-fn keep(inbox: &Mutex<Inbox>, frame: Value) {
-    let faults = Schema::of("server-frames").unknown_fields(&frame);
+fn store_frame(inbox: &Mutex<Inbox>, frame: Value) {
+    let errors = Schema::of("server-frames").strict_errors(&frame);
     let mut inbox = inbox.lock().expect("the lock of the inbox is not poisoned");
-    if !faults.is_empty() {
-        inbox.malformed.get_or_insert(format!("docs/schemas/server-frames.json does not describe {frame}: {faults:?}"));
+    if !errors.is_empty() {
+        inbox.malformed.get_or_insert(format!("docs/schemas/server-frames.json does not describe {frame}: {errors:?}"));
     }
     if frame["type"] == "ack" {
         inbox.acked = inbox.acked.max(frame["seq"].as_i64());

@@ -26,7 +26,7 @@ pub struct Posted {
     /// Whether the independent library accepts the signature.
     pub signed: bool,
     /// The shop's reaction.
-    pub answered: Reaction,
+    pub reaction: Reaction,
 }
 
 /// How the shop reacts to a POST.
@@ -45,12 +45,12 @@ pub enum Reaction {
     Hang,
 }
 
-type Plan = Box<dyn Fn(&Value) -> Reaction + Send + Sync>;
+type ReactionRule = Box<dyn Fn(&Value) -> Reaction + Send + Sync>;
 
 struct Inner {
     verifiers: Vec<Webhook>,
     posts: Mutex<Vec<Posted>>,
-    plan: Mutex<Plan>,
+    rule: Mutex<ReactionRule>,
 }
 
 impl Reaction {
@@ -73,8 +73,8 @@ impl Shop {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let url = format!("http://{}/delivery-events", listener.local_addr().expect("the listener has an address"));
         let verifiers = secrets.iter().map(|s| Webhook::new(s).expect("the secret is valid")).collect();
-        let plan: Plan = Box::new(|_| Reaction::Status(200));
-        let inner = Arc::new(Inner { verifiers, posts: Mutex::default(), plan: Mutex::new(plan) });
+        let rule: ReactionRule = Box::new(|_| Reaction::Status(200));
+        let inner = Arc::new(Inner { verifiers, posts: Mutex::default(), rule: Mutex::new(rule) });
         let shop = Shop { url, inner: inner.clone() };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -85,13 +85,13 @@ impl Shop {
     }
 
     /// Sets the reaction to every POST from now on, by the event.
-    pub fn react(&self, plan: impl Fn(&Value) -> Reaction + Send + Sync + 'static) {
-        *self.inner.plan.lock().expect("the lock of the rule is not poisoned") = Box::new(plan);
+    pub fn set_reaction(&self, rule: impl Fn(&Value) -> Reaction + Send + Sync + 'static) {
+        *self.inner.rule.lock().expect("the lock of the rule is not poisoned") = Box::new(rule);
     }
 
     /// Responds to every POST with one status from now on.
-    pub fn answer(&self, status: u16) {
-        self.react(move |_| Reaction::Status(status));
+    pub fn respond_with(&self, status: u16) {
+        self.set_reaction(move |_| Reaction::Status(status));
     }
 
     /// Returns every POST so far.
@@ -106,15 +106,15 @@ impl Shop {
 
     /// Returns the names of a delivery's events that the shop accepted, in order of arrival.
     pub fn accepted(&self, delivery: &str) -> Vec<String> {
-        let accepted = |p: &Posted| p.answered.accepts();
+        let accepted = |p: &Posted| p.reaction.accepts();
         let name = |p: Posted| p.event["event"].as_str().unwrap_or("?").to_owned();
         self.posts_of(delivery).into_iter().filter(accepted).map(name).collect()
     }
 
     /// Waits for an accepted event of a delivery, and returns its POST.
-    pub async fn event(&self, delivery: &str, name: &str) -> Posted {
+    pub async fn wait_for_event(&self, delivery: &str, name: &str) -> Posted {
         eventually(&format!("the shop accepts {name} of {delivery}"), SOON, || async {
-            let fits = |p: &Posted| p.event["event"] == name && p.answered.accepts();
+            let fits = |p: &Posted| p.event["event"] == name && p.reaction.accepts();
             self.posts_of(delivery).into_iter().find(fits)
         })
         .await
@@ -124,10 +124,10 @@ impl Shop {
     pub fn assert_all_signed(&self) {
         let schema = Schema::of("delivery-event");
         for post in self.posts() {
-            let faults = schema.unknown_fields(&post.event);
+            let errors = schema.strict_errors(&post.event);
             assert!(
-                faults.is_empty(),
-                "an event does not match docs/schemas/delivery-event.json: {}: {faults:?}",
+                errors.is_empty(),
+                "an event does not match docs/schemas/delivery-event.json: {}: {errors:?}",
                 post.event
             );
             assert!(post.signed, "a post has no valid signature: {}", post.event);
@@ -139,11 +139,11 @@ async fn serve(stream: TcpStream, shop: Arc<Inner>) {
     let mut stream = BufReader::new(stream);
     while let Some((headers, raw)) = read_request(&mut stream).await {
         let event: Value = serde_json::from_slice(&raw).unwrap_or(Value::Null);
-        let answered = (shop.plan.lock().expect("the lock of the rule is not poisoned"))(&event);
+        let reaction = (shop.rule.lock().expect("the lock of the rule is not poisoned"))(&event);
         let signed = shop.verifiers.iter().any(|v| v.verify(&raw, &headers).is_ok());
-        let post = Posted { at: Instant::now(), headers, raw, event, signed, answered: answered.clone() };
+        let post = Posted { at: Instant::now(), headers, raw, event, signed, reaction: reaction.clone() };
         shop.posts.lock().expect("the lock of the posts is not poisoned").push(post);
-        let (status, extra) = match answered {
+        let (status, extra) = match reaction {
             Reaction::Status(status) => (status, String::new()),
             Reaction::RetryAfter(status, seconds) => (status, format!("retry-after: {seconds}\r\n")),
             Reaction::Redirect(to) => (302, format!("location: {to}\r\n")),

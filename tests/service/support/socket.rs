@@ -33,26 +33,26 @@ pub async fn open(address: &str, token: &str, receive_buffer: Option<u32>) -> Re
 
 /// Returns a short frame that causes a response of 5 KB: a batch of a hundred fixes, each of which is refused by
 /// index.
-fn long_answer() -> Message {
+fn batch_with_long_response() -> Message {
     Message::text(format!("{{\"type\":\"batch\",\"ref\":\"x\",\"fixes\":[7{}]}}", ",7".repeat(99)))
 }
 
 /// A client that sends frames and does not read.
-pub struct Stuck {
+pub struct StuckClient {
     socket: Socket,
 }
 
-impl Stuck {
+impl StuckClient {
     /// Connects. The client's kernel accepts about `receive_buffer` bytes that the client does not read.
-    pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> Stuck {
-        Stuck { socket: open(address, token, Some(receive_buffer)).await.expect("the upgrade succeeds") }
+    pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> StuckClient {
+        StuckClient { socket: open(address, token, Some(receive_buffer)).await.expect("the upgrade succeeds") }
     }
 
     /// Requests responses of 5 KB until they sum up to `bytes` or the service stops reading.
-    pub async fn ask_for(&mut self, bytes: usize) {
+    pub async fn request_bytes(&mut self, bytes: usize) {
         let asking = async {
             for _ in 0..bytes / 4500 {
-                if self.socket.send(long_answer()).await.is_err() {
+                if self.socket.send(batch_with_long_response()).await.is_err() {
                     return;
                 }
             }
@@ -61,7 +61,7 @@ impl Stuck {
     }
 
     /// Reads up to `bytes` bytes. Returns `false` when the connection has ended.
-    pub async fn sip(&mut self, bytes: usize) -> bool {
+    pub async fn read_some(&mut self, bytes: usize) -> bool {
         let mut buffer = vec![0; bytes];
         !matches!(self.socket.get_mut().read(&mut buffer).await, Ok(0) | Err(_))
     }
@@ -81,7 +81,7 @@ impl Stuck {
 }
 
 /// Opens a connection to the current address. Retries after a random, growing delay when it is refused.
-pub async fn open_patiently(address: &watch::Receiver<String>, token: &str) -> Socket {
+pub async fn open_with_retries(address: &watch::Receiver<String>, token: &str) -> Socket {
     let mut limit_ms = 1000;
     loop {
         let at = address.borrow().clone();

@@ -28,7 +28,7 @@ impl Pair {
         let world = plan.own_primary().nodes(0).start().await;
         let primary = world.own_postgres.clone().expect("the world has a primary");
         let standby = block_in_place(|| servers::own_standby(&primary));
-        let name = Proxy::before(primary.port()).await;
+        let name = Proxy::start(primary.port()).await;
         let pair = Pair { primary, standby, name };
         pair.wait_for_standby(true).await;
         (world, pair)

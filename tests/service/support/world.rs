@@ -23,7 +23,7 @@ use super::orders::{self, Order};
 use super::plan::{EVENTS_SECRET, Plan, SHOP_SECRETS_KEY, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
 use super::redis::Redis;
 use super::servers::{self, Own};
-use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, together};
+use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, join_all};
 
 /// The environment of one test.
 pub struct World {
@@ -97,10 +97,10 @@ impl World {
             env,
             has_redis: AtomicBool::new(has_redis),
         };
-        let nodes = together((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
+        let nodes = join_all((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
         world.nodes = nodes;
         if world.has_redis() {
-            together(world.nodes.iter().map(|node| node.wait_for_health("ok"))).await;
+            join_all(world.nodes.iter().map(|node| node.wait_for_health("ok"))).await;
         }
         world
     }
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// Makes the harness read from another database from now on.
-    pub async fn look_into(&mut self, database_url: &str) {
+    pub async fn read_from(&mut self, database_url: &str) {
         self.pool.close().await;
         self.pool =
             PgPoolOptions::new().max_connections(6).connect_lazy(database_url).expect("the database URL is valid");
@@ -162,22 +162,22 @@ impl World {
     }
 
     /// Registers a secret that no log line may contain.
-    pub fn keep_secret(&self, secret: &str) {
+    pub fn register_secret(&self, secret: &str) {
         self.secrets.lock().expect("the lock of the secrets is not poisoned").push(secret.to_owned());
     }
 
     /// Posts an order to the first node.
-    pub async fn order(&self, order: &Order) -> Reply {
-        self.order_at(self.node(), order).await
+    pub async fn post_order(&self, order: &Order) -> Reply {
+        self.post_order_at(self.node(), order).await
     }
 
     /// Posts an order to a node.
-    pub async fn order_at(&self, node: &Node, order: &Order) -> Reply {
+    pub async fn post_order_at(&self, node: &Node, order: &Order) -> Reply {
         orders::post_order(node, order, WEBHOOK_SECRET).await
     }
 
     /// Posts a cancellation to the first node.
-    pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Reply {
+    pub async fn post_cancellation(&self, id: &str, reason: Option<&str>) -> Reply {
         orders::post_cancellation(self.node(), id, reason, WEBHOOK_SECRET).await
     }
 
@@ -193,7 +193,7 @@ impl World {
 
     /// Inserts many drivers directly into PostgreSQL, because the API would take too long for thousands. Returns
     /// ids and tokens.
-    pub async fn many_drivers(&self, count: usize, on_duty: bool) -> (Vec<uuid::Uuid>, Vec<String>) {
+    pub async fn insert_drivers(&self, count: usize, on_duty: bool) -> (Vec<uuid::Uuid>, Vec<String>) {
         let ids: Vec<uuid::Uuid> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
         let tokens: Vec<String> = ids.iter().map(|id| format!("dt_drv_{}-{id}", rand::random::<u128>())).collect();
         let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| Sha256::digest(token).to_vec()).collect();
@@ -217,7 +217,7 @@ impl World {
         let made = self.admin().post(&format!("/api/v1/drivers/{driver}/tokens"), &json!({})).await.expect(201);
         let text = |name: &str| made[name].as_str().expect("the response has the token's fields").to_owned();
         let (id, token) = (text("tokenId"), text("token"));
-        self.keep_secret(&token);
+        self.register_secret(&token);
         (id, token)
     }
 
@@ -235,8 +235,8 @@ impl World {
     /// Returns a driver who is a candidate: on duty at a place, and connected to a node.
     pub async fn on_duty_at(&self, node: &Node, place: Place) -> Driver {
         let mut driver = self.connected_at(node, place).await;
-        driver.come_on_duty().await;
-        self.until_findable(std::slice::from_ref(&driver)).await;
+        driver.go_on_duty().await;
+        self.wait_for_candidates(std::slice::from_ref(&driver)).await;
         driver
     }
 
@@ -247,17 +247,17 @@ impl World {
             let work = chunk.iter().enumerate().map(|(n, place)| async move {
                 let node = &self.nodes[(group * 6 + n) % self.nodes.len()];
                 let mut driver = self.connected_at(node, *place).await;
-                driver.come_on_duty().await;
+                driver.go_on_duty().await;
                 driver
             });
-            fleet.extend(together(work).await);
+            fleet.extend(join_all(work).await);
         }
-        self.until_findable(&fleet).await;
+        self.wait_for_candidates(&fleet).await;
         fleet
     }
 
     /// Waits until PostgreSQL, and Redis if there is one, have the drivers' last known locations.
-    pub async fn until_findable(&self, drivers: &[Driver]) {
+    pub async fn wait_for_candidates(&self, drivers: &[Driver]) {
         let ids: Vec<uuid::Uuid> = drivers.iter().map(|d| d.id.parse().expect("a driver's id is a UUID")).collect();
         eventually("PostgreSQL has the drivers' last known locations", SOON, || async {
             let known: i64 = sqlx::query_scalar(
@@ -278,8 +278,8 @@ impl World {
                         .fetch_all(&self.pool)
                         .await
                         .ok()?;
-                let findable = self.redis.findable().await?;
-                free.iter().all(|id| findable.contains(id)).then_some(())
+                let geo_members = self.redis.geo_members().await?;
+                free.iter().all(|id| geo_members.contains(id)).then_some(())
             })
             .await;
         }
@@ -291,7 +291,7 @@ impl World {
     }
 
     /// Waits until a delivery has a status, and returns the delivery.
-    pub async fn until_delivery(&self, id: &str, status: &str) -> Value {
+    pub async fn wait_for_delivery(&self, id: &str, status: &str) -> Value {
         eventually(&format!("delivery {id} is {status}"), SOON, || async {
             let delivery = self.admin().get(&format!("/api/v1/deliveries/{id}")).await;
             (delivery.body["status"] == status).then_some(delivery.body)
@@ -305,7 +305,7 @@ impl World {
     }
 
     /// Waits until a driver has a status.
-    pub async fn until_driver(&self, id: &str, status: &str) {
+    pub async fn wait_for_driver(&self, id: &str, status: &str) {
         eventually(&format!("driver {id} is {status}"), SOON, || async {
             (self.driver_status(id).await == status).then_some(())
         })
