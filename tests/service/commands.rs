@@ -53,20 +53,20 @@ async fn a_command_without_an_ack_is_repeated_every_five_seconds_at_any_age() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_unacknowledged_commands_of_one_driver_delay_no_new_command() {
     let world = World::start().await;
-    let hoarder = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let driver_with_backlog = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let id = world.post_order(&Order::new("called-off")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
-    hoarder.wait_for_assignment(&id).await;
+    driver_with_backlog.wait_for_assignment(&id).await;
     world.admin().post(&format!("/api/v1/deliveries/{id}/cancel"), &json!({"reason": "x"})).await.expect(200);
-    hoarder.session.take("assignment.cancelled").await;
-    hoarder.session.acknowledge_commands(false);
-    let hoard = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason, created_at)
+    driver_with_backlog.session.take("assignment.cancelled").await;
+    driver_with_backlog.session.acknowledge_commands(false);
+    let insert_backlog = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason, created_at)
         SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, driver_id, kind, delivery_id, assignment_id,
                reason, created_at - interval '1 hour'
         FROM driver_commands, generate_series(1, 6000) AS n WHERE kind = 'assignment.cancelled'";
-    assert_eq!(sqlx::query(hoard).execute(&world.pool).await.unwrap().rows_affected(), 6000);
+    assert_eq!(sqlx::query(insert_backlog).execute(&world.pool).await.unwrap().rows_affected(), 6000);
     let other = world.on_duty(RESTAURANT.offset(200.0, 0.0)).await;
     other.session.acknowledge_commands(false);
-    for (name, driver) in [("near", &hoarder), ("far", &other)] {
+    for (name, driver) in [("near", &driver_with_backlog), ("far", &other)] {
         let id = world.post_order(&Order::new(name)).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
         driver.wait_for_assignment(&id).await;
         let aged = "UPDATE driver_commands SET created_at = created_at - interval '1 hour' WHERE kind = 'assignment'";
@@ -103,7 +103,7 @@ async fn a_query_that_began_before_the_ack_does_not_repeat_the_command() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let (redis, hint) = (world.redis.clone(), format!("driver:{}", driver.id));
-    let looking = tokio::spawn(async move {
+    let publishing_hints = tokio::spawn(async move {
         let publish = "for _ = 1, 5 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end return 1";
         loop {
             redis.command::<i64>(&["EVAL", publish, "1", &redis.key("drivers:hints"), &hint]).await;
@@ -117,7 +117,7 @@ async fn a_query_that_began_before_the_ack_does_not_repeat_the_command() {
         let frame = driver.wait_for_assignment(&id).await;
         driver.deliver(&id, frame["delivery"]["assignmentId"].as_str().unwrap()).await;
     }
-    looking.abort();
+    publishing_hints.abort();
     assert_eq!(driver.session.waiting("assignment"), Vec::<Value>::new());
     world.finish().await;
 }

@@ -126,7 +126,7 @@ async fn soak_a_silent_socket_is_closed_after_a_minute_and_one_that_only_pongs_i
     let address = world.node().address.clone();
     // Three sockets: one client does not answer pings, one is behind a network that drops its bytes, one only
     // answers pings.
-    let mut deaf = StuckClient::connect(&address, &tokens[0], 65_536).await;
+    let mut not_reading = Stuck::connect(&address, &tokens[0], 65_536).await;
     let relay = proxy::Proxy::start(address.rsplit(':').next().unwrap().parse().unwrap()).await;
     let half_open = Session::connect(&format!("127.0.0.1:{}", relay.port), &tokens[1]).await;
     assert_eq!(half_open.take_first().await["type"], "welcome");
@@ -140,7 +140,7 @@ async fn soak_a_silent_socket_is_closed_after_a_minute_and_one_that_only_pongs_i
     .await;
     println!("silent sockets were closed after {:.1} s", began.elapsed().as_secs_f64());
     assert!(began.elapsed() > Duration::from_secs(55));
-    assert_eq!(deaf.read_to_the_end().await, session::Closed::With(4004));
+    assert_eq!(not_reading.read_to_the_end().await, session::Closed::With(4004));
     assert_eq!(idle.ended(), None);
     world.finish().await;
 }
@@ -148,13 +148,13 @@ async fn soak_a_silent_socket_is_closed_after_a_minute_and_one_that_only_pongs_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_without_plausible_credentials_is_refused_at_once_and_uses_no_admission_permit() {
     /// More upgrades than there are permits with two database connections.
-    const COMING: usize = 20;
+    const UPGRADES: usize = 20;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 2).start().await;
-    let (_, tokens) = world.insert_drivers(COMING, false).await;
+    let (_, tokens) = world.insert_drivers(UPGRADES, false).await;
     let address = world.node().address.clone();
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE driver_tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
-    let coming: Vec<_> = tokens
+    let upgrades: Vec<_> = tokens
         .into_iter()
         .map(|token| {
             let address = address.clone();
@@ -169,8 +169,8 @@ async fn a_client_without_plausible_credentials_is_refused_at_once_and_uses_no_a
         let refused = Session::open(upgrade(&address, path, headers)).await;
         assert_eq!(refused.err(), Some(status), "{path} {headers:?}");
     }
-    assert!(coming.iter().all(|task| !task.is_finished()), "the drivers' upgrades still wait for a permit");
+    assert!(upgrades.iter().all(|task| !task.is_finished()), "the drivers' upgrades still wait for a permit");
     lock.rollback().await.unwrap();
-    join_all(coming).await;
+    join_all(upgrades).await;
     world.finish().await;
 }

@@ -137,7 +137,7 @@ async fn a_client_that_does_not_read_and_a_frozen_postgresql_do_not_delay_the_ex
     let mut world = plan.set("SHUTDOWN_GRACE_MS", grace.as_millis()).start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
     let (_, token) = world.new_driver().await;
-    let mut stuck = StuckClient::connect(&world.node().address, &token, 2048).await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 2048).await;
     stuck.request_bytes(4 * 1024 * 1024).await;
     let postgres = world.own_postgres.clone().unwrap();
     block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");

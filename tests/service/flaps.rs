@@ -43,9 +43,9 @@ async fn a_thousand_reconnects_over_two_nodes_leave_one_session_and_keep_the_dri
 
     let began = std::time::Instant::now();
     let addresses = [world.nodes[0].address.clone(), world.nodes[1].address.clone()];
-    let flapping = (0..PHONES).map(|phone| tokio::spawn(flap(addresses.clone(), driver.token.clone(), phone)));
+    let phones = (0..PHONES).map(|phone| tokio::spawn(flap(addresses.clone(), driver.token.clone(), phone)));
     let last: Vec<Session> =
-        join_all(flapping).await.into_iter().map(|phone| phone.expect("the task of a phone does not panic")).collect();
+        join_all(phones).await.into_iter().map(|phone| phone.expect("the task of a phone does not panic")).collect();
     let took = began.elapsed();
     let during = crowd.stats.ack_latency_ms(&[50, 99]);
     println!(
@@ -119,8 +119,8 @@ async fn soak_a_fleet_that_connects_at_once_is_admitted_and_orders_are_accepted_
     let address = tokio::sync::watch::Sender::new(world.node().address.clone());
     let present = address.subscribe();
     let began = std::time::Instant::now();
-    let coming = join_all(tokens.iter().map(|token| socket::open_with_retries(&present, token)));
-    let working = async {
+    let connecting = join_all(tokens.iter().map(|token| socket::open_with_retries(&present, token)));
+    let posting_orders = async {
         // Orders are posted during the whole time.
         let mut accepted = 0;
         while world.node().metric("driver_tracker_sessions").await < FLEET as f64 {
@@ -130,7 +130,7 @@ async fn soak_a_fleet_that_connects_at_once_is_admitted_and_orders_are_accepted_
         }
         accepted
     };
-    let (sockets, accepted) = tokio::join!(coming, working);
+    let (sockets, accepted) = tokio::join!(connecting, posting_orders);
     println!(
         "{FLEET} drivers connected within {:.1} s; {accepted} orders were accepted meanwhile",
         began.elapsed().as_secs_f64()

@@ -31,13 +31,13 @@ async fn redis_is_correct_within_five_seconds_after_a_node_dies_between_commit_a
     let mut world = World::with().start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let proxy = Proxy::start(servers::shared_redis().port()).await;
-    let mut doomed = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
-    doomed.wait_for_health("ok").await;
+    let mut cut_off_node = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
+    cut_off_node.wait_for_health("ok").await;
 
     // From here on Redis receives nothing from this node, so the order is assigned by PostgreSQL alone.
     proxy.set(ProxyMode::Discard);
-    let answer = world.post_order_at(&doomed, &Order::new("half-done")).await.expect(201);
-    doomed.kill9().await;
+    let answer = world.post_order_at(&cut_off_node, &Order::new("half-done")).await.expect(201);
+    cut_off_node.kill9().await;
     assert_eq!(answer["driverId"], driver.id.as_str());
     eventually("Redis reflects that the driver is busy", Duration::from_secs(5), || async {
         let redis_status = world.redis.statuses().await?.remove(&driver.id)?;
@@ -47,7 +47,7 @@ async fn redis_is_correct_within_five_seconds_after_a_node_dies_between_commit_a
     .await;
     // The driver gets the assignment on the other node.
     driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
-    world.nodes.push(doomed);
+    world.nodes.push(cut_off_node);
     world.finish().await;
 }
 

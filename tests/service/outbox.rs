@@ -22,11 +22,14 @@ async fn cancelled(world: &World, name: &str) -> String {
 
 /// Sends a request to the nodes in turn until one accepts it, because nodes die meanwhile. The idempotency key
 /// distinguishes a repeat from a first request.
-async fn request_until_accepted(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
+async fn request_until_accepted(clients: &[Api], first_client: usize, path: &str, body: &Value) -> Value {
     let key = uuid::Uuid::now_v7().to_string();
     let deadline = Instant::now() + Duration::from_secs(90);
     for n in 0.. {
-        let request = ways[(turn + n) % ways.len()].request("POST", path).header("idempotency-key", &key).json(body);
+        let request = clients[(first_client + n) % clients.len()]
+            .request("POST", path)
+            .header("idempotency-key", &key)
+            .json(body);
         match try_send(request).await {
             Ok(reply) if matches!(reply.status, 200..=202) => return reply.body,
             // Another node may still process the request, or may have lost PostgreSQL's response.
@@ -41,10 +44,10 @@ async fn request_until_accepted(ways: &[Api], turn: usize, path: &str, body: &Va
 }
 
 /// Runs one delivery through all events of [`STORY`] by the operators' API. Returns its id.
-async fn run_story(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
-    let mut order = Order::new(&format!("storm-{turn}")).0;
+async fn run_story(clients: &[Api], first_client: usize, driver: uuid::Uuid) -> String {
+    let mut order = Order::new(&format!("storm-{first_client}")).0;
     order["shop"] = json!("vendure");
-    let made = request_until_accepted(ways, turn, "/api/v1/deliveries", &order).await;
+    let made = request_until_accepted(clients, first_client, "/api/v1/deliveries", &order).await;
     let id = made["deliveryId"].as_str().expect("the response has an id").to_owned();
     let failed = json!({"status": "FAILED", "reason": "test", "failure": {"code": "DELIVERY_FAILED"}});
     for (action, body) in [
@@ -54,7 +57,7 @@ async fn run_story(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
         ("retry", json!({"reason": "test"})),
         ("cancel", json!({"reason": "test"})),
     ] {
-        request_until_accepted(ways, turn, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
+        request_until_accepted(clients, first_client, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
     }
     id
 }
@@ -100,29 +103,29 @@ pub async fn storm(deliveries: usize, kills: usize) {
     let (drivers, _) = world.insert_drivers(AT_ONCE, false).await;
     let ports: Vec<String> = world.nodes.iter().map(|node| node.address.clone()).collect();
     // Each node restarts at its address.
-    let ways: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
+    let clients: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
     let began = Instant::now();
-    let worlds = drivers.iter().enumerate().map(|(lane, driver)| {
-        let (ways, driver) = (ways.clone(), *driver);
+    let stories = drivers.iter().enumerate().map(|(lane, driver)| {
+        let (clients, driver) = (clients.clone(), *driver);
         async move {
             let mut ids = Vec::new();
-            for turn in (lane..deliveries).step_by(AT_ONCE) {
-                ids.push(run_story(&ways, turn, driver).await);
+            for first_client in (lane..deliveries).step_by(AT_ONCE) {
+                ids.push(run_story(&clients, first_client, driver).await);
             }
             ids
         }
     });
-    let (ids, ()) = tokio::join!(join_all(worlds), async {
+    let (ids, ()) = tokio::join!(join_all(stories), async {
         for n in 0..kills {
-            let victim = n % world.nodes.len();
+            let node_index = n % world.nodes.len();
             // The kills are spread over the whole run.
-            let due = (n + 1) * deliveries * STORY.len() / (kills + 1);
+            let rows_before_kill = (n + 1) * deliveries * STORY.len() / (kills + 1);
             eventually("the deliveries progress", Duration::from_secs(90), || async {
-                (world.count("SELECT count(*) FROM outbox").await as usize >= due).then_some(())
+                (world.count("SELECT count(*) FROM outbox").await as usize >= rows_before_kill).then_some(())
             })
             .await;
-            world.nodes[victim].kill9().await;
-            world.nodes[victim] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[victim])])).await;
+            world.nodes[node_index].kill9().await;
+            world.nodes[node_index] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[node_index])])).await;
         }
     });
     let ids: Vec<String> = ids.into_iter().flatten().collect();
@@ -187,8 +190,9 @@ async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() 
     // After the thaw, the node finds that its posts failed and that it no longer holds the leases.
     world.nodes[0].thaw();
     world.nodes[0].wait_for_health("ok").await;
-    let noted = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
-    holds("delivered events stay delivered", Duration::from_secs(6), || async { world.count(noted).await == 0 }).await;
+    let changed = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
+    holds("delivered events stay delivered", Duration::from_secs(6), || async { world.count(changed).await == 0 })
+        .await;
     for id in &ids {
         assert_eq!(world.shop().accepted(id), [CANCELLED], "the shop accepts the event exactly once");
     }

@@ -206,9 +206,9 @@ async fn a_flush_during_the_rebuild_never_leaves_a_partial_index_that_counts_as_
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         // The order of the two reads matters: an index that counts as warm is complete and stays complete.
-        let believed: i64 = world.redis.command(&["EXISTS", &generation]).await;
+        let warm_keys: i64 = world.redis.command(&["EXISTS", &generation]).await;
         let loaded: i64 = world.redis.command(&["HLEN", &status]).await;
-        if believed == 1 {
+        if warm_keys == 1 {
             assert_eq!(loaded, DRIVERS, "a warm index has all drivers");
             break;
         }

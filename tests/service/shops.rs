@@ -48,9 +48,9 @@ async fn each_shop_has_its_own_orders_and_events_and_no_secret_is_valid_for_anot
     let unknown_shop = OtherShop { name: "nobody".to_owned(), ..florist };
     unknown_shop.post_order(node, &Order::new("stolen")).await.refused(401, "unauthorized");
     let florist = OtherShop { name: "florist".to_owned(), ..unknown_shop };
-    let posing = OtherShop { orders_secret: florist.orders_secret.clone(), ..bakery };
-    posing.post_cancellation(node, "same").await.refused(401, "unauthorized");
-    let bakery = posing;
+    let with_foreign_secret = OtherShop { orders_secret: florist.orders_secret.clone(), ..bakery };
+    with_foreign_secret.post_cancellation(node, "same").await.refused(401, "unauthorized");
+    let bakery = with_foreign_secret;
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 3);
 
     florist.post_cancellation(node, "same").await.expect(200);

@@ -22,26 +22,26 @@ fn with_short_silence_limit() -> Plan {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updates_change_nothing() {
     let world = with_short_silence_limit().start().await;
-    let mut lost = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
+    let mut silent_driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let other = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
     let answer = world.post_order(&Order::new("taken-back")).await.expect(201);
     let (id, old) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
-    assert_eq!(answer["driverId"], lost.id.as_str());
-    lost.wait_for_assignment(id).await;
-    lost.stop_heartbeats();
+    assert_eq!(answer["driverId"], silent_driver.id.as_str());
+    silent_driver.wait_for_assignment(id).await;
+    silent_driver.stop_heartbeats();
 
     let reassigned = other.wait_for_assignment(id).await;
     assert_ne!(reassigned["delivery"]["assignmentId"], old);
-    assert_eq!(world.driver(&lost.id).await["onDuty"], false);
-    let cancelled = lost.session.take("assignment.cancelled").await;
+    assert_eq!(world.driver(&silent_driver.id).await["onDuty"], false);
+    let cancelled = silent_driver.session.take("assignment.cancelled").await;
     assert_eq!((&cancelled["deliveryId"], &cancelled["assignmentId"]), (&json!(id), &json!(old)));
     let unassigned = world.shop().wait_for_event(id, "DELIVERY_UNASSIGNED_V1").await.event;
-    assert_eq!(unassigned["previousDriverId"], lost.id.as_str());
+    assert_eq!(unassigned["previousDriverId"], silent_driver.id.as_str());
     assert!(unassigned["reason"].is_string());
     world.shop().wait_for_event(id, "DELIVERY_ASSIGNED_V1").await;
 
     for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED", "REJECTED"] {
-        let late = lost.update(id, old, status, json!({})).await;
+        let late = silent_driver.update(id, old, status, json!({})).await;
         assert_eq!((&late["type"], &late["code"]), (&json!("error"), &json!("assignment_closed")), "{late}");
     }
     let after = world.delivery(id).await;

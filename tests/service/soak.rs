@@ -64,7 +64,7 @@ async fn soak_ten_thousand_drivers_fit_the_memory_target_and_a_hundred_stuck_cli
     );
 
     let began = Instant::now();
-    let stuck = join_all(bad.iter().map(|token| StuckClient::connect(&node.address, token, 2048))).await;
+    let stuck = join_all(bad.iter().map(|token| Stuck::connect(&node.address, token, 2048))).await;
     let asking = stuck.into_iter().map(|mut client| {
         tokio::spawn(async move {
             // Each stuck client sends as fast as the limit allows and never reads.
@@ -115,7 +115,7 @@ async fn soak_ten_thousand_drivers_move_to_another_node_without_loss_of_orders_o
     // Orders are posted during the whole time: to the old node until it refuses them, then to the new one, as a
     // load balancer does.
     let (done, addresses) = (AtomicBool::new(false), [world.nodes[0].address.clone(), new.address.clone()]);
-    let ordering = async {
+    let posting_orders = async {
         let (mut accepted, mut n) = (Vec::new(), 0);
         while !done.load(Ordering::Relaxed) {
             n += 1;
@@ -131,7 +131,7 @@ async fn soak_ten_thousand_drivers_move_to_another_node_without_loss_of_orders_o
         }
         accepted
     };
-    let moving = async {
+    let moving_fleet = async {
         world::let_time_pass("orders are posted before the restart", Duration::from_secs(3)).await;
         crowd.set_reconnect_address(&addresses[1]);
         let began = Instant::now();
@@ -145,7 +145,7 @@ async fn soak_ten_thousand_drivers_move_to_another_node_without_loss_of_orders_o
         done.store(true, Ordering::Relaxed);
         took
     };
-    let (accepted, took) = tokio::join!(ordering, moving);
+    let (accepted, took) = tokio::join!(posting_orders, moving_fleet);
     println!(
         "{MANY} sockets moved {:.1} s after SIGTERM ({} closed with 1012); heartbeats p50, p99 {:?} ms; {} orders accepted",
         took.as_secs_f64(),

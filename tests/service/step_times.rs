@@ -68,7 +68,7 @@ async fn a_wrong_clock_puts_no_step_before_the_previous_step_or_after_now() {
     let phones: Vec<Value> = serde_json::from_str(PHONES).unwrap();
     for (n, phone) in phones.iter().enumerate() {
         let steps = phone["steps"].as_array().unwrap();
-        // The first step has the time of its arrival.
+        // `zero` is chosen so that the phone sends its first step now.
         let zero = now(&world).await - seconds(&steps[0]["sentAtS"]);
         let mut previous = zero + seconds(&phone["assignedAtS"]);
         let (delivery, assignment) = assigned_at(&world, &format!("phone-{n}"), previous).await;

@@ -28,7 +28,7 @@ async fn wait_for_slow_closes(world: &World, count: f64) {
 async fn a_client_that_accepts_no_bytes_is_closed_although_its_session_is_blocked() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
-    let mut stuck = StuckClient::connect(&world.node().address, &token, MIN_RECEIVE_BUFFER).await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, MIN_RECEIVE_BUFFER).await;
     stuck.request_bytes(MORE_THAN_BUFFERED).await;
     wait_for_slow_closes(&world, 1.0).await;
     assert_eq!(stuck.read_to_the_end().await, Closed::Abruptly, "the connection ends without a close frame");
@@ -39,15 +39,15 @@ async fn a_client_that_accepts_no_bytes_is_closed_although_its_session_is_blocke
 async fn a_client_that_reads_a_few_bytes_now_and_then_is_closed_too() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
-    let mut stuck = StuckClient::connect(&world.node().address, &token, 4096).await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 4096).await;
     stuck.request_bytes(MORE_THAN_BUFFERED).await;
-    let sipping = tokio::spawn(async move {
+    let reading_slowly = tokio::spawn(async move {
         while stuck.read_some(600).await {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
     wait_for_slow_closes(&world, 1.0).await;
-    sipping.await.unwrap();
+    reading_slowly.await.unwrap();
     world.finish().await;
 }
 
@@ -55,7 +55,7 @@ async fn a_client_that_reads_a_few_bytes_now_and_then_is_closed_too() {
 async fn a_client_whose_kernel_accepts_the_bytes_is_closed_with_the_code_for_slow_clients() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
-    let mut stuck = StuckClient::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
+    let mut stuck = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
     stuck.request_bytes(400 * 1024).await;
     wait_for_slow_closes(&world, 1.0).await;
     assert_eq!(
@@ -65,7 +65,7 @@ async fn a_client_whose_kernel_accepts_the_bytes_is_closed_with_the_code_for_slo
     );
     // A client that continues to send is closed without a wait.
     let began = Instant::now();
-    let mut asking = StuckClient::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
+    let mut asking = Stuck::connect(&world.node().address, &token, 4 * 1024 * 1024).await;
     asking.request_bytes(MORE_THAN_BUFFERED).await;
     wait_for_slow_closes(&world, 2.0).await;
     assert!(began.elapsed() < Duration::from_secs(8), "the close takes less than 8 s: {:?}", began.elapsed());
@@ -76,7 +76,7 @@ async fn a_client_whose_kernel_accepts_the_bytes_is_closed_with_the_code_for_slo
 async fn a_client_that_reads_late_is_served() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
-    let mut late = StuckClient::connect(&world.node().address, &token, MIN_RECEIVE_BUFFER).await;
+    let mut late = Stuck::connect(&world.node().address, &token, MIN_RECEIVE_BUFFER).await;
     late.request_bytes(300 * 1024).await;
     world::let_time_pass("the client does not read for a while", TOLERATED_PAUSE).await;
     let reading = tokio::time::timeout(CLOSE_LIMIT, late.read_to_the_end()).await;
@@ -102,7 +102,7 @@ async fn a_hundred_stuck_clients_cost_little_and_delay_no_other_client() {
 
     let began = Instant::now();
     let mut stuck =
-        join_all(bad.iter().map(|token| StuckClient::connect(&world.node().address, token, MIN_RECEIVE_BUFFER))).await;
+        join_all(bad.iter().map(|token| Stuck::connect(&world.node().address, token, MIN_RECEIVE_BUFFER))).await;
     // Commands, which repeat until they are acknowledged, and responses that no client reads.
     for (n, id) in ids.iter().enumerate().take(20) {
         let order = Order::new(&format!("stuck-{n}"));

@@ -40,7 +40,7 @@ pub use other_shop::OtherShop;
 pub use places::{Place, RESTAURANT};
 pub use session::Session;
 pub use shop::{Reaction, Shop};
-pub use socket::StuckClient;
+pub use socket::Stuck;
 pub use world::World;
 
 use std::future::Future;

@@ -38,14 +38,14 @@ fn batch_with_long_response() -> Message {
 }
 
 /// A client that sends frames and does not read.
-pub struct StuckClient {
+pub struct Stuck {
     socket: Socket,
 }
 
-impl StuckClient {
+impl Stuck {
     /// Connects. The client's kernel accepts about `receive_buffer` bytes that the client does not read.
-    pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> StuckClient {
-        StuckClient { socket: open(address, token, Some(receive_buffer)).await.expect("the upgrade succeeds") }
+    pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> Stuck {
+        Stuck { socket: open(address, token, Some(receive_buffer)).await.expect("the upgrade succeeds") }
     }
 
     /// Requests responses of 5 KB until they sum up to `bytes` or the service stops reading.
