@@ -10,8 +10,8 @@ use super::support::*;
 async fn a_cancellation_frees_the_driver_and_notifies_driver_and_shop() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("c1")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    let response = world.post_order(&Order::new("c1")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
     driver.wait_for_assignment(&id).await;
 
     let cancelled = world.post_cancellation("c1", Some("out of rice")).await.expect(200);
@@ -19,7 +19,7 @@ async fn a_cancellation_frees_the_driver_and_notifies_driver_and_shop() {
     let cancelled_frame = driver.session.take("assignment.cancelled").await;
     assert_eq!(
         (&cancelled_frame["deliveryId"], &cancelled_frame["assignmentId"]),
-        (&json!(id), &answer["assignmentId"])
+        (&json!(id), &response["assignmentId"])
     );
     assert_eq!(cancelled_frame["reason"], "out of rice");
     let event = world.shop().wait_for_event(&id, "DELIVERY_CANCELLED_V1").await.event;
@@ -52,13 +52,13 @@ async fn a_cancelled_pending_order_is_assigned_to_no_driver() {
 async fn a_delivery_in_a_terminal_state_cannot_be_cancelled() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("done")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order(&Order::new("done")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     driver.deliver(id, assignment).await;
     world.post_cancellation("done", Some("too late")).await.refused(409, "already_terminal");
 
-    let answer = world.post_order(&Order::new("failed")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order(&Order::new("failed")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     let failure = json!({"failure": {"code": "PICKUP_FAILED"}});
     assert_eq!(driver.update(id, assignment, "FAILED", failure).await["type"], "ok");
     world.post_cancellation("failed", None).await.refused(409, "already_terminal");
@@ -71,10 +71,10 @@ async fn an_order_whose_cancellation_arrived_first_is_created_as_cancelled() {
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
     world.post_cancellation("future", Some("changed my mind")).await.expect(202);
     world.post_cancellation("future", Some("changed my mind")).await.expect(202);
-    let answer = world.post_order(&Order::new("future")).await;
-    assert!(matches!(answer.status, 200..=202), "{}", answer.text);
-    assert_eq!((&answer.body["status"], &answer.body["duplicate"]), (&json!("CANCELLED"), &json!(false)));
-    let id = answer.body["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("future")).await;
+    assert!(matches!(response.status, 200..=202), "{}", response.text);
+    assert_eq!((&response.body["status"], &response.body["duplicate"]), (&json!("CANCELLED"), &json!(false)));
+    let id = response.body["deliveryId"].as_str().unwrap();
     let event = world.shop().wait_for_event(id, "DELIVERY_CANCELLED_V1").await.event;
     assert_eq!(event["reason"], "changed my mind");
     assert_eq!(world.trail(id).await, ["CREATED", "CANCELLED"]);

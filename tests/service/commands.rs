@@ -12,8 +12,8 @@ async fn a_command_is_repeated_with_one_message_id_until_it_is_acknowledged() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     driver.session.acknowledge_commands(false);
-    let answer = world.post_order(&Order::new("again")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("again")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     let first = driver.wait_for_assignment(id).await;
     let second = driver.wait_for_assignment(id).await;
     assert_eq!(first["messageId"], second["messageId"]);

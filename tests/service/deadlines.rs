@@ -66,9 +66,9 @@ async fn a_keep_alive_connection_with_complete_requests_is_never_closed() {
     let mut socket = TcpStream::connect(&world.node().address).await.unwrap();
     for n in 0..9 {
         socket.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let mut answer = vec![0; 4096];
-        let read = socket.read(&mut answer).await.unwrap_or_else(|error| panic!("request {n}: {error}"));
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "request {n}");
+        let mut response = vec![0; 4096];
+        let read = socket.read(&mut response).await.unwrap_or_else(|error| panic!("request {n}: {error}"));
+        assert!(response[..read].starts_with(b"HTTP/1.1 200"), "request {n}");
         world::let_time_pass("the pause is shorter than the server's keep-alive timeout", Duration::from_secs(3)).await;
     }
     world.finish().await;
@@ -85,13 +85,13 @@ async fn a_driver_who_opens_too_many_sessions_is_limited_and_others_are_not() {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
     let refused = tokio_tungstenite::connect_async(upgrade(address, "/ws/driver", &headers)).await;
-    let Err(tokio_tungstenite::tungstenite::Error::Http(answer)) = refused else {
+    let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = refused else {
         panic!("the upgrade was not refused: {refused:?}")
     };
-    assert_eq!(answer.status(), 429);
-    let after: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(response.status(), 429);
+    let after: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
-    let body: serde_json::Value = serde_json::from_slice(answer.body().as_ref().unwrap()).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(response.body().as_ref().unwrap()).unwrap();
     assert_eq!(body["code"], json!("too_many_sessions"));
     // Other drivers at the same address are admitted. So is this driver on another node.
     let (_, other) = world.new_driver().await;

@@ -14,10 +14,10 @@ fn fix(seconds_ago: i64, place: Place) -> Value {
 
 /// Sends one frame over HTTP and returns its response.
 async fn send_frame(app: &Api, frame: Value) -> Value {
-    let answer = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
-    let answers = answer["answers"].as_array().expect("the body has answers");
-    assert_eq!(answers.len(), 1);
-    answers[0].clone()
+    let response = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
+    let responses = response["answers"].as_array().expect("the body has answers");
+    assert_eq!(responses.len(), 1);
+    responses[0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,9 +63,9 @@ async fn a_driver_without_a_socket_completes_a_delivery() {
                "status": status})
     };
     let frames = json!({"frames": [update("PICKED_UP"), {"type": "dance", "ref": "d"}, update("DELIVERED")]});
-    let answers = app.post("/api/v1/driver/messages", &frames).await.expect(200)["answers"].clone();
-    assert_eq!((&answers[0]["type"], &answers[2]["type"]), (&json!("ok"), &json!("ok")), "{answers}");
-    assert_eq!((&answers[1]["code"], &answers[1]["ref"]), (&json!("unknown_type"), &json!("d")));
+    let responses = app.post("/api/v1/driver/messages", &frames).await.expect(200)["answers"].clone();
+    assert_eq!((&responses[0]["type"], &responses[2]["type"]), (&json!("ok"), &json!("ok")), "{responses}");
+    assert_eq!((&responses[1]["code"], &responses[1]["ref"]), (&json!("unknown_type"), &json!("d")));
     assert_eq!(world.delivery(&delivery).await["status"], "DELIVERED");
     world.finish().await;
 }
@@ -87,8 +87,8 @@ async fn any_json_body_is_processed_and_opens_or_replaces_no_session() {
     empty.get("/api/v1/driver/state").await.problem(401);
     world.admin().get("/api/v1/driver/state").await.problem(401);
     assert_eq!(driver.session.ended(), None);
-    let answer = world.post_order(&Order::new("still-there")).await.expect(201);
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new("still-there")).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
@@ -175,8 +175,8 @@ async fn a_value_out_of_range_invalidates_its_field_and_never_the_whole_body() {
         assert_eq!(answer["seq"].as_i64(), (reference == "d").then_some(7), "{answer}");
     };
     let body = format!(r#"{{"frames": [{}]}}"#, frames.join(", "));
-    let answers = post_text(&app, "/api/v1/driver/messages", body).await;
-    for (answer, expected) in answers["answers"].as_array().unwrap().iter().zip(expected) {
+    let responses = post_text(&app, "/api/v1/driver/messages", body).await;
+    for (answer, expected) in responses["answers"].as_array().unwrap().iter().zip(expected) {
         check(answer, expected);
     }
     for (frame, expected) in frames.iter().zip(expected) {

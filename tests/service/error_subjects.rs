@@ -92,15 +92,19 @@ async fn an_update_that_is_limited_or_unavailable_names_its_delivery() {
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));
     let frames = vec![update(&id, &id, json!({})); 15];
-    let answers = app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200)["answers"].clone();
-    let answers = answers.as_array().expect("the body has answers");
-    assert!(answers.iter().any(is_limited) && answers.iter().all(|answer| answer["deliveryId"] == id), "{answers:?}");
+    let responses =
+        app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200)["answers"].clone();
+    let responses = responses.as_array().expect("the body has answers");
+    assert!(
+        responses.iter().any(is_limited) && responses.iter().all(|response| response["deliveryId"] == id),
+        "{responses:?}"
+    );
 
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let postgres = world.own_postgres.clone().expect("the world has its own PostgreSQL");
     block_in_place(|| postgres.stop());
-    let answer = driver.session.send_request(update(&id, &id, json!({}))).await;
-    assert_eq!((&answer["code"], &answer["deliveryId"]), (&json!("unavailable"), &json!(id)), "{answer}");
+    let response = driver.session.send_request(update(&id, &id, json!({}))).await;
+    assert_eq!((&response["code"], &response["deliveryId"]), (&json!("unavailable"), &json!(id)), "{response}");
     block_in_place(|| postgres.start_again()).expect("PostgreSQL restarts");
     world.node().wait_for_health("ok").await;
     world.finish().await;

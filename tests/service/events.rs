@@ -16,9 +16,9 @@ async fn delivered(world: &World, name: &str) -> (Driver, String) {
 }
 
 async fn deliver_with(world: &World, driver: &Driver, name: &str) -> String {
-    let answer = world.post_order(&Order::new(name)).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
-    driver.deliver(&id, answer["assignmentId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new(name)).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
+    driver.deliver(&id, response["assignmentId"].as_str().unwrap()).await;
     id
 }
 
@@ -218,8 +218,8 @@ async fn two_nodes_post_every_event_in_order() {
     let fleet = world.fleet(&places).await;
     let mut deliveries = Vec::new();
     for (n, _) in fleet.iter().enumerate() {
-        let answer = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("two-{n}"))).await.expect(201);
-        deliveries.push(answer["deliveryId"].as_str().unwrap().to_owned());
+        let response = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("two-{n}"))).await.expect(201);
+        deliveries.push(response["deliveryId"].as_str().unwrap().to_owned());
     }
     join_all(fleet.iter().map(|driver| async move {
         let (id, assignment) = driver.wait_for_any_assignment().await;

@@ -104,9 +104,9 @@ async fn a_thousand_reconnects_over_two_nodes_leave_one_session_and_keep_the_dri
     })
     .await;
     assert_eq!(CrowdStats::get(&crowd.stats.ended), 0, "no other driver loses the socket");
-    let answer = world.post_order(&Order::new("after-the-flaps")).await.expect(201);
+    let response = world.post_order(&Order::new("after-the-flaps")).await.expect(201);
     let frame = open[0].take("assignment").await;
-    assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
+    assert_eq!(frame["delivery"]["id"], response["deliveryId"]);
     world.finish().await;
 }
 

@@ -211,12 +211,12 @@ async fn pongs_to_the_services_pings_do_not_count_towards_the_limit() {
     let mut socket = connect(&world, &token).await;
     // Each frame causes a response of 5 KB. The service sends a ping after every 32 KiB.
     let batch = json!({"type": "batch", "ref": "x", "fixes": vec![7; 100]}).to_string();
-    let (mut answers, mut pings) = (0, 0);
+    let (mut responses, mut pings) = (0, 0);
     for _ in 0..BURST {
         socket.feed(Message::text(batch.clone())).await.expect("the socket is open");
     }
     socket.flush().await.expect("the socket is open");
-    while answers < BURST {
+    while responses < BURST {
         match tokio::time::timeout(SOON, socket.next())
             .await
             .expect("a frame arrives in time")
@@ -224,9 +224,9 @@ async fn pongs_to_the_services_pings_do_not_count_towards_the_limit() {
             .expect("the frame is valid")
         {
             Message::Text(text) => {
-                let answer: Value = serde_json::from_str(&text).expect("the frame is JSON");
-                assert_eq!(answer["type"], "ok", "{answer}");
-                answers += 1;
+                let response: Value = serde_json::from_str(&text).expect("the frame is JSON");
+                assert_eq!(response["type"], "ok", "{response}");
+                responses += 1;
             }
             Message::Ping(_) => pings += 1,
             other => panic!("unexpected message: {other:?}"),

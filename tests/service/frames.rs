@@ -65,18 +65,18 @@ async fn an_invalid_frame_gets_an_error_with_code_field_and_ref_and_the_session_
         (json!({"type": "ack"}), "invalid_frame", "messageId"),
     ];
     for (frame, code, field) in bad {
-        let answer = session.send_request(frame.clone()).await;
-        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
-        let message = answer["message"].as_str().expect("the error has a message");
+        let response = session.send_request(frame.clone()).await;
+        assert_eq!((&response["type"], &response["code"]), (&json!("error"), &json!(code)), "{frame} → {response}");
+        let message = response["message"].as_str().expect("the error has a message");
         assert!(message.contains(field), "{frame}: the message names {field}: {message}");
-        assert_eq!(answer["retryable"], false, "{answer}");
+        assert_eq!(response["retryable"], false, "{response}");
         // A valid frame after each invalid one, so that the limit of consecutive invalid frames is not reached.
         assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     }
     for (text, code) in [("{", "invalid_json"), ("", "invalid_json"), ("[]", "invalid_frame"), ("7", "invalid_frame")] {
         session.send_text(text);
-        let answer = session.take("error").await;
-        assert_eq!(answer["code"], code, "{text:?} → {answer}");
+        let response = session.take("error").await;
+        assert_eq!(response["code"], code, "{text:?} → {response}");
     }
     session.send(&json!({"type": "status", "status": "OFFLINE", "ref": "r".repeat(65)}));
     assert_eq!(session.take("error").await["code"], "invalid_frame");
@@ -104,9 +104,9 @@ async fn three_consistent_fixes_in_a_row_override_the_speed_rule() {
         world::let_time_pass("the fixes have different times", Duration::from_millis(30)).await;
         driver.heartbeat().await;
     }
-    let answer = world.post_order(&Order::at("far", far)).await;
-    assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
-    driver.wait_for_assignment(answer.body["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::at("far", far)).await;
+    assert!(matches!(response.status, 201 | 202), "{}", response.text);
+    driver.wait_for_assignment(response.body["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
@@ -123,9 +123,9 @@ async fn the_response_to_a_batch_lists_refused_fixes_and_the_newest_fix_is_the_p
         fix(10, RESTAURANT.offset(0.0, 200.0)),
         7,
     ]);
-    let answer = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
-    assert_eq!((&answer["type"], &answer["accepted"]), (&json!("ok"), &json!(3)), "{answer}");
-    let refused = answer["refused"].as_array().unwrap();
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+    assert_eq!((&response["type"], &response["accepted"]), (&json!("ok"), &json!(3)), "{response}");
+    let refused = response["refused"].as_array().unwrap();
     let by_index: Vec<_> =
         refused.iter().map(|r| (r["index"].as_i64().unwrap(), r["code"].as_str().unwrap())).collect();
     assert_eq!(by_index, [(1, "fix_at_zero"), (3, "invalid_frame"), (5, "invalid_frame")]);
@@ -139,8 +139,8 @@ async fn the_response_to_a_batch_lists_refused_fixes_and_the_newest_fix_is_the_p
     assert!(shown.is_finite());
     // A batch of a hundred fixes may be larger than other frames may be.
     let long = json!({"fixTime": now(), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon, "note": "x".repeat(400)});
-    let answer = driver.session.send_request(json!({"type": "batch", "fixes": vec![long; 100]})).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": vec![long; 100]})).await;
+    assert_eq!(response["type"], "ok", "{response}");
     world.finish().await;
 }
 

@@ -11,8 +11,8 @@ use super::support::*;
 async fn heartbeats_of_a_busy_driver_never_add_them_to_geo() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("busy")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("busy")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     driver.wait_for_assignment(id).await;
     eventually("the driver leaves drivers:geo", Duration::from_secs(2), || async {
         (!world.redis.geo_members().await?.contains(&driver.id)).then_some(())
@@ -27,7 +27,7 @@ async fn heartbeats_of_a_busy_driver_never_add_them_to_geo() {
         );
     }
     assert!(world.redis.online_ttl_ms(&driver.id).await.is_some(), "a busy driver stays online");
-    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(id, response["assignmentId"].as_str().unwrap()).await;
     world.wait_for_candidates(std::slice::from_ref(&driver)).await;
     world.finish().await;
 }
@@ -36,8 +36,8 @@ async fn heartbeats_of_a_busy_driver_never_add_them_to_geo() {
 async fn a_new_session_of_a_busy_driver_does_not_add_them_to_geo() {
     let world = World::with().nodes(2).start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("busy")).await.expect(201);
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new("busy")).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     for node in [1, 0, 1] {
         let welcome = driver.reconnect(&world.nodes[node]).await;
         assert_eq!((&welcome["driver"]["status"], &welcome["driver"]["onDuty"]), (&json!("BUSY"), &json!(true)));
@@ -90,8 +90,8 @@ async fn concurrent_duty_changes_on_two_nodes_under_heartbeats_leave_redis_equal
 async fn foreign_writes_to_redis_are_repaired() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(300.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("busy")).await.expect(201);
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new("busy")).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     // A stale member for the busy driver, as a node that died between two writes may leave it.
     let mut stale_member_command = ::redis::cmd("GEOADD");
     stale_member_command

@@ -46,8 +46,8 @@ async fn the_heartbeat_interval_follows_the_drivers_state_for_every_cause() {
     assert_eq!(driver.request_duty("AVAILABLE").await["type"], "ok", "a repeat of the same duty succeeds");
 
     // By an assignment on another node.
-    let answer = world.post_order_at(&world.nodes[1], &Order::new("near")).await.expect(201);
-    let (delivery, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order_at(&world.nodes[1], &Order::new("near")).await.expect(201);
+    let (delivery, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     assert_eq!(interval_of(&driver.session.take("config").await), BUSY);
     assert_eq!(intervals_by_http(&world, &driver).await, [BUSY; 2]);
     // Off duty with a delivery: the interval stays short.

@@ -46,8 +46,8 @@ async fn the_largest_order_reaches_the_drivers_socket_and_the_next_welcome() {
     let body = order_of("largest", MAX_BYTES);
     let sent: Value = serde_json::from_slice(&body).unwrap();
     driver.session.acknowledge_commands(false);
-    let answer = post(&world, &body).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    let response = post(&world, &body).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
     let frame = driver.wait_for_assignment(&id).await;
     assert!(frame.to_string().len() > MAX_BYTES - 20_000);
     assert_eq!(frame["delivery"]["items"], sent["items"]);
@@ -60,7 +60,7 @@ async fn the_largest_order_reaches_the_drivers_socket_and_the_next_welcome() {
     let app = world.node().api().keyed(Some(&driver.token));
     let state = app.get("/api/v1/driver/state").await.expect(200);
     assert_eq!(state["deliveries"][0]["items"], sent["items"]);
-    driver.deliver(&id, answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(&id, response["assignmentId"].as_str().unwrap()).await;
     assert_eq!(driver.session.ended(), None);
     world.shop().wait_for_event(&id, "DELIVERY_DELIVERED_V1").await;
     world.finish().await;

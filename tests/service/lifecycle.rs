@@ -12,16 +12,16 @@ async fn assigned(world: &World, name: &str) -> (Driver, String, String) {
 }
 
 async fn order_for(world: &World, driver: &Driver, name: &str) -> (String, String) {
-    let answer = world.post_order(&Order::new(name)).await.expect(201);
-    assert_eq!(answer["driverId"], driver.id.as_str());
-    let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+    let response = world.post_order(&Order::new(name)).await.expect(201);
+    assert_eq!(response["driverId"], driver.id.as_str());
+    let text = |name: &str| response[name].as_str().unwrap().to_owned();
     let (id, assignment) = (text("deliveryId"), text("assignmentId"));
     driver.wait_for_assignment(&id).await;
     (id, assignment)
 }
 
-fn refused_with(answer: &Value, code: &str) {
-    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{answer}");
+fn refused_with(response: &Value, code: &str) {
+    assert_eq!((&response["type"], &response["code"]), (&json!("error"), &json!(code)), "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,8 +43,8 @@ async fn a_driver_reports_every_state_and_repeats_change_nothing() {
         ("DELIVERED", json!({})),
         ("IN_TRANSIT", json!({})),
     ] {
-        let answer = driver.update(&id, &assignment, status, more).await;
-        assert_eq!(answer["type"], "ok", "{status}: {answer}");
+        let response = driver.update(&id, &assignment, status, more).await;
+        assert_eq!(response["type"], "ok", "{status}: {response}");
     }
     assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED", "PICKED_UP", "IN_TRANSIT", "DELIVERED"]);
     let delivery = world.delivery(&id).await;
@@ -69,8 +69,8 @@ async fn a_rejected_order_is_pending_again_and_assigned_to_another_driver() {
     let (driver, id, assignment) = assigned(&world, "rejected").await;
     // The driver goes off duty, so that only the other driver is a candidate for the next round.
     assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
-    let answer = driver.update(&id, &assignment, "REJECTED", json!({"failure": {"code": "DRIVER_REJECTED"}})).await;
-    assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!("PENDING")), "{answer}");
+    let response = driver.update(&id, &assignment, "REJECTED", json!({"failure": {"code": "DRIVER_REJECTED"}})).await;
+    assert_eq!((&response["type"], &response["status"]), (&json!("ok"), &json!("PENDING")), "{response}");
     world.wait_for_driver(&driver.id, "OFFLINE").await;
     assert_eq!(driver.update(&id, &assignment, "REJECTED", json!({})).await["type"], "ok", "a repeat succeeds");
 
@@ -91,9 +91,9 @@ async fn after_pickup_an_order_cannot_be_rejected() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "kept").await;
     assert_eq!(driver.update(&id, &assignment, "PICKED_UP", json!({})).await["type"], "ok");
-    let answer = driver.update(&id, &assignment, "REJECTED", json!({})).await;
-    refused_with(&answer, "invalid_transition");
-    assert!(answer["message"].as_str().unwrap().contains("PICKED_UP"), "{answer}");
+    let response = driver.update(&id, &assignment, "REJECTED", json!({})).await;
+    refused_with(&response, "invalid_transition");
+    assert!(response["message"].as_str().unwrap().contains("PICKED_UP"), "{response}");
     world.finish().await;
 }
 
@@ -102,8 +102,8 @@ async fn a_failed_delivery_is_reported_with_its_failure_and_can_be_retried() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "failed").await;
     let failure = json!({"failure": {"code": "PICKUP_FAILED", "reason": "shop closed"}});
-    let answer = driver.update(&id, &assignment, "FAILED", failure).await;
-    assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!("FAILED")), "{answer}");
+    let response = driver.update(&id, &assignment, "FAILED", failure).await;
+    assert_eq!((&response["type"], &response["status"]), (&json!("ok"), &json!("FAILED")), "{response}");
     let event = world.shop().wait_for_event(&id, "DELIVERY_FAILED_V1").await.event;
     assert_eq!(
         (&event["failure"]["code"], &event["failure"]["reason"]),
@@ -162,8 +162,8 @@ async fn a_late_update_of_a_cancelled_delivery_changes_nothing() {
 async fn twenty_concurrent_updates_make_one_audit_row() {
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "eager").await;
-    let answers = join_all((0..20).map(|_| driver.update(&id, &assignment, "PICKED_UP", json!({})))).await;
-    assert!(answers.iter().all(|a| a["type"] == "ok"), "{answers:?}");
+    let responses = join_all((0..20).map(|_| driver.update(&id, &assignment, "PICKED_UP", json!({})))).await;
+    assert!(responses.iter().all(|a| a["type"] == "ok"), "{responses:?}");
     assert_eq!(world.trail(&id).await, ["CREATED", "ASSIGNED", "PICKED_UP"]);
     world.finish().await;
 }
@@ -173,8 +173,8 @@ async fn a_driver_who_rejects_stays_on_duty_and_is_not_assigned_the_same_deliver
     let world = World::start().await;
     let (driver, id, assignment) = assigned(&world, "unwanted").await;
     let other = world.on_duty(RESTAURANT.offset(2_000.0, 0.0)).await;
-    let answer = driver.update(&id, &assignment, "REJECTED", json!({"failure": {"code": "DRIVER_REJECTED"}})).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
+    let response = driver.update(&id, &assignment, "REJECTED", json!({"failure": {"code": "DRIVER_REJECTED"}})).await;
+    assert_eq!(response["type"], "ok", "{response}");
     other.wait_for_assignment(&id).await;
     assert_eq!(world.driver_status(&driver.id).await, "AVAILABLE");
     world.finish().await;

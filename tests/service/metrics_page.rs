@@ -108,10 +108,10 @@ async fn every_metric_is_exposed_from_the_start_and_none_appears_later() {
     }
     // Actions and errors of every kind.
     let driver = world.on_duty(RESTAURANT).await;
-    let answer = world.post_order(&Order::new("counted")).await.expect(201);
+    let response = world.post_order(&Order::new("counted")).await.expect(201);
     world.post_order(&Order::new("counted")).await.expect(200);
     world.post_order(&Order::new("faulty").with("pickup", serde_json::json!(1))).await.refused(422, "invalid_fields");
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     driver.session.send_text("{");
     driver.session.send_text(r#"{"type": "dance"}"#);
     let now = chrono::Utc::now().to_rfc3339();

@@ -26,13 +26,13 @@ async fn assert_nearest_is_chosen(world: &World, centre: Place, seed: u64) {
     for n in 0..30 {
         let pickup = random_place(&mut random, centre, 5_000.0);
         let best = free.iter().map(|d| d.place().distance_m(pickup)).fold(f64::INFINITY, f64::min);
-        let answer = world.post_order(&Order::at(&format!("oracle-{n}"), pickup)).await;
+        let response = world.post_order(&Order::at(&format!("oracle-{n}"), pickup)).await;
         if best > SEARCH_MAX_RADIUS_M {
-            assert_eq!(answer.status, 202, "{}", answer.text);
+            assert_eq!(response.status, 202, "{}", response.text);
             continue;
         }
-        let answer = answer.expect(201);
-        let at = free.iter().position(|d| answer["driverId"] == d.id.as_str()).expect("the driver had a free slot");
+        let response = response.expect(201);
+        let at = free.iter().position(|d| response["driverId"] == d.id.as_str()).expect("the driver had a free slot");
         let chosen_m = free[at].place().distance_m(pickup);
         assert!(
             chosen_m <= best + TOLERANCE_M,
@@ -77,13 +77,13 @@ async fn across_the_antimeridian(world: &World) {
     let taveuni = Place { lat: -16.85, lon: 179.999 };
     let fleet = world.fleet(&[taveuni.offset(0.0, 600.0), taveuni.offset(0.0, -900.0)]).await;
     assert!(fleet[0].place().lon < -179.0 && fleet[1].place().lon > 179.0);
-    let answer = world.post_order(&Order::at("fiji", taveuni)).await.expect(201);
-    assert_eq!(answer["driverId"], fleet[0].id.as_str());
+    let response = world.post_order(&Order::at("fiji", taveuni)).await.expect(201);
+    assert_eq!(response["driverId"], fleet[0].id.as_str());
 
     let longyearbyen = Place { lat: 78.22, lon: 15.65 };
     let north = world.fleet(&[longyearbyen.offset(700.0, 0.0), longyearbyen.offset(0.0, 600.0)]).await;
-    let answer = world.post_order(&Order::at("svalbard", longyearbyen)).await.expect(201);
-    assert_eq!(answer["driverId"], north[1].id.as_str());
+    let response = world.post_order(&Order::at("svalbard", longyearbyen)).await.expect(201);
+    assert_eq!(response["driverId"], north[1].id.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,8 +12,8 @@ async fn a_driver_whose_node_dies_before_the_push_gets_the_assignment_through_an
     let mut driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     // The node holds the driver's socket and is frozen: the commit happens and the push does not.
     world.nodes[1].freeze();
-    let answer = world.post_order_at(&world.nodes[0], &Order::new("orphan")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order_at(&world.nodes[0], &Order::new("orphan")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     world.nodes[1].kill9().await;
     assert_eq!(driver.session.waiting("assignment").len(), 0, "the assignment is not pushed");
 
@@ -21,8 +21,8 @@ async fn a_driver_whose_node_dies_before_the_push_gets_the_assignment_through_an
     let welcome = driver.reconnect(&world.nodes[0]).await;
     assert_eq!(welcome["deliveries"][0]["id"], id, "the welcome contains the order");
     let frame = driver.wait_for_assignment(id).await;
-    assert_eq!(frame["delivery"]["assignmentId"], answer["assignmentId"]);
-    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    assert_eq!(frame["delivery"]["assignmentId"], response["assignmentId"]);
+    driver.deliver(id, response["assignmentId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
@@ -36,9 +36,9 @@ async fn redis_is_correct_within_five_seconds_after_a_node_dies_between_commit_a
 
     // From here on Redis receives nothing from this node, so the order is assigned by PostgreSQL alone.
     proxy.set(ProxyMode::Discard);
-    let answer = world.post_order_at(&cut_off_node, &Order::new("half-done")).await.expect(201);
+    let response = world.post_order_at(&cut_off_node, &Order::new("half-done")).await.expect(201);
     cut_off_node.kill9().await;
-    assert_eq!(answer["driverId"], driver.id.as_str());
+    assert_eq!(response["driverId"], driver.id.as_str());
     eventually("Redis reflects that the driver is busy", Duration::from_secs(5), || async {
         let redis_status = world.redis.statuses().await?.remove(&driver.id)?;
         let left_geo = !world.redis.geo_members().await?.contains(&driver.id);
@@ -46,7 +46,7 @@ async fn redis_is_correct_within_five_seconds_after_a_node_dies_between_commit_a
     })
     .await;
     // The driver gets the assignment on the other node.
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     world.nodes.push(cut_off_node);
     world.finish().await;
 }

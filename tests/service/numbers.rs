@@ -164,21 +164,25 @@ async fn a_number_that_cannot_be_stored_invalidates_its_field() {
         let now = chrono::Utc::now().to_rfc3339();
         let good = format!(r#"{{"fixTime": "{now}", "lat": 12.9, "lon": 77.5}}"#);
         let fixes = format!(r#"{{"fixes": [{}, {good}]}}"#, good.replace("77.5", &number));
-        let answer = post(&app, "/api/v1/driver/locations", None, &fixes).await.expect(200);
-        assert_eq!((&answer["accepted"], &answer["refused"][0]["index"]), (&json!(1), &json!(0)), "{answer}");
+        let response = post(&app, "/api/v1/driver/locations", None, &fixes).await.expect(200);
+        assert_eq!((&response["accepted"], &response["refused"][0]["index"]), (&json!(1), &json!(0)), "{response}");
         let frames = format!(
             r#"{{"frames": [{{"type": "heartbeat", "ref": "a", "seq": {number}}}, {{"type": "status", "ref": "b", "status": "OFFLINE"}}]}}"#
         );
-        let answers = post(&app, "/api/v1/driver/messages", None, &frames).await.expect(200)["answers"].clone();
-        assert_eq!((&answers[0]["code"], &answers[0]["ref"]), (&json!("invalid_frame"), &json!("a")), "{answers}");
-        assert!(answers[0]["message"].as_str().unwrap().starts_with("seq"), "{answers}");
-        assert_eq!(answers[1]["type"], "ok", "{answers}");
+        let responses = post(&app, "/api/v1/driver/messages", None, &frames).await.expect(200)["answers"].clone();
+        assert_eq!(
+            (&responses[0]["code"], &responses[0]["ref"]),
+            (&json!("invalid_frame"), &json!("a")),
+            "{responses}"
+        );
+        assert!(responses[0]["message"].as_str().unwrap().starts_with("seq"), "{responses}");
+        assert_eq!(responses[1]["type"], "ok", "{responses}");
     }
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.session.send_text(r#"{"type": "heartbeat", "seq": 1, "ref": "s", "lat": 1e400, "lon": 1}"#);
-    let answer = driver.session.take_response("s").await;
-    assert_eq!(answer["code"], "invalid_frame", "{answer}");
-    assert!(answer["message"].as_str().unwrap().starts_with("lat"), "{answer}");
+    let response = driver.session.take_response("s").await;
+    assert_eq!(response["code"], "invalid_frame", "{response}");
+    assert!(response["message"].as_str().unwrap().starts_with("lat"), "{response}");
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
     world.finish().await;
 }

@@ -78,8 +78,8 @@ async fn a_delivery_shows_its_known_fields_and_its_audit_rows_name_their_actors(
     let mut order = Order::new("shown").with("metadata", json!({"k": [1, null]})).with("externalId", json!("e"));
     order.0["pickup"]["address"] = json!("1 Market St");
     order.0["pickup"]["contactName"] = json!("Meera");
-    let answer = world.post_order(&order).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&order).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     let shown = world.delivery(id).await;
     assert_eq!(
         (&shown["shop"], &shown["sellerOrderId"], &shown["channelId"]),
@@ -90,12 +90,12 @@ async fn a_delivery_shows_its_known_fields_and_its_audit_rows_name_their_actors(
         (&json!("1 Market St"), &json!("Meera"))
     );
     assert_eq!((&shown["metadata"], &shown["externalId"]), (&json!({"k": [1, null]}), &json!("e")));
-    assert_eq!((&shown["driverId"], &shown["assignmentId"]), (&json!(driver.id), &answer["assignmentId"]));
+    assert_eq!((&shown["driverId"], &shown["assignmentId"]), (&json!(driver.id), &response["assignmentId"]));
     assert_eq!(shown["attempt"], 1);
     for unknown in ["orderCode", "pickedUpAt", "deliveredAt", "cancelledAt", "failure", "trackingUrl"] {
         assert!(shown.get(unknown).is_none(), "{unknown} is left out: {shown}");
     }
-    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(id, response["assignmentId"].as_str().unwrap()).await;
     let trail = world.admin().get(&format!("/api/v1/deliveries/{id}/events")).await.expect(200);
     let rows = trail["items"].as_array().unwrap();
     let kinds: Vec<_> = rows.iter().map(|r| (r["sequence"].as_i64().unwrap(), r["type"].as_str().unwrap())).collect();
@@ -141,8 +141,8 @@ async fn an_operator_updates_a_delivery_under_the_same_rules_as_its_driver() {
     let world = World::start().await;
     let admin = world.admin();
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("told")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("told")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     let path = format!("/api/v1/deliveries/{id}/status");
     let update_status = |status: &'static str| {
         let (admin, path) = (admin.clone(), path.clone());
@@ -158,8 +158,8 @@ async fn an_operator_updates_a_delivery_under_the_same_rules_as_its_driver() {
     world.wait_for_driver(&driver.id, "AVAILABLE").await;
     world.shop().wait_for_event(id, "DELIVERY_DELIVERED_V1").await;
 
-    let answer = world.post_order(&Order::new("failed")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("failed")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     driver.wait_for_assignment(id).await;
     let body =
         json!({"status": "FAILED", "reason": "flood", "failure": {"code": "DELIVERY_FAILED", "reason": "flood"}});

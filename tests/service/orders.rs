@@ -14,11 +14,11 @@ async fn an_order_is_delivered_and_the_shop_receives_its_events() {
         .with("externalId", json!("ext-1"))
         .with("items", json!([{"sku": "A1", "name": "Dosa", "quantity": 2}]));
 
-    let answer = world.post_order(&order).await.expect(201);
-    assert_eq!((&answer["status"], &answer["duplicate"]), (&json!("ASSIGNED"), &json!(false)));
-    assert_eq!((&answer["shop"], &answer["sellerOrderId"]), (&json!("vendure"), &json!("4711")));
-    assert_eq!(answer["driverId"], driver.id.as_str());
-    let delivery = answer["deliveryId"].as_str().unwrap().to_owned();
+    let response = world.post_order(&order).await.expect(201);
+    assert_eq!((&response["status"], &response["duplicate"]), (&json!("ASSIGNED"), &json!(false)));
+    assert_eq!((&response["shop"], &response["sellerOrderId"]), (&json!("vendure"), &json!("4711")));
+    assert_eq!(response["driverId"], driver.id.as_str());
+    let delivery = response["deliveryId"].as_str().unwrap().to_owned();
 
     let frame = driver.wait_for_assignment(&delivery).await;
     let pushed = &frame["delivery"];
@@ -28,7 +28,7 @@ async fn an_order_is_delivered_and_the_shop_receives_its_events() {
         (&pushed["pickup"]["lat"], &pushed["drop"]["lon"]),
         (&order.0["pickup"]["lat"], &order.0["drop"]["lon"])
     );
-    assert_eq!(pushed["assignmentId"], answer["assignmentId"]);
+    assert_eq!(pushed["assignmentId"], response["assignmentId"]);
     let busy = driver.session.take("status").await;
     assert_eq!(busy["status"], "BUSY");
 
@@ -40,10 +40,10 @@ async fn an_order_is_delivered_and_the_shop_receives_its_events() {
     assert_eq!((&event["sellerOrderId"], &event["channelId"]), (&json!("4711"), &json!("2")));
     assert_eq!((&event["orderCode"], &event["externalId"]), (&json!("T3XK"), &json!("ext-1")));
     assert_eq!((&event["metadata"], &event["driver"]["name"]), (&json!({"table": 7}), &json!(driver.name)));
-    assert_eq!((&event["driverId"], &event["assignmentId"]), (&json!(driver.id), &answer["assignmentId"]));
+    assert_eq!((&event["driverId"], &event["assignmentId"]), (&json!(driver.id), &response["assignmentId"]));
     assert!(event["assignedAt"].is_string() && event["timestamp"].is_string());
 
-    driver.deliver(&delivery, answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(&delivery, response["assignmentId"].as_str().unwrap()).await;
     let done = world.shop().wait_for_event(&delivery, "DELIVERY_DELIVERED_V1").await;
     assert!(done.event["deliveredAt"].is_string());
     let names = ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_DELIVERED_V1"];
@@ -61,15 +61,15 @@ async fn twenty_identical_concurrent_webhooks_on_two_nodes_make_one_delivery_and
     let fleet = world.fleet(&[RESTAURANT.offset(200.0, 0.0), RESTAURANT.offset(0.0, 400.0)]).await;
     let order = Order::new("one-and-only");
     let posts = (0..20).map(|n| world.post_order_at(&world.nodes[n % 2], &order));
-    let answers = join_all(posts).await;
+    let responses = join_all(posts).await;
 
-    let first_time = answers.iter().filter(|a| a.body["duplicate"] == false).count();
+    let first_time = responses.iter().filter(|a| a.body["duplicate"] == false).count();
     assert_eq!(first_time, 1, "exactly one post creates the delivery");
-    let id = answers[0].body["deliveryId"].as_str().unwrap().to_owned();
-    for answer in &answers {
-        assert!(matches!(answer.status, 200..=202), "{}", answer.text);
-        assert_eq!(answer.body["deliveryId"], id.as_str());
-        assert!(answer.body.get("conflict").is_none_or(|c| c == false), "{}", answer.text);
+    let id = responses[0].body["deliveryId"].as_str().unwrap().to_owned();
+    for response in &responses {
+        assert!(matches!(response.status, 200..=202), "{}", response.text);
+        assert_eq!(response.body["deliveryId"], id.as_str());
+        assert!(response.body.get("conflict").is_none_or(|c| c == false), "{}", response.text);
     }
     world.wait_for_delivery(&id, "ASSIGNED").await;
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1);
@@ -83,10 +83,10 @@ async fn twenty_identical_concurrent_webhooks_on_two_nodes_make_one_delivery_and
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_without_candidates_is_assigned_to_the_first_driver_who_goes_on_duty() {
     let world = World::start().await;
-    let answer = world.post_order(&Order::new("early")).await.expect(202);
-    assert_eq!(answer["status"], "PENDING");
-    assert!(answer.get("driverId").is_none() && answer.get("assignmentId").is_none(), "{answer}");
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    let response = world.post_order(&Order::new("early")).await.expect(202);
+    assert_eq!(response["status"], "PENDING");
+    assert!(response.get("driverId").is_none() && response.get("assignmentId").is_none(), "{response}");
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
 
     let driver = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
     driver.wait_for_assignment(&id).await;
@@ -135,10 +135,10 @@ async fn a_driver_off_duty_or_silent_gets_no_order() {
         (!world.redis.geo_members().await?.contains(&silent.id)).then_some(())
     })
     .await;
-    let answer = world.post_order(&Order::new("nobody-there")).await.expect(202);
+    let response = world.post_order(&Order::new("nobody-there")).await.expect(202);
     // The next heartbeat makes the driver a candidate again. Nothing else is needed.
     silent.start_heartbeats();
-    silent.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    silent.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     assert_eq!(world.driver(&silent.id).await["status"], "BUSY");
     world.finish().await;
 }

@@ -29,9 +29,9 @@ async fn assert_outage_is_tolerated(world: &World, driver: &Driver, name: &str) 
     assert_eq!(world.node().api().get("/health/ready").await.status, 200);
     assert_eq!(world.node().api().get("/health/live").await.status, 200);
 
-    let answer = driver.request_duty("OFFLINE").await;
-    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("unavailable")), "{answer}");
-    assert_eq!(answer["retryable"], true);
+    let response = driver.request_duty("OFFLINE").await;
+    assert_eq!((&response["type"], &response["code"]), (&json!("error"), &json!("unavailable")), "{response}");
+    assert_eq!(response["retryable"], true);
     // Redis is reachable, so heartbeats are stored.
     driver.heartbeat().await;
     assert_eq!(driver.session.ended(), None);

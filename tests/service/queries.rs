@@ -15,8 +15,8 @@ async fn the_statuses_of_deliveries_are_a_set() {
     let admin = world.admin();
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     for id in ["assigned", "waiting", "cancelled"] {
-        let answer = world.post_order(&Order::new(id)).await;
-        assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
+        let response = world.post_order(&Order::new(id)).await;
+        assert!(matches!(response.status, 201 | 202), "{}", response.text);
     }
     world.post_cancellation("cancelled", None).await.expect(200);
     let list = |query: &str| {

@@ -71,8 +71,8 @@ async fn two_nodes_assign_each_order_at_one_restaurant_to_the_nearest_candidate(
 
     // One after the other, from either node: each goes to the nearest remaining driver.
     for n in 0..10 {
-        let answer = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("single-{n}"))).await.expect(201);
-        assert_eq!(rank[answer["driverId"].as_str().unwrap()], n, "order {n} goes to the nearest driver");
+        let response = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("single-{n}"))).await.expect(201);
+        assert_eq!(rank[response["driverId"].as_str().unwrap()], n, "order {n} goes to the nearest driver");
     }
     // Thirty concurrent orders: they go to the thirty nearest drivers and to no one farther.
     let posts = (0..30).map(|n| {

@@ -66,8 +66,8 @@ async fn an_operators_reason_is_recorded_with_every_action() {
 async fn the_reasons_of_a_driver_and_a_shop_are_recorded() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("rejected")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order(&Order::new("rejected")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     let failure = json!({"code": "DRIVER_REJECTED", "reason": "too heavy"});
     assert_eq!(driver.update(id, assignment, "REJECTED", json!({"failure": failure})).await["type"], "ok");
     assert_eq!(data_of(&world, id, "UNASSIGNED").await["reason"], "too heavy");
@@ -79,8 +79,8 @@ async fn the_reasons_of_a_driver_and_a_shop_are_recorded() {
     assert_eq!(data_of(&world, early, "CANCELLED").await["reason"], "never mind");
 
     world.wait_for_driver(&driver.id, "AVAILABLE").await;
-    let answer = world.post_order(&Order::new("failed")).await;
-    let id = answer.body["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("failed")).await;
+    let id = response.body["deliveryId"].as_str().unwrap();
     let frame = driver.wait_for_assignment(id).await;
     let failure = json!({"code": "PICKUP_FAILED", "reason": "closed"});
     let more = json!({"failure": failure, "proofUrl": "https://x.example/door.jpg"});

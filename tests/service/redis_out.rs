@@ -128,7 +128,7 @@ async fn a_driver_on_another_node_gets_an_assignment_while_redis_is_out() {
     let world = World::with().without_redis().nodes(2).start().await;
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     // Hints cannot reach the other node. Its poll finds the command.
-    let answer = world.post_order_at(&world.nodes[0], &Order::new("by-poll")).await.expect(201);
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order_at(&world.nodes[0], &Order::new("by-poll")).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }

@@ -271,8 +271,8 @@ async fn a_driver_whose_online_key_expired_is_back_with_the_next_heartbeat() {
         world.wait_for_candidates(std::slice::from_ref(&driver)).await;
         assert_eq!(world.driver(&driver.id).await["online"], true);
     }
-    let answer = world.post_order(&Order::new("back")).await.expect(201);
-    assert_eq!(answer["driverId"], driver.id.as_str());
+    let response = world.post_order(&Order::new("back")).await.expect(201);
+    assert_eq!(response["driverId"], driver.id.as_str());
     world.finish().await;
 }
 

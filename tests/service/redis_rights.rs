@@ -42,9 +42,9 @@ async fn a_user_with_exactly_the_rights_of_the_page_is_refused_no_command() {
     let far = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(900.0, 0.0)).await;
     near.session.send(&serde_json::json!({"type": "heartbeat", "seq": 9000}));
     near.session.wait_for_ack(9000).await;
-    let answer = world.post_order(&Order::new("by-rights")).await.expect(201);
-    let (delivery, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
-    assert_eq!(answer["driverId"], near.id.as_str());
+    let response = world.post_order(&Order::new("by-rights")).await.expect(201);
+    let (delivery, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
+    assert_eq!(response["driverId"], near.id.as_str());
     near.wait_for_assignment(delivery).await;
     near.deliver(delivery, assignment).await;
     world.wait_for_candidates(std::slice::from_ref(&near)).await;

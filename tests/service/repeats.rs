@@ -55,9 +55,9 @@ async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_ea
         let place = other.0.pointer_mut(&format!("/{}", field.replace('.', "/"))).unwrap();
         *place = place.as_f64().map_or(json!(secret), |degrees| json!(degrees + 0.001));
         for _ in 0..2 {
-            let answer = world.post_order(&other).await.expect(200);
-            assert_eq!((&answer["duplicate"], &answer["conflict"]), (&json!(true), &json!(true)), "{answer}");
-            assert_eq!(answer["differs"], json!([field]));
+            let response = world.post_order(&other).await.expect(200);
+            assert_eq!((&response["duplicate"], &response["conflict"]), (&json!(true), &json!(true)), "{response}");
+            assert_eq!(response["differs"], json!([field]));
         }
         expected_rows.push(json!([field]));
     }
@@ -65,8 +65,8 @@ async fn a_repeat_with_other_values_names_the_fields_and_is_recorded_once_for_ea
     two.0["drop"]["phone"] = json!(secret);
     two.0["pickup"]["notes"] = Value::Null;
     let admin = world.admin();
-    let answer = admin.post("/api/v1/deliveries", &two.clone().with("shop", json!("vendure")).0).await.expect(200);
-    assert_eq!(answer["differs"], json!(["pickup.notes", "drop.phone"]));
+    let response = admin.post("/api/v1/deliveries", &two.clone().with("shop", json!("vendure")).0).await.expect(200);
+    assert_eq!(response["differs"], json!(["pickup.notes", "drop.phone"]));
     expected_rows.push(json!(["pickup.notes", "drop.phone"]));
 
     let rows = conflicts(&world, &id).await;
@@ -98,8 +98,8 @@ async fn absent_null_and_empty_values_are_equal() {
     };
     let id = world.post_order(&unset(Some(json!("")))).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
     for value in [None, Some(Value::Null), Some(json!(""))] {
-        let answer = world.post_order(&unset(value)).await.expect(200);
-        assert!(answer.get("conflict").is_none() && answer.get("differs").is_none(), "{answer}");
+        let response = world.post_order(&unset(value)).await.expect(200);
+        assert!(response.get("conflict").is_none() && response.get("differs").is_none(), "{response}");
     }
     assert_eq!(world.trail(&id).await, ["CREATED"]);
     world.finish().await;

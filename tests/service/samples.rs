@@ -123,7 +123,7 @@ async fn the_commands_for_curl_post_an_order() {
         .expect("the shell runs");
     std::fs::remove_dir_all(&folder).expect("the directory is removed");
     let (stdout_text, stderr_text) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let answer: Value = serde_json::from_str(&stdout_text).unwrap_or_else(|_| panic!("{stdout_text}{stderr_text}"));
-    assert_eq!((&answer["shop"], &answer["status"]), (&json!("bakery"), &json!("PENDING")), "{answer}");
+    let response: Value = serde_json::from_str(&stdout_text).unwrap_or_else(|_| panic!("{stdout_text}{stderr_text}"));
+    assert_eq!((&response["shop"], &response["status"]), (&json!("bakery"), &json!("PENDING")), "{response}");
     world.finish().await;
 }

@@ -16,8 +16,8 @@ async fn no_log_at_any_level_contains_a_secret_a_position_or_a_body() {
         Order::at("logged", place.offset(50.0, 0.0)).with("metadata", json!({"note": "umbrella-xylophone"}));
     order.0["pickup"]["address"] = json!("Kaleidoscope Lane 7");
     order.0["drop"]["phone"] = json!("+91 99 8877 6655");
-    let answer = world.post_order(&order).await.expect(201);
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&order).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     let shared = unsigned(world.node(), &ready_path("vendure"), order.0.to_string().as_bytes());
     http::send(shared.header("X-Webhook-Secret", WEBHOOK_SHARED_SECRET)).await.expect(200);
     let moved = order.clone().with("drop", place.offset(500.0, 0.0).json());
@@ -30,7 +30,7 @@ async fn no_log_at_any_level_contains_a_secret_a_position_or_a_body() {
     let guess = world.node().api().keyed(Some("guessed-token-of-somebody"));
     guess.get("/api/v1/drivers").await.problem(401);
     world.admin().post("/api/v1/drivers", &json!({"name": "", "phone": "umbrella-xylophone"})).await.problem(422);
-    driver.deliver(answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap()).await;
 
     assert!(world.node().log_lines().len() > 3, "the log is not empty");
     let forbidden =

@@ -41,8 +41,8 @@ async fn the_upgrade_requires_a_valid_token_and_a_known_subprotocol() {
 async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("w")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("w")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     driver.session.acknowledge_commands(false);
     for _ in 0..5 {
         // `reconnect` asserts that the welcome is the first frame, although a command is due at once.
@@ -55,7 +55,7 @@ async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
         );
         assert_eq!(welcome["offers"], json!([]));
         assert_eq!(welcome["deliveries"][0]["id"], id);
-        assert_eq!(welcome["deliveries"][0]["assignmentId"], answer["assignmentId"]);
+        assert_eq!(welcome["deliveries"][0]["assignmentId"], response["assignmentId"]);
         let shown_driver = &welcome["driver"];
         assert_eq!(
             (&shown_driver["status"], &shown_driver["onDuty"], &shown_driver["capacity"]),
@@ -79,9 +79,9 @@ async fn the_newest_session_replaces_older_ones_on_every_node() {
     second.wait_for_close_code(4001).await;
     third.send(&driver::heartbeat(1, driver.place()));
     third.wait_for_ack(1).await;
-    let answer = world.post_order(&Order::new("newest")).await.expect(201);
+    let response = world.post_order(&Order::new("newest")).await.expect(201);
     let frame = third.take("assignment").await;
-    assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
+    assert_eq!(frame["delivery"]["id"], response["deliveryId"]);
     world.finish().await;
 }
 
@@ -294,8 +294,8 @@ async fn a_session_that_postgresql_lost_is_closed_with_a_code_that_allows_reconn
     let sql = "UPDATE driver_sessions SET session_epoch = session_epoch - 1";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
     // A frame during that time does not end the session with a permanent code either.
-    let answer = driver.request_duty("AVAILABLE").await;
-    assert_eq!((&answer["code"], &answer["retryable"]), (&json!("unavailable"), &json!(true)), "{answer}");
+    let response = driver.request_duty("AVAILABLE").await;
+    assert_eq!((&response["code"], &response["retryable"]), (&json!("unavailable"), &json!(true)), "{response}");
     assert_eq!(
         driver.session.wait_for_close(SOON).await,
         Closed::With(1011),

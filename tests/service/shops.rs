@@ -208,15 +208,15 @@ async fn the_limit_of_one_shop_does_not_affect_others() {
     let calm = OtherShop::make(&world, "calm", json!({})).await;
     let node = world.node();
     let orders: Vec<Order> = (0..12).map(|n| Order::new(&format!("n-{n}"))).collect();
-    let answers = join_all(orders.iter().map(|order| busy.post_order(node, order))).await;
-    let (accepted, limited): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    let responses = join_all(orders.iter().map(|order| busy.post_order(node, order))).await;
+    let (accepted, limited): (Vec<_>, Vec<_>) = responses.into_iter().partition(|response| response.status == 202);
     assert!(!accepted.is_empty() && limited.len() >= 2, "{} accepted, {} limited", accepted.len(), limited.len());
-    for answer in limited {
-        assert!(answer.retry_after_s() >= 1);
-        answer.refused(429, "too_many_orders");
+    for response in limited {
+        assert!(response.retry_after_s() >= 1);
+        response.refused(429, "too_many_orders");
     }
-    for answer in join_all(orders.iter().map(|order| calm.post_order(node, order))).await {
-        answer.expect(202);
+    for response in join_all(orders.iter().map(|order| calm.post_order(node, order))).await {
+        response.expect(202);
     }
     world.post_order(&Order::new("configured")).await.expect(202);
 
@@ -226,8 +226,8 @@ async fn the_limit_of_one_shop_does_not_affect_others() {
     let changed = world.admin().patch("/api/v1/shops/calm", &taken_back).await.expect(200);
     assert!(changed.get("ordersPerSecond").is_none() && changed["endpoint"].get("url").is_none(), "{changed}");
     let more: Vec<Order> = (0..12).map(|n| Order::new(&format!("more-{n}"))).collect();
-    for answer in join_all(more.iter().map(|order| busy.post_order(node, order))).await {
-        answer.expect(202);
+    for response in join_all(more.iter().map(|order| busy.post_order(node, order))).await {
+        response.expect(202);
     }
     world.finish().await;
 }
@@ -266,8 +266,8 @@ async fn every_node_serves_a_new_shop_within_seconds() {
     // The node that created the shop serves it at once, the other node soon.
     shop.post_order(&world.nodes[0], &Order::new("here")).await.expect(202);
     let accepted = eventually("the other node serves the shop", SOON, || async {
-        let answer = shop.post_order(&world.nodes[1], &Order::new("there")).await;
-        (answer.status == 202).then_some(answer.body)
+        let response = shop.post_order(&world.nodes[1], &Order::new("there")).await;
+        (response.status == 202).then_some(response.body)
     })
     .await;
     shop.post_cancellation(&world.nodes[1], "there").await.expect(200);

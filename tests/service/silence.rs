@@ -24,9 +24,9 @@ async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updat
     let world = with_short_silence_limit().start().await;
     let mut silent_driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let other = world.on_duty(RESTAURANT.offset(900.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("taken-back")).await.expect(201);
-    let (id, old) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
-    assert_eq!(answer["driverId"], silent_driver.id.as_str());
+    let response = world.post_order(&Order::new("taken-back")).await.expect(201);
+    let (id, old) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
+    assert_eq!(response["driverId"], silent_driver.id.as_str());
     silent_driver.wait_for_assignment(id).await;
     silent_driver.stop_heartbeats();
 
@@ -55,8 +55,8 @@ async fn a_silent_driver_goes_off_duty_loses_the_order_to_another_and_late_updat
 async fn an_order_that_was_picked_up_stays_with_its_silent_driver() {
     let world = with_short_silence_limit().start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("in-hand")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order(&Order::new("in-hand")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     assert_eq!(driver.update(id, assignment, "PICKED_UP", json!({})).await["type"], "ok");
     driver.stop_heartbeats();
     eventually("the silent driver is off duty", SOON, || async {
@@ -75,8 +75,8 @@ async fn an_order_that_was_picked_up_stays_with_its_silent_driver() {
 async fn no_driver_goes_offline_because_all_nodes_were_stopped() {
     let mut world = with_short_silence_limit().nodes(2).start().await;
     let mut fleet = world.fleet(&[100.0, 200.0, 300.0].map(|m| RESTAURANT.offset(m, 0.0))).await;
-    let answer = world.post_order(&Order::new("through-the-night")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
+    let response = world.post_order(&Order::new("through-the-night")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
     fleet[0].wait_for_assignment(&id).await;
     for node in &mut world.nodes {
         node.kill9().await;
@@ -128,10 +128,10 @@ async fn a_closed_socket_does_not_change_the_driver() {
     let (id, token, place) = (driver.id.clone(), driver.token.clone(), driver.place());
     drop(driver);
     // The driver is still on duty with a fresh fix: the order is assigned and waits for a reconnect.
-    let answer = world.post_order(&Order::new("in-a-tunnel")).await.expect(201);
-    assert_eq!(answer["driverId"], id.as_str());
+    let response = world.post_order(&Order::new("in-a-tunnel")).await.expect(201);
+    assert_eq!(response["driverId"], id.as_str());
     let driver = Driver::connect(world.node(), &id, &token, place).await;
-    driver.wait_for_assignment(answer["deliveryId"].as_str().unwrap()).await;
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 

@@ -77,8 +77,8 @@ async fn a_wrong_clock_puts_no_step_before_the_previous_step_or_after_now() {
             let occurred = zero + seconds(&step["occurredAtS"]);
             let before = now(&world).await;
             let status = step["status"].as_str().unwrap();
-            let answer = driver.update(&delivery, &assignment, status, json!({"occurredAt": text(occurred)})).await;
-            assert_eq!(answer["type"], "ok", "{answer}");
+            let response = driver.update(&delivery, &assignment, status, json!({"occurredAt": text(occurred)})).await;
+            assert_eq!(response["type"], "ok", "{response}");
             let after = now(&world).await;
             let shown = audited(&world, &delivery).await.pop().expect("the audit rows have a step");
             if occurred > after {
@@ -109,8 +109,8 @@ async fn failures_operator_updates_and_extreme_times_are_clamped_too() {
     let picked_up = text(assigned + TimeDelta::seconds(30));
     driver.update(&delivery, &assignment, "PICKED_UP", json!({"occurredAt": picked_up})).await;
     let failure = json!({"occurredAt": "1970-01-01T00:00:00+05:30", "failure": {"code": "DELIVERY_FAILED"}});
-    let answer = driver.update(&delivery, &assignment, "FAILED", failure).await;
-    assert_eq!(answer["type"], "ok", "an extreme time is clamped and not refused: {answer}");
+    let response = driver.update(&delivery, &assignment, "FAILED", failure).await;
+    assert_eq!(response["type"], "ok", "an extreme time is clamped and not refused: {response}");
     let failed = world.delivery(&delivery).await;
     assert_eq!(moment(&failed["failure"]["occurredAt"]), moment(&json!(picked_up)));
 
@@ -125,8 +125,8 @@ async fn failures_operator_updates_and_extreme_times_are_clamped_too() {
     assert!(moment(&by_operator["pickedUpAt"]) >= moment(&again["assignedAt"]));
     let assignment = by_operator["assignmentId"].as_str().unwrap();
     let far = json!({"occurredAt": "9999-12-31T23:59:59-23:59"});
-    let answer = driver.update(&delivery, assignment, "DELIVERED", far).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
+    let response = driver.update(&delivery, assignment, "DELIVERED", far).await;
+    assert_eq!(response["type"], "ok", "{response}");
     let delivered = world.delivery(&delivery).await;
     assert!(moment(&delivered["deliveredAt"]) <= now(&world).await);
     assert!(audited(&world, &delivery).await.is_sorted());

@@ -91,8 +91,8 @@ async fn each_driver_of_a_delivery_has_a_line_of_their_own() {
     let world = World::start().await;
     let first = world.on_duty(RESTAURANT.offset(50.0, 0.0)).await;
     let second = world.on_duty(RESTAURANT.offset(400.0, 0.0)).await;
-    let answer = world.post_order(&Order::new("handed-on")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
+    let response = world.post_order(&Order::new("handed-on")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
     first.wait_for_assignment(id).await;
     track_of(&world, id, 2).await;
     assert_eq!(first.update(id, assignment, "REJECTED", json!({})).await["type"], "ok");
@@ -138,8 +138,8 @@ async fn heartbeats_continue_while_postgresql_is_frozen_and_the_track_is_complet
     let postgres = world.own_postgres.clone().unwrap();
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     driver.stop_heartbeats();
-    let answer = world.post_order(&Order::new("through-an-outage")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("through-an-outage")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
     block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");
     for _ in 0..10 {

@@ -149,8 +149,8 @@ async fn a_byte_order_mark_before_a_body_is_signed_and_is_not_part_of_its_json()
     let app = world.node().api().keyed(Some(&token));
     send(&app, "POST", "/api/v1/driver/locations", marked(r#"{"fixes": []}"#)).await.expect(200);
     let frames = marked(r#"{"frames": [{"type": "status", "status": "OFFLINE"}]}"#);
-    let answers = send(&app, "POST", "/api/v1/driver/messages", frames).await.expect(200);
-    assert_eq!(answers["answers"][0]["type"], "ok");
+    let responses = send(&app, "POST", "/api/v1/driver/messages", frames).await.expect(200);
+    assert_eq!(responses["answers"][0]["type"], "ok");
     world.finish().await;
 }
 

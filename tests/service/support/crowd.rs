@@ -146,7 +146,7 @@ impl LightDriver {
         (self.acked, self.waiting) = (self.seq, None);
         let mut after = Duration::from_millis(rand::random_range(0..1000));
         loop {
-            let answer = tokio::select! {
+            let response = tokio::select! {
                 _ = heartbeat_timer.tick() => {
                     if !*self.heartbeats_on.borrow() {
                         continue;
@@ -174,7 +174,7 @@ impl LightDriver {
                     Some(Err(_)) | None => return after,
                 },
             };
-            if let Some(frame) = answer
+            if let Some(frame) = response
                 && socket.send(Message::text(frame.to_string())).await.is_err()
             {
                 return after;

@@ -136,8 +136,8 @@ impl Driver {
     /// Goes on duty: reports a fix, requests duty, and starts the background heartbeat.
     pub async fn go_on_duty(&mut self) {
         self.heartbeat().await;
-        let answer = self.request_duty("AVAILABLE").await;
-        assert_eq!(answer["type"], "ok", "{answer}");
+        let response = self.request_duty("AVAILABLE").await;
+        assert_eq!(response["type"], "ok", "{response}");
         self.start_heartbeats();
     }
 
@@ -168,8 +168,8 @@ impl Driver {
     /// Reports `PICKED_UP` and `DELIVERED`. Asserts that both are accepted.
     pub async fn deliver(&self, delivery: &str, assignment: &str) {
         for status in ["PICKED_UP", "DELIVERED"] {
-            let answer = self.update(delivery, assignment, status, json!({})).await;
-            assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!(status)), "{answer}");
+            let response = self.update(delivery, assignment, status, json!({})).await;
+            assert_eq!((&response["type"], &response["status"]), (&json!("ok"), &json!(status)), "{response}");
         }
     }
 }

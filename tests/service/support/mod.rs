@@ -58,8 +58,8 @@ where
 {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(answer) = probe().await {
-            return answer;
+        if let Some(response) = probe().await {
+            return response;
         }
         assert!(Instant::now() < deadline, "the condition did not hold within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
