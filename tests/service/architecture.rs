@@ -1,6 +1,9 @@
-//! Holds the layers: which module may import which, no circles, and what may be named in one place only.
+//! Checks the layers: which module may import which, that no imports form a cycle, and which crates and SQL each
+//! module may use.
 //!
-//! Reads `src/**/*.rs` as text. The map below is the architecture; a change of it changes `docs/architecture.md` too.
+//! The test reads `src/**/*.rs` as text. The map below is the architecture.
+//!
+//! Invariant: a change of the map also changes `docs/architecture.md`.
 
 mod source;
 
@@ -10,7 +13,8 @@ use std::path::Path;
 
 use source::{Placed, Token, begins_with_crate, module_of, read, targets};
 
-/// Every module, and the modules that it may import. `app` and `main` may import all, and nobody imports them.
+/// Every module with the modules that it may import. `app` and `main` may import every module. No module imports
+/// them.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("process", &[]),
@@ -20,9 +24,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("presence", &["domain"]),
     ("webhooks", &["domain"]),
     ("shops", &["domain", "config", "store", "webhooks"]),
-    // Use cases return effects; the caller applies them.
+    // Use cases return effects. The caller applies them.
     ("dispatch", &["domain", "store", "webhooks"]),
-    // The drivers' frames: shapes of what use cases take and answer.
+    // The frames of drivers: the wire format of the input and the output of use cases.
     ("protocol", &["domain", "store", "dispatch"]),
     ("effects", &["domain", "process", "store", "presence", "dispatch"]),
     ("ingest", &["domain", "process", "config", "store", "presence", "effects"]),
@@ -48,37 +52,37 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sessions",
         ],
     ),
-    // Sockets, and what answers behind them.
+    // Starts the HTTP and WebSocket listeners.
     ("listeners", &["telemetry", "sessions", "http"]),
     // Parses the command line and does nothing else.
     ("cli", &["domain", "config"]),
-    // Reads and writes the stores, and runs no service.
+    // Reads and writes the stores. Does not run the service.
     ("commands", &["domain", "config", "cli", "store", "presence"]),
     ("dev", &["domain", "config", "telemetry", "store", "presence", "webhooks", "app", "cli", "commands"]),
 ];
 
-/// Where everything is wired together.
+/// The modules that connect all others.
 const WIRING: [&str; 3] = ["app", "main", "lib"];
 
-/// A crate, and the modules that may use it; an entry that ends in `.rs` is one file.
+/// Crates with the modules that may use them. An entry that ends in `.rs` is one file.
 const CRATES: &[(&str, &[&str])] = &[
     ("actix_web_actors", &["sessions/driver_session.rs"]),
     ("redis", &["presence", "dev"]),
     ("sqlx", &["store", "dispatch", "http", "dev"]),
 ];
 
-/// The modules that may hold SQL.
+/// The modules that may contain SQL.
 const SQL: [&str; 2] = ["store", "dev"];
 
-/// All that is wrong in one file, each as a sentence.
+/// Returns every violation in one file, each as a sentence.
 fn violations(file: &str, source: &str) -> Vec<String> {
     let placed = read(file, source);
     let mut found = imports(file, &placed);
     for (at, one) in placed.iter().enumerate() {
         match &one.token {
-            Token::Word(word) => found.extend(foreign(file, word, &placed, at)),
+            Token::Word(word) => found.extend(forbidden_use(file, word, &placed, at)),
             Token::Text(text) if !SQL.contains(&module_name(file)) && !is_test(&one.module) && is_sql(text) => {
-                found.push(format!("{file} holds SQL, which belongs into src/store: {text:.60}"));
+                found.push(format!("{file} contains SQL, which belongs in src/store: {text:.60}"));
             }
             _ => {}
         }
@@ -86,7 +90,7 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     found
 }
 
-/// The module of a file: the first folder, or the file itself.
+/// Returns the module of a file: its first directory, or the file itself.
 fn module_name(file: &str) -> &str {
     file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
@@ -101,29 +105,30 @@ fn imports(file: &str, placed: &[Placed]) -> Vec<String> {
         return Vec::new();
     }
     let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == own) else {
-        return vec![format!("{file} is in no module; give it one in MAY_IMPORT")];
+        return vec![format!("{file} is in no module; add its module to MAY_IMPORT")];
     };
     let is_allowed = |name: &str, module: &[String]| {
-        // Tests may start private servers wherever they stand.
+        // Tests in every module may start private servers.
         name == own || allowed.contains(&name) || (name == "dev" && is_test(module))
     };
     let names = targets(placed).into_iter().filter_map(|(path, module)| Some((path.into_iter().next()?, module)));
-    let refused = names.filter(|(name, module)| !is_allowed(name, module));
-    refused.map(|(name, _)| format!("{file} imports crate::{name}, which {own} may not know")).collect()
+    let forbidden = names.filter(|(name, module)| !is_allowed(name, module));
+    forbidden.map(|(name, _)| format!("{file} imports crate::{name}, which {own} may not import")).collect()
 }
 
-fn foreign(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
+fn forbidden_use(file: &str, word: &str, placed: &[Placed], at: usize) -> Option<String> {
     let (name, allowed) = CRATES.iter().find(|(name, _)| *name == word)?;
     let is_allowed = allowed.iter().any(|place| *place == file || *place == module_name(file));
-    // A module of ours may have a crate's name; a path that only passes through it does not count.
+    // A module of this crate may have the name of a crate. A path in which the name is not first is not a use of
+    // the crate.
     let is_used = begins_with_crate(placed, at, name);
-    (is_used && !is_allowed).then(|| format!("{file} uses {name}, which only {} may", allowed.join(", ")))
+    (is_used && !is_allowed).then(|| format!("{file} uses {name}, which only {} may use", allowed.join(", ")))
 }
 
 fn is_sql(text: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
     let pair = |first: &str, second: &str| words.windows(2).any(|two| two == [first, second]);
-    // A sentence in capitals is no statement: each needs its second keyword or more than one word.
+    // A sentence in capitals is not a statement. A statement has a second keyword, or more than one word.
     let after = |first: &str, second: &str| {
         words.iter().position(|word| *word == first).is_some_and(|at| words[at + 1..].contains(&second))
     };
@@ -134,28 +139,30 @@ fn is_sql(text: &str) -> bool {
         || after("UPDATE", "SET")
 }
 
-/// Every source file under `dir`, by its path from there.
+/// Collects every source file under `dir` with its path relative to `dir`.
 fn files(dir: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(dir).expect("the sources").map(|entry| entry.expect("an entry")) {
-        let name = format!("{prefix}{}", entry.file_name().to_str().expect("a plain name"));
+    for entry in
+        fs::read_dir(dir).expect("the directory is readable").map(|entry| entry.expect("the entry is readable"))
+    {
+        let name = format!("{prefix}{}", entry.file_name().to_str().expect("the file name is UTF-8"));
         if entry.path().is_dir() {
             files(&entry.path(), &format!("{name}/"), found);
         } else if name.ends_with(".rs") {
-            found.push((name, fs::read_to_string(entry.path()).expect("a source file")));
+            found.push((name, fs::read_to_string(entry.path()).expect("the source file is readable")));
         }
     }
 }
 
 #[test]
-fn modules_import_only_what_they_may() {
+fn modules_import_only_what_the_map_allows() {
     let mut sources = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
-    assert!(sources.len() > 10, "the sources are found");
+    assert!(sources.len() > 10, "the source files are found");
     let found: Vec<String> = sources.iter().flat_map(|(file, source)| violations(file, source)).collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
-/// Every import of the sources, from module to module and, within a module, from file to file.
+/// Returns every import, from module to module, and from file to file within a module.
 fn edges(sources: &[(String, String)]) -> Edges {
     let mut edges = Edges::new();
     for (file, source) in sources {
@@ -169,7 +176,7 @@ fn edges(sources: &[(String, String)]) -> Edges {
             if from != to && !WIRING.contains(&from.as_str()) {
                 edges.entry(from).or_default().insert(to);
             }
-            // A file and the folder that it stands in belong together.
+            // A file and the directory of the same module are one node.
             if let Some(other) = file_of(sources, &target)
                 && module_of(&other) != own
                 && !own.starts_with(&module_of(&other))
@@ -184,7 +191,7 @@ fn edges(sources: &[(String, String)]) -> Edges {
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// The file in which the longest part of a path is a module.
+/// Returns the file whose module is the longest prefix of a path.
 fn file_of(sources: &[(String, String)], path: &[String]) -> Option<String> {
     (1..=path.len()).rev().find_map(|length| {
         let found = sources.iter().find(|(file, _)| module_of(file) == path[..length]);
@@ -192,8 +199,8 @@ fn file_of(sources: &[(String, String)], path: &[String]) -> Option<String> {
     })
 }
 
-/// A circle of imports, if there is one: the names along it.
-fn circle(edges: &Edges) -> Option<Vec<String>> {
+/// Returns the names along a cycle of imports, if there is one.
+fn cycle(edges: &Edges) -> Option<Vec<String>> {
     fn visit(at: &str, edges: &Edges, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
         if let Some(start) = path.iter().position(|name| name == at) {
             return Some(path[start..].to_vec());
@@ -211,25 +218,25 @@ fn circle(edges: &Edges) -> Option<Vec<String>> {
 }
 
 #[test]
-fn no_modules_and_no_files_import_each_other_in_a_circle() {
+fn imports_form_no_cycle_between_modules_or_between_files() {
     let mut sources = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
     let edges = edges(&sources);
-    assert!(edges.len() > 100, "imports are found: {}", edges.len());
-    assert_eq!(circle(&edges), None);
+    assert!(edges.len() > 100, "the imports are found: {}", edges.len());
+    assert_eq!(cycle(&edges), None);
 }
 
 #[test]
-fn circles_are_found_between_modules_and_between_files() {
+fn cycles_between_modules_and_between_files_are_found() {
     let source = |file: &str, text: &str| (file.to_owned(), text.to_owned());
-    let circle_of = |sources: &[(String, String)]| circle(&edges(sources)).is_some();
-    assert!(circle_of(&[source("a/mod.rs", "use crate::b::X;"), source("b/mod.rs", "use crate::a::Y;")]));
-    assert!(circle_of(&[
+    let cycle_of = |sources: &[(String, String)]| cycle(&edges(sources)).is_some();
+    assert!(cycle_of(&[source("a/mod.rs", "use crate::b::X;"), source("b/mod.rs", "use crate::a::Y;")]));
+    assert!(cycle_of(&[
         source("a/mod.rs", "mod b; mod c;"),
         source("a/b.rs", "use super::c::X;"),
         source("a/c.rs", "use super::b::{Y, Z};"),
     ]));
-    assert!(!circle_of(&[
+    assert!(!cycle_of(&[
         source("a/mod.rs", "mod b; use b::X;"),
         source("a/b.rs", "use super::Y; use crate::c::Z; mod tests { use crate::a::d::W; }"),
         source("a/d.rs", "use super::b::X;"),
@@ -270,7 +277,7 @@ fn imports_upward_and_sideways_are_caught() {
 }
 
 #[test]
-fn crates_outside_their_place_are_caught() {
+fn crates_outside_their_modules_are_caught() {
     assert_caught("outbox/relay.rs", "use actix_web_actors::ws;");
     assert_caught("http/socket.rs", "fn f(m: actix_web_actors::ws::Message) {}");
     assert_caught("store/drivers.rs", "use redis::AsyncCommands;");

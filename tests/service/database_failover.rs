@@ -1,4 +1,4 @@
-//! Failovers of PostgreSQL: a name that moves, several hosts, a server that was made read-only.
+//! Tests of PostgreSQL failovers: a name that moves, a list of hosts, and a server that becomes read-only.
 
 use std::time::Duration;
 
@@ -11,74 +11,78 @@ use super::support::standby::Pair;
 use super::support::world::let_time_pass;
 use super::support::*;
 
-/// How soon a node is well again.
-const WELL_AGAIN: Duration = Duration::from_secs(10);
+/// The limit for a node to recover.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(10);
 
-/// Orders are answered without waiting for a driver.
-fn quick() -> Plan {
+/// A plan in which orders get a response without a wait for an assignment.
+fn without_assignment_wait() -> Plan {
     World::with().set("ASSIGNMENT_WAIT_MS", 0)
 }
 
-/// Posts an order; its status, and its name when it was accepted.
+/// Posts an order. Returns the status, and the order's name when it was accepted.
 async fn post(world: &World, name: &str) -> (u16, Option<String>) {
     let reply = orders::post_order(world.node(), &Order::new(name), WEBHOOK_SECRET).await;
     (reply.status, matches!(reply.status, 200..=202).then(|| name.to_owned()))
 }
 
-/// Waits until an order is accepted; then forty more are, none refused. The names of all.
-async fn accepted_from_now_on(world: &World, what: &str) -> Vec<String> {
+/// Waits until an order is accepted. Then posts forty more, asserts that all are accepted, and returns all names.
+async fn assert_orders_accepted_after(world: &World, what: &str) -> Vec<String> {
     let first = format!("{what}-first");
     let mut accepted = vec![
-        eventually(&format!("orders are accepted after {what}"), WELL_AGAIN, || async { post(world, &first).await.1 })
-            .await,
+        eventually(&format!("orders are accepted after {what}"), RECOVERY_LIMIT, || async {
+            post(world, &first).await.1
+        })
+        .await,
     ];
     for round in 0..5 {
-        let posts = together((0..8).map(|n| {
+        let posts = join_all((0..8).map(|n| {
             let name = format!("{what}-{round}-{n}");
             async move { post(world, &name).await }
         }));
         for (status, name) in posts.await {
-            accepted.push(name.unwrap_or_else(|| panic!("an order was refused with {status} after {what} was over")));
+            accepted.push(name.unwrap_or_else(|| panic!("an order was refused with {status} after {what}")));
         }
     }
     accepted
 }
 
-/// What holds while no server that takes writes can be reached.
-async fn takes_no_orders(world: &World, what: &str) {
-    let refused = eventually("orders are refused", WELL_AGAIN, || async {
+/// Asserts that orders are refused while no writable server is reachable.
+async fn assert_orders_refused(world: &World, what: &str) {
+    let refused = eventually("orders are refused", RECOVERY_LIMIT, || async {
         let (status, accepted) = post(world, what).await;
         accepted.is_none().then_some(status)
     });
     assert_eq!(refused.await, 503);
     world.node().wait_for_health("down").await;
-    eventually("the metric says so", SOON, || async {
+    eventually("the metric reports the outage", SOON, || async {
         (world.node().metric("driver_tracker_database_up").await == 0.0).then_some(())
     })
     .await;
 }
 
-async fn is_well(world: &World) {
+async fn wait_for_recovery(world: &World) {
     world.node().wait_for_health("ok").await;
-    eventually("the metric says so", SOON, || async {
+    eventually("the metric reports the recovery", SOON, || async {
         (world.node().metric("driver_tracker_database_up").await == 1.0).then_some(())
     })
     .await;
 }
 
-/// Every order is in the database that the world looks into.
-async fn assert_kept(world: &World, accepted: &[String]) {
-    let kept: Vec<String> =
-        sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.expect("deliveries");
+/// Asserts that every accepted order is in the database that the world reads from.
+async fn assert_stored(world: &World, accepted: &[String]) {
+    let kept: Vec<String> = sqlx::query_scalar("SELECT seller_order_id FROM deliveries")
+        .fetch_all(&world.pool)
+        .await
+        .expect("the deliveries are read");
     for name in accepted {
-        assert!(kept.contains(name), "{name} was accepted and is not in the surviving database");
+        assert!(kept.contains(name), "the surviving database has the accepted order {name}");
     }
 }
 
-/// What Redis is bound to.
+/// Returns the identity of a database. Redis is bound to it.
 async fn identity(url: &str) -> String {
     let mut conn = servers::connect(url).await;
-    driver_tracker::store::schema::identity(&mut conn).await.expect("an identity")
+    driver_tracker::store::schema::identity(&mut conn).await.expect("the database has an identity")
 }
 
 fn count_lines(node: &Node, message: &str) -> usize {
@@ -86,38 +90,40 @@ fn count_lines(node: &Node, message: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_leads_to_the_standby_and_back_and_then_to_the_promoted_standby_loses_no_order() {
-    let (mut world, pair) = Pair::start(quick().set("HEARTBEAT_TTL_MS", 20_000)).await;
+async fn no_order_is_lost_when_the_name_moves_to_a_standby_and_back_and_to_the_promoted_standby() {
+    let (mut world, pair) = Pair::start(without_assignment_wait().set("HEARTBEAT_TTL_MS", 20_000)).await;
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
-    is_well(&world).await;
+    wait_for_recovery(&world).await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let mut accepted = accepted_from_now_on(&world, "start").await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
     let began = count_lines(world.node(), "PostgreSQL takes no writes");
 
-    pair.name.lead_to(pair.standby.port());
-    pair.name.cut();
-    takes_no_orders(&world, "astray").await;
-    holds("a standby takes no orders", Duration::from_secs(8), || async { post(&world, "astray").await.0 == 503 })
-        .await;
-    pair.name.lead_to(pair.primary.port());
-    accepted.extend(accepted_from_now_on(&world, "the name was back").await);
-    is_well(&world).await;
-    assert_eq!(driver.session.ended(), None, "the session lived through it");
-    let said = count_lines(world.node(), "PostgreSQL takes no writes") - began;
-    assert_eq!(said, 1, "one change is one line");
+    pair.name.set_target(pair.standby.port());
+    pair.name.close_connections();
+    assert_orders_refused(&world, "astray").await;
+    holds("orders are refused while the name leads to a standby", Duration::from_secs(8), || async {
+        post(&world, "astray").await.0 == 503
+    })
+    .await;
+    pair.name.set_target(pair.primary.port());
+    accepted.extend(assert_orders_accepted_after(&world, "the name was back").await);
+    wait_for_recovery(&world).await;
+    assert_eq!(driver.session.ended(), None, "the session stays open");
+    let logged = count_lines(world.node(), "PostgreSQL takes no writes") - began;
+    assert_eq!(logged, 1, "each state change logs one line");
 
     let rebuilt = count_lines(world.node(), "Redis rebuilt from PostgreSQL");
     let before = identity(&pair.primary.url("test")).await;
     pair.fail_over().await;
-    assert_ne!(identity(&pair.standby.url("test")).await, before, "a promotion makes another database of it at once");
-    pair.name.lead_to(pair.standby.port());
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
-    assert_eq!(driver.session.ended(), None, "the session lived through it");
-    eventually("Redis is filled again from the promoted server", SOON, || async {
+    assert_ne!(identity(&pair.standby.url("test")).await, before, "a promotion changes the identity of the database");
+    pair.name.set_target(pair.standby.port());
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
+    assert_eq!(driver.session.ended(), None, "the session stays open");
+    eventually("Redis is rebuilt from the promoted server", SOON, || async {
         (count_lines(world.node(), "Redis rebuilt from PostgreSQL") > rebuilt).then_some(())
     })
     .await;
@@ -125,29 +131,30 @@ async fn a_name_that_leads_to_the_standby_and_back_and_then_to_the_promoted_stan
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_moves_without_a_word_leaves_no_connection_behind() {
-    let (mut world, pair) = Pair::start(quick()).await;
+async fn no_connection_to_the_old_server_stays_in_use_after_the_name_moved_silently() {
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
-    is_well(&world).await;
-    let mut accepted = accepted_from_now_on(&world, "start").await;
-    // Many connections are open and idle now. The way to their server goes dark: none is closed, none is answered.
-    pair.name.set(proxy::Passage::Swallow);
+    wait_for_recovery(&world).await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
+    // Many connections are open and idle now. The proxy drops their bytes from here on: none is closed, none gets
+    // a response.
+    pair.name.set(proxy::ProxyMode::Discard);
     pair.fail_over().await;
-    pair.name.lead_to(pair.standby.port());
-    pair.name.set(proxy::Passage::Open);
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
+    pair.name.set_target(pair.standby.port());
+    pair.name.set(proxy::ProxyMode::Forward);
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failover() {
-    let (mut world, pair) = Pair::start(quick()).await;
+async fn the_writable_one_of_several_hosts_is_used_before_and_after_a_failover() {
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
     let parameters = "?target_session_attrs=read-write";
-    // The standby comes first, so that the order of the list alone does not lead to the right one.
+    // The standby is first in the list, so that the order of the list does not select the right host.
     let list = pair.url_at(&[pair.standby.port(), pair.primary.port()]) + parameters;
     let env: Env = servers::minimal_env(&list);
     for arguments in [["migrate"].as_slice(), &["api-key", "list"], &["events", "list"]] {
@@ -156,20 +163,20 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
     }
     let node = world.start_node_with(&[("DATABASE_URL", list.as_str())]).await;
     world.nodes.push(node);
-    let mut accepted = accepted_from_now_on(&world, "start").await;
+    let mut accepted = assert_orders_accepted_after(&world, "start").await;
     pair.fail_over().await;
-    accepted.extend(accepted_from_now_on(&world, "the failover").await);
-    world.look_into(&pair.standby.url("test")).await;
-    assert_kept(&world, &accepted).await;
-    is_well(&world).await;
+    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(&world, &accepted).await;
+    wait_for_recovery(&world).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_met_a_read_only_server_are_closed_and_not_used_again() {
-    let world = quick().own_postgres().start().await;
-    accepted_from_now_on(&world, "start").await;
-    let admin = world.own_postgres.as_ref().expect("its own").url("postgres");
+async fn connections_on_which_the_server_was_read_only_are_closed() {
+    let world = without_assignment_wait().own_postgres().start().await;
+    assert_orders_accepted_after(&world, "start").await;
+    let admin = world.own_postgres.as_ref().expect("the world has its own PostgreSQL").url("postgres");
     let read_only = async |yes: bool| {
         let mut conn = servers::connect(&admin).await;
         servers::execute(&mut conn, "SET default_transaction_read_only = off".to_owned()).await;
@@ -177,22 +184,22 @@ async fn connections_that_met_a_read_only_server_are_closed_and_not_used_again()
         servers::execute(&mut conn, format!("ALTER SYSTEM SET default_transaction_read_only = {value}")).await;
         servers::execute(&mut conn, "SELECT pg_reload_conf()".to_owned()).await;
     };
-    // Sessions that are open already turn read-only as well, as behind a pooler that now leads elsewhere.
+    // Open sessions become read-only too, as behind a pooler whose target changed.
     read_only(true).await;
-    takes_no_orders(&world, "read-only").await;
-    let turned: chrono::DateTime<chrono::Utc> =
-        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&world.pool).await.expect("a time");
+    assert_orders_refused(&world, "read-only").await;
+    let switched_at: chrono::DateTime<chrono::Utc> =
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&world.pool).await.expect("the database has a time");
     read_only(false).await;
-    accepted_from_now_on(&world, "it takes writes again").await;
+    assert_orders_accepted_after(&world, "it takes writes again").await;
     let older: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'driver-tracker' AND backend_start < $1",
     )
-    .bind(turned)
+    .bind(switched_at)
     .fetch_one(&world.pool)
     .await
-    .expect("a count");
-    assert_eq!(older, 0, "connections from before are still open");
-    is_well(&world).await;
+    .expect("the connections are counted");
+    assert_eq!(older, 0, "no connection from before is open");
+    wait_for_recovery(&world).await;
     for message in ["PostgreSQL takes no writes", "PostgreSQL takes writes again"] {
         assert_eq!(count_lines(world.node(), message), 1, "{message}");
     }
@@ -200,21 +207,24 @@ async fn connections_that_met_a_read_only_server_are_closed_and_not_used_again()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_starts_while_its_name_leads_to_a_standby_waits_for_the_primary() {
-    let (mut world, pair) = Pair::start(quick()).await;
-    pair.name.lead_to(pair.standby.port());
+async fn a_service_that_starts_against_a_standby_waits_for_the_primary() {
+    let (mut world, pair) = Pair::start(without_assignment_wait()).await;
+    pair.name.set_target(pair.standby.port());
     let url = pair.url_by_name();
     let refused = node::run(&["migrate"], &servers::minimal_env(&url)).await;
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && said.contains("takes no writes: it is a standby"), "{said}");
+    let stderr_text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(1) && stderr_text.contains("takes no writes: it is a standby"),
+        "{stderr_text}"
+    );
     let settings = [("DATABASE_URL", url.as_str())];
     let (node, ()) = tokio::join!(world.start_node_with(&settings), async {
-        let_time_pass("the service meets the standby first", Duration::from_secs(2)).await;
-        pair.name.lead_to(pair.primary.port());
+        let_time_pass("the service connects to the standby first", Duration::from_secs(2)).await;
+        pair.name.set_target(pair.primary.port());
     });
     world.nodes.push(node);
-    is_well(&world).await;
-    let reply = world.order(&Order::new("first")).await;
+    wait_for_recovery(&world).await;
+    let reply = world.post_order(&Order::new("first")).await;
     assert_eq!(reply.expect(202)["status"], json!("PENDING"));
     block_in_place(|| pair.standby.stop());
     pair.wait_for_standby(false).await;

@@ -1,4 +1,4 @@
-//! Drivers whose app cannot hold a socket: the same token, the same rules, by HTTP.
+//! Tests of drivers whose app cannot hold a socket: the same token and the same rules over HTTP.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use reqwest::header::CONTENT_TYPE;
@@ -12,40 +12,47 @@ fn fix(seconds_ago: i64, place: Place) -> Value {
     json!({"fixTime": at, "lat": place.lat, "lon": place.lon})
 }
 
-/// Sends one frame by HTTP and gives its answer.
-async fn ask(app: &Api, frame: Value) -> Value {
-    let answer = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
-    let answers = answer["answers"].as_array().expect("one answer a frame");
-    assert_eq!(answers.len(), 1);
-    answers[0].clone()
+/// Sends one frame over HTTP and returns its response.
+async fn send_frame(app: &Api, frame: Value) -> Value {
+    let response = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
+    let responses = response["answers"].as_array().expect("the body has answers");
+    assert_eq!(responses.len(), 1);
+    responses[0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_without_a_socket_works_a_whole_delivery() {
+async fn a_driver_without_a_socket_completes_a_delivery() {
     let world = World::start().await;
     let (id, token) = world.new_driver().await;
     let app = world.node().api().keyed(Some(&token));
     let here = RESTAURANT.offset(120.0, 0.0);
     let fixes = json!({"fixes": [fix(1, here), {"fixTime": "noon", "lat": 1, "lon": 1}, fix(5, here)]});
-    let told = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
-    assert_eq!((&told["accepted"], &told["status"], &told["onDuty"]), (&json!(2), &json!("OFFLINE"), &json!(false)));
-    assert_eq!(told["refused"][0]["index"], 1);
-    assert_eq!((&told["heartbeatIntervalMs"], &told["ttlMs"]), (&json!(2000), &json!(6000)), "off duty");
+    let response = app.post("/api/v1/driver/locations", &fixes).await.expect(200);
+    assert_eq!(
+        (&response["accepted"], &response["status"], &response["onDuty"]),
+        (&json!(2), &json!("OFFLINE"), &json!(false))
+    );
+    assert_eq!(response["refused"][0]["index"], 1);
+    assert_eq!(
+        (&response["heartbeatIntervalMs"], &response["ttlMs"]),
+        (&json!(2000), &json!(6000)),
+        "the interval is the one for drivers off duty"
+    );
 
-    let on_duty = ask(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
+    let on_duty = send_frame(&app, json!({"type": "status", "status": "AVAILABLE", "ref": "s"})).await;
     assert_eq!(
         (&on_duty["type"], &on_duty["ref"], &on_duty["status"]),
         (&json!("ok"), &json!("s"), &json!("AVAILABLE"))
     );
-    eventually("the driver can be found", SOON, || async {
+    eventually("the driver is in drivers:geo", SOON, || async {
         app.post("/api/v1/driver/locations", &json!({"fixes": [fix(0, here)]})).await.expect(200);
-        world.redis.findable().await?.contains(&id).then_some(())
+        world.redis.geo_members().await?.contains(&id).then_some(())
     })
     .await;
-    let answer = world.order(&Order::new("by-http")).await;
+    let answer = world.post_order(&Order::new("by-http")).await;
     assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
     let delivery = answer.body["deliveryId"].as_str().unwrap().to_owned();
-    let assigned = world.until_delivery(&delivery, "ASSIGNED").await;
+    let assigned = world.wait_for_delivery(&delivery, "ASSIGNED").await;
 
     let state = app.get("/api/v1/driver/state").await.expect(200);
     assert_eq!((&state["driver"]["id"], &state["driver"]["status"]), (&json!(id), &json!("BUSY")));
@@ -56,15 +63,15 @@ async fn a_driver_without_a_socket_works_a_whole_delivery() {
                "status": status})
     };
     let frames = json!({"frames": [update("PICKED_UP"), {"type": "dance", "ref": "d"}, update("DELIVERED")]});
-    let answers = app.post("/api/v1/driver/messages", &frames).await.expect(200)["answers"].clone();
-    assert_eq!((&answers[0]["type"], &answers[2]["type"]), (&json!("ok"), &json!("ok")), "{answers}");
-    assert_eq!((&answers[1]["code"], &answers[1]["ref"]), (&json!("unknown_type"), &json!("d")));
+    let responses = app.post("/api/v1/driver/messages", &frames).await.expect(200)["answers"].clone();
+    assert_eq!((&responses[0]["type"], &responses[2]["type"]), (&json!("ok"), &json!("ok")), "{responses}");
+    assert_eq!((&responses[1]["code"], &responses[1]["ref"]), (&json!("unknown_type"), &json!("d")));
     assert_eq!(world.delivery(&delivery).await["status"], "DELIVERED");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session() {
+async fn any_json_body_is_processed_and_opens_or_replaces_no_session() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));
@@ -80,13 +87,13 @@ async fn whatever_is_json_is_dealt_with_and_neither_opens_nor_replaces_a_session
     empty.get("/api/v1/driver/state").await.problem(401);
     world.admin().get("/api/v1/driver/state").await.problem(401);
     assert_eq!(driver.session.ended(), None);
-    let answer = world.order(&Order::new("still-there")).await.expect(201);
-    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new("still-there")).await.expect(201);
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
+async fn every_http_request_of_a_driver_counts_as_a_frame() {
     let world = World::with().set("FRAMES_PER_SECOND", 2).start().await;
     for (method, path, good) in [("GET", "state", 200), ("POST", "ws-ticket", 201), ("POST", "locations", 200)] {
         let (_, token) = world.new_driver().await;
@@ -96,11 +103,11 @@ async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
             "GET" => app.get(&path).await,
             _ => app.post(&path, &json!({})).await,
         };
-        // As many as a second allows come through, and whatever comes through is answered as ever.
+        // The requests within the limit succeed.
         for _ in 0..2 {
             ask().await.expect(good);
         }
-        let limited = eventually("too many", SOON, async || {
+        let limited = eventually("a request is limited", SOON, async || {
             let reply = ask().await;
             assert!(reply.status == good || reply.status == 429, "{path}: {}", reply.text);
             (reply.status == 429).then_some(reply)
@@ -108,21 +115,21 @@ async fn whatever_a_driver_asks_for_by_http_counts_as_a_frame() {
         let limited = limited.await;
         assert!(limited.retry_after_s() >= 1, "{path}");
         limited.refused(429, "rate_limited");
-        // Another driver is not held up by this one.
+        // Another driver is not limited.
         let (_, other) = world.new_driver().await;
         world.node().api().keyed(Some(&other)).get("/api/v1/driver/state").await.expect(200);
     }
     world.finish().await;
 }
 
-/// A body as text, since these values are none that a JSON library writes.
+/// Posts a body as text, because no JSON library writes these values.
 async fn post_text(app: &Api, path: &str, body: String) -> Value {
     let request = app.request("POST", path).header(CONTENT_TYPE, "application/json").body(body);
     http::send(request).await.expect(200)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_nothing_can_hold_is_one_faulty_field_and_never_a_lost_body() {
+async fn a_value_out_of_range_invalidates_its_field_and_never_the_whole_body() {
     let world = World::start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));
@@ -135,22 +142,22 @@ async fn a_value_that_nothing_can_hold_is_one_faulty_field_and_never_a_lost_body
         lat = RESTAURANT.lat,
         lon = RESTAURANT.lon
     );
-    let told = post_text(&app, "/api/v1/driver/locations", format!(r#"{{"fixes": {fixes}, "x": {deep}}}"#)).await;
-    let refused = |told: &Value| -> Vec<(i64, String)> {
+    let response = post_text(&app, "/api/v1/driver/locations", format!(r#"{{"fixes": {fixes}, "x": {deep}}}"#)).await;
+    let refused = |response: &Value| -> Vec<(i64, String)> {
         let one = |one: &Value| (one["index"].as_i64().unwrap(), one["code"].as_str().unwrap().to_owned());
-        told["refused"].as_array().unwrap().iter().map(one).collect()
+        response["refused"].as_array().unwrap().iter().map(one).collect()
     };
     let expected = [1, 2, 3].map(|index| (index, "invalid_frame".to_owned()));
-    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+    assert_eq!((response["accepted"].as_i64(), refused(&response)), (Some(2), expected.to_vec()), "{response}");
 
     driver.session.send_text(&format!(r#"{{"type": "batch", "ref": "b", "fixes": {fixes}}}"#));
-    let told = driver.session.answer("b").await;
-    assert_eq!((told["accepted"].as_i64(), refused(&told)), (Some(2), expected.to_vec()), "{told}");
+    let response = driver.session.take_response("b").await;
+    assert_eq!((response["accepted"].as_i64(), refused(&response)), (Some(2), expected.to_vec()), "{response}");
 
-    let nobody = uuid::Uuid::now_v7();
+    let unknown_id = uuid::Uuid::now_v7();
     let update = |more: &str| {
         format!(
-            r#"{{"type": "delivery.update", "deliveryId": "{nobody}", "assignmentId": "{nobody}", "status": "FAILED", {more}}}"#
+            r#"{{"type": "delivery.update", "deliveryId": "{unknown_id}", "assignmentId": "{unknown_id}", "status": "FAILED", {more}}}"#
         )
     };
     let frames = [
@@ -168,13 +175,13 @@ async fn a_value_that_nothing_can_hold_is_one_faulty_field_and_never_a_lost_body
         assert_eq!(answer["seq"].as_i64(), (reference == "d").then_some(7), "{answer}");
     };
     let body = format!(r#"{{"frames": [{}]}}"#, frames.join(", "));
-    let answers = post_text(&app, "/api/v1/driver/messages", body).await;
-    for (answer, expected) in answers["answers"].as_array().unwrap().iter().zip(expected) {
+    let responses = post_text(&app, "/api/v1/driver/messages", body).await;
+    for (answer, expected) in responses["answers"].as_array().unwrap().iter().zip(expected) {
         check(answer, expected);
     }
     for (frame, expected) in frames.iter().zip(expected) {
         driver.session.send_text(frame);
-        check(&driver.session.answer(expected.0).await, expected);
+        check(&driver.session.take_response(expected.0).await, expected);
     }
     let broken = app.request("POST", "/api/v1/driver/locations").header(CONTENT_TYPE, "application/json");
     http::send(broken.body(r#"{"fixes": [1e400}"#)).await.refused(400, "invalid_json");

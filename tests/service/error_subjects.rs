@@ -1,4 +1,4 @@
-//! An error about a delivery names it, whatever went wrong and by whatever way the frame came.
+//! Tests that an error about a delivery names the delivery, over the socket and over HTTP.
 
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
@@ -17,18 +17,18 @@ fn update(delivery: &str, assignment: &str, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_update_names_its_delivery_by_socket_and_by_http() {
+async fn a_refused_update_names_its_delivery_over_socket_and_http() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT).await;
-    let answer = world.order(&Order::new("done")).await.expect(201);
-    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let answer = world.post_order(&Order::new("done")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("the response has an id").to_owned();
     let (done, done_by) = (text("deliveryId"), text("assignmentId"));
-    driver.assignment(&done).await;
+    driver.wait_for_assignment(&done).await;
     driver.deliver(&done, &done_by).await;
-    let answer = world.order(&Order::new("present")).await.expect(201);
-    let text = |name: &str| answer[name].as_str().expect("an id").to_owned();
+    let answer = world.post_order(&Order::new("present")).await.expect(201);
+    let text = |name: &str| answer[name].as_str().expect("the response has an id").to_owned();
     let (present, present_by) = (text("deliveryId"), text("assignmentId"));
-    driver.assignment(&present).await;
+    driver.wait_for_assignment(&present).await;
 
     let nobodys = uuid::Uuid::now_v7().to_string();
     let named = |id: &str| json!(id);
@@ -46,14 +46,14 @@ async fn a_refused_update_names_its_delivery_by_socket_and_by_http() {
     ];
     let app = world.node().api().keyed(Some(&driver.token));
     for (frame, code, subject) in cases {
-        let by_socket = driver.session.ask(frame.clone()).await;
+        let by_socket = driver.session.send_request(frame.clone()).await;
         let by_http = app.post("/api/v1/driver/messages", &json!({"frames": [frame]})).await.expect(200);
         for answer in [&by_socket, &by_http["answers"][0]] {
             assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
             assert_eq!(answer["deliveryId"], subject, "{frame} → {answer}");
         }
     }
-    // A `ref` that cannot be read is no reason to forget the rest.
+    // An unreadable `ref` does not suppress the rest of the error.
     let frame = update(&present, &present_by, json!({"ref": "r".repeat(65)}));
     driver.session.send(&frame);
     let answer = driver.session.take("error").await;
@@ -62,7 +62,7 @@ async fn a_refused_update_names_its_delivery_by_socket_and_by_http() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_that_must_wait_names_its_delivery() {
+async fn an_update_that_is_limited_or_unavailable_names_its_delivery() {
     let world = World::with().own_postgres().set("FRAMES_PER_SECOND", 5).start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let id = uuid::Uuid::now_v7().to_string();
@@ -70,11 +70,11 @@ async fn an_update_that_must_wait_names_its_delivery() {
     for n in 0..15 {
         driver.session.send(&update(&id, &id, json!({"ref": format!("fast-{n}")})));
     }
-    let limited = driver.session.take_where("a frame over the limit", SOON, is_limited).await;
+    let limited = driver.session.take_where("the error for a frame over the limit", SOON, is_limited).await;
     assert_eq!(limited["deliveryId"], id, "{limited}");
     assert!(limited["ref"].is_string(), "{limited}");
 
-    // A message in parts is over the limit when one of them is, and is named all the same.
+    // A fragmented message is over the limit when one of its fragments is. The error names the delivery too.
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let text = update(&id, &id, json!({"ref": "in parts"})).to_string().into_bytes();
     let parts = text.chunks(text.len().div_ceil(16)).collect::<Vec<_>>();
@@ -86,22 +86,26 @@ async fn an_update_that_must_wait_names_its_delivery() {
             n + 1 == parts.len(),
         )));
     }
-    let limited = driver.session.answer("in parts").await;
+    let limited = driver.session.take_response("in parts").await;
     assert_eq!((&limited["code"], &limited["deliveryId"]), (&json!("rate_limited"), &json!(id)), "{limited}");
 
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let app = world.node().api().keyed(Some(&driver.token));
     let frames = vec![update(&id, &id, json!({})); 15];
-    let answers = app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200)["answers"].clone();
-    let answers = answers.as_array().expect("answers");
-    assert!(answers.iter().any(is_limited) && answers.iter().all(|answer| answer["deliveryId"] == id), "{answers:?}");
+    let responses =
+        app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200)["answers"].clone();
+    let responses = responses.as_array().expect("the body has answers");
+    assert!(
+        responses.iter().any(is_limited) && responses.iter().all(|response| response["deliveryId"] == id),
+        "{responses:?}"
+    );
 
     let driver = world.connected_at(world.node(), RESTAURANT).await;
-    let postgres = world.own_postgres.clone().expect("an own PostgreSQL");
+    let postgres = world.own_postgres.clone().expect("the world has its own PostgreSQL");
     block_in_place(|| postgres.stop());
-    let answer = driver.session.ask(update(&id, &id, json!({}))).await;
-    assert_eq!((&answer["code"], &answer["deliveryId"]), (&json!("unavailable"), &json!(id)), "{answer}");
-    block_in_place(|| postgres.start_again()).expect("PostgreSQL to come back");
+    let response = driver.session.send_request(update(&id, &id, json!({}))).await;
+    assert_eq!((&response["code"], &response["deliveryId"]), (&json!("unavailable"), &json!(id)), "{response}");
+    block_in_place(|| postgres.start_again()).expect("PostgreSQL restarts");
     world.node().wait_for_health("ok").await;
     world.finish().await;
 }

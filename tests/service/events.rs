@@ -1,4 +1,4 @@
-//! Events out: in order, signed, again and again, given up, and posted once more.
+//! Tests of outbound events: order, signatures, retries, dead letters and replays.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use standardwebhooks::Webhook;
 use super::support::plan::EVENTS_SECRET;
 use super::support::*;
 
-/// A delivery that went all the way, with nobody at the shop's door meanwhile if it is told to fail.
+/// Runs a delivery to DELIVERED. The shop may be set to fail before. Returns the driver and the delivery's id.
 async fn delivered(world: &World, name: &str) -> (Driver, String) {
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let id = deliver_with(world, &driver, name).await;
@@ -16,66 +16,69 @@ async fn delivered(world: &World, name: &str) -> (Driver, String) {
 }
 
 async fn deliver_with(world: &World, driver: &Driver, name: &str) -> String {
-    let answer = world.order(&Order::new(name)).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
-    driver.deliver(&id, answer["assignmentId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::new(name)).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
+    driver.deliver(&id, response["assignmentId"].as_str().unwrap()).await;
     id
 }
 
-const WHOLE: [&str; 3] = ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_DELIVERED_V1"];
+const ALL_EVENTS: [&str; 3] = ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_DELIVERED_V1"];
 
-async fn until_accepted(world: &World, id: &str, names: &[&str]) {
-    eventually(&format!("the shop accepted {names:?} of {id}"), Duration::from_secs(30), || async {
+async fn wait_until_accepted(world: &World, id: &str, names: &[&str]) {
+    eventually(&format!("the shop accepts {names:?} of {id}"), Duration::from_secs(30), || async {
         (world.shop().accepted(id) == names).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_event_is_posted_again_the_same_byte_for_byte_and_holds_back_those_after_it() {
+async fn a_refused_event_is_retried_with_the_same_body_and_blocks_the_later_events_of_its_delivery() {
     let world = World::start().await;
-    world.shop().answer(500);
+    world.shop().respond_with(500);
     let (_driver, id) = delivered(&world, "held-back").await;
-    eventually("the shop refused three times", SOON, || async {
+    eventually("the shop has refused three posts", SOON, || async {
         (world.shop().posts_of(&id).len() >= 3).then_some(())
     })
     .await;
     let names: Vec<_> = world.shop().posts_of(&id).iter().map(|p| p.event["event"].clone()).collect();
-    assert!(names.iter().all(|name| name == WHOLE[0]), "a later event went past a refused one: {names:?}");
-    world.shop().answer(204);
-    until_accepted(&world, &id, &WHOLE).await;
+    assert!(
+        names.iter().all(|name| name == ALL_EVENTS[0]),
+        "no later event is posted before the refused one: {names:?}"
+    );
+    world.shop().respond_with(204);
+    wait_until_accepted(&world, &id, &ALL_EVENTS).await;
 
     let posts = world.shop().posts_of(&id);
-    let first: Vec<_> = posts.iter().filter(|p| p.event["event"] == WHOLE[0]).collect();
-    assert!(first.iter().all(|p| p.raw == first[0].raw), "the body changed between attempts");
+    let first: Vec<_> = posts.iter().filter(|p| p.event["event"] == ALL_EVENTS[0]).collect();
+    assert!(first.iter().all(|p| p.raw == first[0].raw), "the body is the same in all attempts");
     assert!(first.iter().all(|p| p.headers["webhook-id"] == first[0].headers["webhook-id"]));
     let stamp = |p: &shop::Posted| p.headers["webhook-timestamp"].to_str().unwrap().parse::<i64>().unwrap();
     let now = chrono::Utc::now().timestamp();
-    assert!(posts.iter().all(|p| (stamp(p) - now).abs() < 60), "timestamps are fresh");
+    assert!(posts.iter().all(|p| (stamp(p) - now).abs() < 60), "each attempt has a current timestamp");
     let sequences: Vec<i64> = posts.iter().map(|p| p.event["sequence"].as_i64().unwrap()).collect();
     assert!(sequences.is_sorted(), "{sequences:?}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_deliverys_trouble_holds_up_no_other() {
+async fn a_failing_event_of_one_delivery_does_not_delay_other_deliveries() {
     let world = World::start().await;
-    world.shop().react(|event| Reaction::Status(if event["sellerOrderId"] == "trouble" { 503 } else { 200 }));
+    world.shop().set_reaction(|event| Reaction::Status(if event["sellerOrderId"] == "trouble" { 503 } else { 200 }));
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let stuck = deliver_with(&world, &driver, "trouble").await;
     let fine = deliver_with(&world, &driver, "fine").await;
-    until_accepted(&world, &fine, &WHOLE).await;
+    wait_until_accepted(&world, &fine, &ALL_EVENTS).await;
     assert!(world.shop().accepted(&stuck).is_empty());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_shop_cannot_take_is_a_dead_letter_at_once_lets_the_rest_go_and_can_be_replayed() {
+async fn a_permanently_refused_event_is_dead_at_once_unblocks_later_events_and_can_be_replayed() {
     let world = World::start().await;
-    world.shop().react(|event| Reaction::Status(if event["event"] == WHOLE[1] { 422 } else { 200 }));
+    world.shop().set_reaction(|event| Reaction::Status(if event["event"] == ALL_EVENTS[1] { 422 } else { 200 }));
     let (_driver, id) = delivered(&world, "dead").await;
-    until_accepted(&world, &id, &[WHOLE[0], WHOLE[2]]).await;
-    assert_eq!(world.shop().posts_of(&id).len(), 3, "a dead letter is not tried again");
+    wait_until_accepted(&world, &id, &[ALL_EVENTS[0], ALL_EVENTS[2]]).await;
+    assert_eq!(world.shop().posts_of(&id).len(), 3, "a dead letter is not retried");
 
     let dead = world.admin().get(&format!("/api/v1/outbound-events?state=dead&deliveryId={id}")).await.expect(200);
     let items = dead["items"].as_array().unwrap();
@@ -83,24 +86,24 @@ async fn what_the_shop_cannot_take_is_a_dead_letter_at_once_lets_the_rest_go_and
     let event = &items[0];
     assert_eq!(
         (&event["type"], &event["state"], &event["shop"]),
-        (&json!(WHOLE[1]), &json!("dead"), &json!("vendure"))
+        (&json!(ALL_EVENTS[1]), &json!("dead"), &json!("vendure"))
     );
     assert_eq!((&event["deliveryId"], &event["attempts"][0]["status"]), (&json!(id), &json!(422)));
     let health = world.node().health().await.unwrap();
     assert_eq!(
         (&health["outbox"]["dead"], &health["status"]),
         (&json!(1), &json!("ok")),
-        "dead letters degrade nothing"
+        "dead letters do not degrade the health"
     );
 
     let event_id = event["id"].as_str().unwrap();
     let path = format!("/api/v1/outbound-events/{event_id}");
-    world.shop().answer(200);
+    world.shop().respond_with(200);
     world.admin().post(&format!("{path}/replay"), &json!({})).await.expect(202);
-    until_accepted(&world, &id, &[WHOLE[0], WHOLE[2], WHOLE[1]]).await;
+    wait_until_accepted(&world, &id, &[ALL_EVENTS[0], ALL_EVENTS[2], ALL_EVENTS[1]]).await;
     let posts: Vec<_> = world.shop().posts_of(&id).into_iter().filter(|p| p.event["eventId"] == event_id).collect();
     assert_eq!(posts.len(), 2);
-    assert_eq!(posts[0].raw, posts[1].raw, "a replay keeps eventId and sequence");
+    assert_eq!(posts[0].raw, posts[1].raw, "a replay has the same eventId and sequence");
     let after = eventually("the event is delivered", SOON, || async {
         let shown = world.admin().get(&path).await.expect(200);
         (shown["state"] == "delivered").then_some(shown)
@@ -117,9 +120,9 @@ async fn what_the_shop_cannot_take_is_a_dead_letter_at_once_lets_the_rest_go_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_last_entry_of_the_schedule_an_event_is_dead() {
+async fn an_event_is_dead_after_the_last_entry_of_the_retry_schedule() {
     let world = World::with().set("EVENTS_RETRY_SCHEDULE", "0ms,100ms,100ms").start().await;
-    world.shop().answer(500);
+    world.shop().respond_with(500);
     let (_driver, id) = delivered(&world, "hopeless").await;
     let dead = eventually("all three events are dead", SOON, || async {
         let listed =
@@ -137,68 +140,74 @@ async fn after_the_last_entry_of_the_schedule_an_event_is_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_is_gone_disables_its_endpoint_until_an_operator_enables_it() {
+async fn status_410_disables_the_endpoint_until_an_operator_enables_it() {
     let world = World::start().await;
-    world.shop().answer(410);
+    world.shop().respond_with(410);
     let (_driver, id) = delivered(&world, "gone").await;
     let disabled = "SELECT count(*) FROM shop_endpoints WHERE NOT enabled";
     eventually("the endpoint is disabled", SOON, || async { (world.count(disabled).await == 1).then_some(()) }).await;
     let posted = world.shop().posts().len();
-    world.shop().answer(200);
+    world.shop().respond_with(200);
     holds("nothing is posted to a disabled endpoint", Duration::from_secs(2), || async {
         world.shop().posts().len() == posted
     })
     .await;
     let pending =
         world.admin().get(&format!("/api/v1/outbound-events?state=pending&deliveryId={id}")).await.expect(200);
-    assert_eq!(pending["items"].as_array().unwrap().len(), 3, "its events are kept: {pending}");
+    assert_eq!(pending["items"].as_array().unwrap().len(), 3, "the endpoint's events stay pending: {pending}");
 
     world.admin().post("/api/v1/shops/vendure/endpoint/enable", &json!({})).await.expect(200);
-    until_accepted(&world, &id, &WHOLE).await;
+    wait_until_accepted(&world, &id, &ALL_EVENTS).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_says_when_to_come_back_is_left_alone_until_then() {
+async fn retry_after_delays_the_next_post() {
     let world = World::start().await;
-    world.shop().react(|_| Reaction::RetryAfter(429, 3));
+    world.shop().set_reaction(|_| Reaction::RetryAfter(429, 3));
     let (_driver, id) = delivered(&world, "later").await;
-    eventually("the first post", SOON, || async { (!world.shop().posts_of(&id).is_empty()).then_some(()) }).await;
-    world.shop().answer(200);
-    until_accepted(&world, &id, &WHOLE).await;
+    eventually("the first post arrives", SOON, || async { (!world.shop().posts_of(&id).is_empty()).then_some(()) })
+        .await;
+    world.shop().respond_with(200);
+    wait_until_accepted(&world, &id, &ALL_EVENTS).await;
     let posts = world.shop().posts_of(&id);
     let waited = posts[1].at - posts[0].at;
-    assert!(waited >= Duration::from_millis(2_400), "came back after {waited:?}");
+    assert!(waited >= Duration::from_millis(2_400), "the next post waits as long as the shop asked: {waited:?}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redirect_is_not_followed_and_a_failure() {
+async fn a_redirect_is_not_followed_and_counts_as_a_failure() {
     let world = World::start().await;
     let elsewhere = Shop::open(&[EVENTS_SECRET.to_owned()]).await;
     let to = elsewhere.url.clone();
-    world.shop().react(move |_| Reaction::Redirect(to.clone()));
+    world.shop().set_reaction(move |_| Reaction::Redirect(to.clone()));
     let (_driver, id) = delivered(&world, "redirected").await;
-    eventually("it is tried again", SOON, || async { (world.shop().posts_of(&id).len() >= 2).then_some(()) }).await;
-    assert!(elsewhere.posts().is_empty(), "a redirect was followed");
-    world.shop().answer(200);
-    until_accepted(&world, &id, &WHOLE).await;
+    eventually("the event is retried", SOON, || async { (world.shop().posts_of(&id).len() >= 2).then_some(()) }).await;
+    assert!(elsewhere.posts().is_empty(), "no redirect is followed");
+    world.shop().respond_with(200);
+    wait_until_accepted(&world, &id, &ALL_EVENTS).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_never_answers_is_given_up_after_a_while_and_holds_up_no_other_delivery() {
+async fn a_post_without_a_response_times_out_and_does_not_delay_other_deliveries() {
     let world = World::start().await;
-    world.shop().react(|event| if event["sellerOrderId"] == "hung" { Reaction::Hang } else { Reaction::Status(200) });
+    world
+        .shop()
+        .set_reaction(|event| if event["sellerOrderId"] == "hung" { Reaction::Hang } else { Reaction::Status(200) });
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let hung = deliver_with(&world, &driver, "hung").await;
     let fine = deliver_with(&world, &driver, "fine").await;
-    until_accepted(&world, &fine, &WHOLE).await;
-    world.shop().answer(200);
-    until_accepted(&world, &hung, &WHOLE).await;
+    wait_until_accepted(&world, &fine, &ALL_EVENTS).await;
+    world.shop().respond_with(200);
+    wait_until_accepted(&world, &hung, &ALL_EVENTS).await;
     let posts = world.shop().posts_of(&hung);
     let waited = posts[1].at - posts[0].at;
-    assert!(waited >= Duration::from_secs(14) && waited < Duration::from_secs(20), "given up after {waited:?}");
+    assert!(
+        waited >= Duration::from_secs(14) && waited < Duration::from_secs(20),
+        "the post times out in time: {waited:?}"
+    );
     world.finish().await;
 }
 
@@ -209,40 +218,40 @@ async fn two_nodes_post_every_event_in_order() {
     let fleet = world.fleet(&places).await;
     let mut deliveries = Vec::new();
     for (n, _) in fleet.iter().enumerate() {
-        let answer = world.order_at(&world.nodes[n % 2], &Order::new(&format!("two-{n}"))).await.expect(201);
-        deliveries.push(answer["deliveryId"].as_str().unwrap().to_owned());
+        let response = world.post_order_at(&world.nodes[n % 2], &Order::new(&format!("two-{n}"))).await.expect(201);
+        deliveries.push(response["deliveryId"].as_str().unwrap().to_owned());
     }
-    together(fleet.iter().map(|driver| async move {
-        let (id, assignment) = driver.any_assignment().await;
+    join_all(fleet.iter().map(|driver| async move {
+        let (id, assignment) = driver.wait_for_any_assignment().await;
         driver.deliver(&id, &assignment).await;
     }))
     .await;
     for id in &deliveries {
-        until_accepted(&world, id, &WHOLE).await;
+        wait_until_accepted(&world, id, &ALL_EVENTS).await;
     }
-    assert_eq!(world.shop().posts().len(), 30, "a healthy shop gets each event once");
+    assert_eq!(world.shop().posts().len(), 30, "a healthy shop receives each event once");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_outlives_the_node_that_could_not_post_it() {
+async fn an_event_of_a_node_that_died_is_posted_by_another() {
     let mut world = World::start().await;
-    world.shop().answer(500);
+    world.shop().respond_with(500);
     let (_driver, id) = delivered(&world, "outlives").await;
     world.nodes[0].kill9().await;
-    world.shop().answer(200);
+    world.shop().respond_with(200);
     let node = world.start_node().await;
     world.nodes = vec![node];
-    // A lease that died with its node must run out first.
+    // The lease of the dead node must expire first.
     eventually("the events are posted by another node", Duration::from_secs(60), || async {
-        (world.shop().accepted(&id) == WHOLE).then_some(())
+        (world.shop().accepted(&id) == ALL_EVENTS).then_some(())
     })
     .await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_configured_secret_signs_and_the_shared_one_is_sent_along() {
+async fn every_configured_secret_signs_events_and_the_shared_secret_is_a_header() {
     const OLD: &str = "whsec_dGhlLW9sZC1zZWNyZXQtb2YtYS1yb3RhdGlvbi10aGF0LWlzLW9u";
     let world = World::with()
         .set("VENDURE_EVENTS_SECRET", format!("{EVENTS_SECRET},{OLD}"))
@@ -250,7 +259,7 @@ async fn every_configured_secret_signs_and_the_shared_one_is_sent_along() {
         .start()
         .await;
     let (_driver, id) = delivered(&world, "rotating").await;
-    let post = world.shop().event(&id, WHOLE[0]).await;
+    let post = world.shop().wait_for_event(&id, ALL_EVENTS[0]).await;
     for secret in [EVENTS_SECRET, OLD] {
         Webhook::new(secret).unwrap().verify(&post.raw, &post.headers).unwrap();
     }
@@ -260,7 +269,7 @@ async fn every_configured_secret_signs_and_the_shared_one_is_sent_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_leads_into_the_operators_network_is_not_posted_to() {
+async fn an_events_url_whose_name_resolves_to_a_private_network_is_not_posted_to() {
     let world = World::start().await;
     let url = world.shop().url.replace("127.0.0.1", "localhost");
     let node = world.start_node_with(&[("VENDURE_EVENTS_URL", &url), ("EVENTS_ALLOWED_NETWORKS", "10.0.0.0/8")]).await;
@@ -280,10 +289,10 @@ async fn a_name_that_leads_into_the_operators_network_is_not_posted_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_anywhere_to_post_to_nothing_is_kept_for_posting() {
+async fn without_an_events_url_the_outbox_stays_empty() {
     let world = World::with().without_shop().start().await;
     let (_driver, id) = delivered(&world, "quiet").await;
-    assert_eq!(world.trail(&id).await.len(), 4, "the audit trail is kept");
+    assert_eq!(world.trail(&id).await.len(), 4, "the audit rows are kept");
     assert_eq!(world.node().health().await.unwrap()["outbox"]["pending"], 0);
     world.finish().await;
 }

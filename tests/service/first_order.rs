@@ -1,4 +1,6 @@
-//! The first steps of the README, followed as they stand there, against what `make run` starts.
+//! Runs the first steps of the README as they are printed, against what `make run` starts.
+//!
+//! Invariant: the test takes commands and frames from the README and changes only ids, times and addresses.
 
 use std::time::{Duration, Instant};
 
@@ -11,74 +13,75 @@ use super::support::*;
 
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
 const MAKEFILE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Makefile"));
-/// Between the outputs of two blocks that one shell runs.
+/// The separator between the outputs of two blocks that one shell runs.
 const NEXT: &str = "-- next block --";
-/// What the README waits for takes one or two minutes; a busy machine needs more.
+/// The limit for a delivery. In the README it takes one or two minutes; the rest is slack for a busy machine.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(600);
 
-/// The text of a section of the README, without its heading.
+/// Returns the text of a section of the README without its heading.
 fn section(name: &str) -> &'static str {
     let heading = format!("\n## {name}\n");
     let (_, rest) = README.split_once(&heading).unwrap_or_else(|| panic!("the README has no section {name}"));
-    rest.split("\n## ").next().expect("a section")
+    rest.split("\n## ").next().expect("the section has text")
 }
 
-/// The code blocks of a kind in a section, in their order.
+/// Returns the code blocks of a kind in a section, in order.
 fn blocks(name: &str, kind: &str) -> Vec<&'static str> {
     let fence = format!("```{kind}\n");
     let mut found = Vec::new();
     let mut rest = section(name);
     while let Some((_, after)) = rest.split_once(&fence) {
-        let (block, after) = after.split_once("```").expect("the end of a block");
+        let (block, after) = after.split_once("```").expect("the block has an end");
         found.push(block);
         rest = after;
     }
     found
 }
 
-/// What a block that calls `post` printed: the answer and its status.
+/// Parses the output of a block that calls `post`: the response and its status.
 fn posted(printed: &str) -> (Value, u16) {
-    let (body, status) = printed.trim().rsplit_once(' ').unwrap_or_else(|| panic!("no status: {printed}"));
-    let body = serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {printed}"));
-    (body, status.parse().expect("a status"))
+    let (body, status) =
+        printed.trim().rsplit_once(' ').unwrap_or_else(|| panic!("the output has no status: {printed}"));
+    let body = serde_json::from_str(body).unwrap_or_else(|_| panic!("the output is not JSON: {printed}"));
+    (body, status.parse().expect("the status is a number"))
 }
 
-/// Posts an order by the lines of the README, under an id of the test's own.
+/// Posts an order by the commands of the README, with an id of the test.
 async fn post(folder: &DevFolder, id: &str) -> (Value, u16) {
     let block = blocks("First steps", "sh")[1];
     let script = block.replace("ID=first-$(date +%s)", &format!("ID={id}"));
-    assert_ne!(script, block, "the README sets ID as before");
+    assert_ne!(script, block, "the README sets ID as the test expects");
     let done = folder.sh(&script, SOON * 2).await;
     posted(&String::from_utf8_lossy(&done.stdout))
 }
 
 async fn has_curl() -> bool {
     let found = Command::new("curl").arg("--version").output().await.is_ok_and(|done| done.status.success());
-    assert!(found || std::env::var_os("CI").is_none(), "curl is needed");
+    assert!(found || std::env::var_os("CI").is_none(), "curl is installed when CI is set");
     found
 }
 
 #[test]
 fn the_first_steps_fit_one_screen() {
     let steps = section("First steps");
-    assert!(steps.lines().count() <= 40, "{} lines", steps.lines().count());
+    assert!(steps.lines().count() <= 40, "the section has at most 40 lines: {}", steps.lines().count());
     for line in steps.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_steps_of_the_readme_work_two_minutes_after_the_start() {
+async fn the_first_steps_of_the_readme_succeed_two_minutes_after_the_start() {
     if !has_curl().await {
         return;
     }
     let steps = blocks("First steps", "sh");
     assert_eq!(steps.len(), 4, "{steps:?}");
     assert_eq!(steps[0], "make run\n");
-    let (_, recipe) = MAKEFILE.split_once("\nrun: ").expect("the target run");
+    let (_, recipe) = MAKEFILE.split_once("\nrun: ").expect("the Makefile has the target run");
     assert!(
         recipe.split("\n\n").next().unwrap().contains("exec scripts/run.sh"),
-        "what the test starts is what it runs"
+        "make run runs the script that the test starts"
     );
 
     let folder = DevFolder::make();
@@ -93,15 +96,15 @@ async fn the_first_steps_of_the_readme_work_two_minutes_after_the_start() {
     }
     assert!(shown.iter().any(|line| line.contains("13 of 50 drivers are kept free for your orders")), "{shown:#?}");
 
-    // Two minutes of simulated orders: they use drivers, and never those that are kept free.
+    // Two minutes of simulated orders. They use drivers, but never the reserved ones.
     let mut most_busy = 0;
     while started.elapsed() < Duration::from_secs(120) {
         let available = dev.drivers("AVAILABLE").await;
-        assert!(available >= 13, "{available} drivers are free: {:#?}", dev.lines());
+        assert!(available >= 13, "at least 13 drivers are AVAILABLE: {available}: {:#?}", dev.lines());
         most_busy = most_busy.max(dev.drivers("BUSY").await);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(most_busy >= 5, "the simulated demand uses drivers: {most_busy}");
+    assert!(most_busy >= 5, "simulated orders use drivers: {most_busy}");
 
     let script = steps[1..].join(&format!("\necho '{NEXT}'\n"));
     let done = folder.sh(&script, DELIVERED_WITHIN).await;
@@ -119,7 +122,7 @@ async fn the_first_steps_of_the_readme_work_two_minutes_after_the_start() {
     let (last, _) = posted(parts[2]);
     assert_eq!((&last["status"], &last["deliveryId"]), (&json!("DELIVERED"), &first["deliveryId"]));
 
-    // The rest of the page's lines.
+    // The remaining commands of the page.
     let id =
         dev.admin().get(&format!("/api/v1/deliveries/{}", first["deliveryId"].as_str().unwrap())).await.expect(200);
     let around =
@@ -140,7 +143,7 @@ async fn the_first_steps_of_the_readme_work_two_minutes_after_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_that_an_earlier_simulation_left_take_no_drivers_and_those_of_the_reader_are_kept() {
+async fn orders_of_an_earlier_simulation_are_cancelled_and_orders_of_the_reader_are_kept() {
     if !has_curl().await {
         return;
     }
@@ -159,7 +162,10 @@ async fn orders_that_an_earlier_simulation_left_take_no_drivers_and_those_of_the
     for n in 0..12 {
         statuses.push(simulated(n).await);
     }
-    assert!(statuses.iter().filter(|status| **status == 202).count() >= 7, "more than five drivers take: {statuses:?}");
+    assert!(
+        statuses.iter().filter(|status| **status == 202).count() >= 7,
+        "the orders exceed the five drivers: {statuses:?}"
+    );
     let (mine, status) = post(&folder, "mine").await;
     assert_eq!((status, &mine["status"]), (202, &json!("PENDING")), "{mine}");
     dev.kill9().await;
@@ -173,7 +179,7 @@ async fn orders_that_an_earlier_simulation_left_take_no_drivers_and_those_of_the
         let earlier = |order: &&Value| order["sellerOrderId"].as_str().unwrap().starts_with("sim-earlier-");
         assert_eq!(open["items"].as_array().unwrap().iter().filter(earlier).count(), 0, "{open}");
     }
-    eventually("the reader's own order is given to a driver", SOON, || async {
+    eventually("the reader's order is assigned", SOON, || async {
         let now = admin.get(&format!("/api/v1/deliveries/{}", mine["deliveryId"].as_str().unwrap())).await.body;
         assert_ne!(now["status"], "CANCELLED");
         (now["status"] != "PENDING").then_some(())
@@ -181,12 +187,12 @@ async fn orders_that_an_earlier_simulation_left_take_no_drivers_and_those_of_the
     .await;
     let said = dev.stop().await;
     assert!(said.iter().any(|line| line.starts_with("cancelled ")), "{said:#?}");
-    // The drivers go on from where the killed run left them.
+    // The drivers start from the places where the killed run left them.
     assert!(said.iter().any(|line| line.trim() == "fixes refused    none"), "{said:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_smallest_fleets_keep_a_driver_for_the_first_order() {
+async fn the_smallest_fleets_reserve_a_driver_for_the_first_order() {
     if !has_curl().await {
         return;
     }
@@ -194,8 +200,8 @@ async fn the_smallest_fleets_keep_a_driver_for_the_first_order() {
         let folder = DevFolder::make();
         let dev = folder.start(Some(drivers)).await;
         if drivers == 2 {
-            // The first simulated order comes with the fleet.
-            eventually("a simulated order is given to a driver", SOON * 2, || async {
+            // The first simulated order is posted when the fleet is ready.
+            eventually("a simulated order is assigned", SOON * 2, || async {
                 (dev.drivers("BUSY").await == 1).then_some(())
             })
             .await;
@@ -206,11 +212,11 @@ async fn the_smallest_fleets_keep_a_driver_for_the_first_order() {
     }
 }
 
-/// The frames of a block of the README, with the values that the reader fills in.
-fn typed(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
+/// Returns the frames of a block of the README, with the values that the reader fills in.
+fn frames_of_block(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
     let text = blocks("A first driver", "text")[block];
     let read = |line: &str| {
-        let mut frame: Value = serde_json::from_str(line).expect("a frame");
+        let mut frame: Value = serde_json::from_str(line).expect("the line is a frame");
         for (name, value) in fill {
             if frame.get(*name).is_some() {
                 frame[*name] = json!(value);
@@ -221,8 +227,8 @@ fn typed(block: usize, fill: &[(&str, &str)]) -> Vec<Value> {
     text.lines().map(read).collect()
 }
 
-async fn until_delivered(dev: &Dev, id: &Value) {
-    let path = format!("/api/v1/deliveries/{}", id.as_str().expect("an id"));
+async fn wait_until_delivered(dev: &Dev, id: &Value) {
+    let path = format!("/api/v1/deliveries/{}", id.as_str().expect("the id is a text"));
     eventually("the order is delivered", SOON * 2, || async {
         (dev.admin().get(&path).await.body["status"] == "DELIVERED").then_some(())
     })
@@ -243,51 +249,55 @@ async fn the_first_driver_of_the_readme_delivers_an_order_and_cannot_jump() {
     let session = Session::connect(&address, &token).await;
     session.acknowledge_commands(false);
     session.take("welcome").await;
-    for frame in typed(0, &[("fixTime", &now())]) {
+    for frame in frames_of_block(0, &[("fixTime", &now())]) {
         session.send(&frame);
     }
-    assert_eq!(session.answer("on").await["type"], "ok");
-    session.acked(1).await;
+    assert_eq!(session.take_response("on").await["type"], "ok");
+    session.wait_for_ack(1).await;
     let (order, status) = post(&folder, "by-hand").await;
     assert!(matches!(status, 201 | 202), "{order}");
     let assignment = session.take("assignment").await;
     let again = session.take("assignment").await;
-    assert_eq!(again["messageId"], assignment["messageId"], "again until it is acknowledged");
-    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    assert_eq!(again["messageId"], assignment["messageId"], "the command is repeated until it is acknowledged");
+    let text = |value: &Value| value.as_str().expect("the id is a text").to_owned();
     let delivery = &assignment["delivery"];
     let (message, id, held) = (text(&assignment["messageId"]), text(&delivery["id"]), text(&delivery["assignmentId"]));
-    for frame in typed(1, &[("messageId", &message), ("deliveryId", &id), ("assignmentId", &held)]) {
+    for frame in frames_of_block(1, &[("messageId", &message), ("deliveryId", &id), ("assignmentId", &held)]) {
         session.send(&frame);
     }
     for reference in ["1", "2"] {
-        assert_eq!(session.answer(reference).await["type"], "ok");
+        assert_eq!(session.take_response(reference).await["type"], "ok");
     }
-    until_delivered(&dev, &order["deliveryId"]).await;
+    wait_until_delivered(&dev, &order["deliveryId"]).await;
 
-    // `dev` judges jumps as a service in production does.
+    // `dev` refuses fixes that jump, as a service in production does.
     assert_eq!(dev.fixes_refused().await, 0.0);
     let far = RESTAURANT.offset(20_000.0, 0.0);
     session.send(&json!({"type": "heartbeat", "seq": 2, "fixTime": now(), "lat": far.lat, "lon": far.lon}));
-    let refused = session.take_where("a refusal", SOON, |frame| frame["type"] == "error").await;
+    let refused = session.take_where("the error for the jump", SOON, |frame| frame["type"] == "error").await;
     assert_eq!(refused["code"], "fix_too_fast", "{refused}");
     drop(session);
 
     if node_major().await >= 22 {
         let program = folder.root.join("driver.mjs");
-        std::fs::write(&program, blocks("A first driver", "js")[0]).expect("a file");
-        let mut driver =
-            Command::new("node").arg(&program).current_dir(&folder.root).kill_on_drop(true).spawn().expect("node");
+        std::fs::write(&program, blocks("A first driver", "js")[0]).expect("the file is written");
+        let mut driver = Command::new("node")
+            .arg(&program)
+            .current_dir(&folder.root)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node starts");
         let (order, status) = post(&folder, "by-program").await;
         assert!(matches!(status, 201 | 202), "{order}");
-        until_delivered(&dev, &order["deliveryId"]).await;
-        driver.kill().await.expect("the driver to end");
+        wait_until_delivered(&dev, &order["deliveryId"]).await;
+        driver.kill().await.expect("the program of the README is killed");
     } else {
-        println!("the program of the README was not run: it needs Node 22");
+        println!("skipped the program of the README: Node 22 is not installed");
     }
     dev.stop().await;
 }
 
-/// The major version of Node; 0 without one.
+/// Returns the major version of Node, or 0 without Node.
 async fn node_major() -> u32 {
     let Ok(done) = Command::new("node").arg("--version").output().await else { return 0 };
     let said = String::from_utf8_lossy(&done.stdout).into_owned();

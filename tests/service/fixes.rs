@@ -1,4 +1,5 @@
-//! Which fixes are believed, by every way that a fix can come, and what becomes of a driver whose fixes are not.
+//! Tests of the plausibility rules for fixes, over every interface that takes fixes, and of drivers whose fixes are
+//! refused.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const CODES: [&str; 9] = [
     "fix_inaccurate",
     "fix_inaccurate",
 ];
-/// The codes themselves, and how often each stands in [`CODES`].
+/// Each code, and how often it is in [`CODES`].
 const COUNTS: [(&str, f64); 5] = [
     ("fix_in_future", 1.0),
     ("fix_at_zero", 1.0),
@@ -32,22 +33,22 @@ fn at(offset: TimeDelta) -> String {
     (Utc::now() + offset).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// A fix at the restaurant, in some things another.
+/// Returns a fix at the restaurant, with some fields replaced.
 fn here(more: Value) -> Value {
     let mut fix = json!({"fixTime": at(TimeDelta::zero()), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon});
     more.as_object().unwrap().iter().for_each(|(name, value)| fix[name] = value.clone());
     fix
 }
 
-/// One fix for each entry of [`CODES`], in that order, of a driver who stands at the restaurant.
-fn unbelievable() -> [Value; 9] {
+/// Returns one refused fix for each entry of [`CODES`], in that order, of a driver at the restaurant.
+fn refused_fixes() -> [Value; 9] {
     let far = RESTAURANT.offset(20_000.0, 0.0);
     [
         here(json!({"fixTime": at(TimeDelta::seconds(60))})),
         here(json!({"lat": 0, "lon": 0})),
         here(json!({"accuracyM": 250})),
         here(json!({"lat": far.lat, "lon": far.lon})),
-        // Eight days, the week count of GPS, and a time before 1970.
+        // Eight days ago, one overflow of the GPS week counter ago, and before 1970.
         here(json!({"fixTime": at(-TimeDelta::days(8))})),
         here(json!({"fixTime": at(-TimeDelta::weeks(1024))})),
         here(json!({"fixTime": "1970-01-01T00:00:00+05:30"})),
@@ -63,14 +64,14 @@ fn as_heartbeat(mut fix: Value, seq: usize) -> Value {
 }
 
 fn codes_of(refused: &Value) -> Vec<&str> {
-    refused.as_array().expect("refusals").iter().map(|one| one["code"].as_str().unwrap()).collect()
+    refused.as_array().expect("refused is a list").iter().map(|one| one["code"].as_str().unwrap()).collect()
 }
 
-/// Whether every refusal was counted so many times.
+/// Returns whether each code was counted `times` times as often as it is in [`CODES`].
 async fn counted(world: &World, times: f64) -> bool {
     let node = world.node();
     let series = COUNTS.map(|(code, _)| format!("driver_tracker_fixes_refused_total{{code=\"{code}\"}}"));
-    let counts = together(series.iter().map(|series| node.metric(series))).await;
+    let counts = join_all(series.iter().map(|series| node.metric(series))).await;
     counts == COUNTS.map(|(_, count)| count * times)
 }
 
@@ -78,32 +79,32 @@ fn has_server_time(code: &str) -> bool {
     matches!(code, "fix_in_future" | "fix_too_old")
 }
 
-/// Checks that exactly the refusals about the device's clock say what time it is.
+/// Asserts that the refusals about the device's clock, and no others, have `serverTime`.
 fn assert_server_times(refused: &Value) {
-    for one in refused.as_array().expect("refusals") {
+    for one in refused.as_array().expect("refused is a list") {
         assert_eq!(one.get("serverTime").is_some(), has_server_time(one["code"].as_str().unwrap()), "{one}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_alive() {
+async fn a_refused_fix_is_counted_and_renews_the_online_key_over_every_interface() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     let app = world.node().api().keyed(Some(&driver.token));
     let session = &driver.session;
     let alive = |way: &'static str, before_ms: i64| {
         let (world, id) = (&world, driver.id.clone());
         async move {
-            eventually(&format!("a refused fix by {way} renews the key"), SOON, || async {
+            eventually(&format!("a refused fix over {way} renews the online key"), SOON, || async {
                 world.redis.online_ttl_ms(&id).await.filter(|ms| *ms > before_ms)
             })
             .await
         }
     };
-    // Lets the key age, so that its renewal is seen.
+    // The key must age first so that its renewal is visible.
     let aged = async || {
-        eventually("the key ages", SOON, || async {
+        eventually("the online key ages", SOON, || async {
             world.redis.online_ttl_ms(&driver.id).await.filter(|ms| *ms < 5_600)
         })
         .await
@@ -111,7 +112,7 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
     assert!(counted(&world, 0.0).await);
 
     let before_ms = aged().await;
-    for (n, fix) in unbelievable().into_iter().enumerate() {
+    for (n, fix) in refused_fixes().into_iter().enumerate() {
         session.send(&as_heartbeat(fix, 1000 + n));
         let error = session.take_where(CODES[n], SOON, |frame| frame["type"] == "error").await;
         assert_eq!((&error["code"], &error["seq"]), (&json!(CODES[n]), &json!(1000 + n)));
@@ -121,49 +122,49 @@ async fn every_refusal_is_counted_by_whatever_way_it_comes_and_keeps_the_driver_
     assert!(counted(&world, 1.0).await);
 
     let before_ms = aged().await;
-    let told = session.ask(json!({"type": "batch", "fixes": unbelievable()})).await;
-    assert_eq!((&told["accepted"], codes_of(&told["refused"])), (&json!(0), CODES.to_vec()));
-    assert_server_times(&told["refused"]);
+    let response = session.send_request(json!({"type": "batch", "fixes": refused_fixes()})).await;
+    assert_eq!((&response["accepted"], codes_of(&response["refused"])), (&json!(0), CODES.to_vec()));
+    assert_server_times(&response["refused"]);
     alive("batch", before_ms).await;
     assert!(counted(&world, 2.0).await);
 
     let before_ms = aged().await;
-    let told = app.post("/api/v1/driver/locations", &json!({"fixes": unbelievable()})).await.expect(200);
-    assert_eq!((&told["accepted"], codes_of(&told["refused"])), (&json!(0), CODES.to_vec()));
-    assert_server_times(&told["refused"]);
+    let response = app.post("/api/v1/driver/locations", &json!({"fixes": refused_fixes()})).await.expect(200);
+    assert_eq!((&response["accepted"], codes_of(&response["refused"])), (&json!(0), CODES.to_vec()));
+    assert_server_times(&response["refused"]);
     alive("locations", before_ms).await;
     assert!(counted(&world, 3.0).await);
 
     let before_ms = aged().await;
-    let frames: Vec<Value> = unbelievable().into_iter().enumerate().map(|(n, fix)| as_heartbeat(fix, n)).collect();
-    let told = app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200);
-    for (n, answer) in told["answers"].as_array().unwrap().iter().enumerate() {
+    let frames: Vec<Value> = refused_fixes().into_iter().enumerate().map(|(n, fix)| as_heartbeat(fix, n)).collect();
+    let response = app.post("/api/v1/driver/messages", &json!({"frames": frames})).await.expect(200);
+    for (n, answer) in response["answers"].as_array().unwrap().iter().enumerate() {
         assert_eq!((&answer["code"], &answer["seq"]), (&json!(CODES[n]), &json!(n)), "{answer}");
     }
     alive("messages", before_ms).await;
     assert!(counted(&world, 4.0).await);
 
-    // What is negative is absent, and what is unknown is borne.
+    // Negative values count as absent, and unknown fields are tolerated.
     let odd = json!({"speedMps": -1, "headingDeg": -1, "batteryPct": -1, "new": true});
     session.send(&as_heartbeat(here(odd), 2000));
-    session.acked(2000).await;
+    session.wait_for_ack(2000).await;
     assert!(session.waiting("error").is_empty());
 
-    let answer = world.order(&Order::new("where-they-were")).await.expect(201);
-    assert_eq!(answer["driverId"], driver.id.as_str(), "alive, and not moved");
+    let answer = world.post_order(&Order::new("where-they-were")).await.expect(201);
+    assert_eq!(answer["driverId"], driver.id.as_str(), "the driver is online at the same place");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_session() {
+async fn fixes_with_any_spelling_of_time_are_accepted_and_old_fixes_do_not_end_the_session() {
     let world = World::start().await;
     let mut driver = world.connected_at(world.node(), RESTAURANT).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     let session = &driver.session;
     for seq in 5000..5025 {
         session.send(&as_heartbeat(here(json!({"fixTime": "1970-01-01T00:00:00+05:30"})), seq));
     }
-    session.acked(5024).await;
+    session.wait_for_ack(5024).await;
     let now = Utc::now();
     let local = now + TimeDelta::minutes(330);
     let spelled = [
@@ -177,60 +178,61 @@ async fn fixes_of_every_spelling_of_time_are_taken_and_old_ones_never_end_the_se
         at(-TimeDelta::days(7)),
     ];
     let fixes: Vec<Value> = spelled.iter().map(|time| here(json!({"fixTime": time, "accuracyM": 0}))).collect();
-    let told = session.ask(json!({"type": "batch", "fixes": fixes})).await;
-    assert_eq!((&told["accepted"], &told["refused"]), (&json!(spelled.len()), &json!([])), "{spelled:?}");
+    let response = session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+    assert_eq!((&response["accepted"], &response["refused"]), (&json!(spelled.len()), &json!([])), "{spelled:?}");
     let order = Order::new("offset-without-colon").with("readyAt", json!("2026-01-27t15:30:00+0530"));
-    let taken = world.order(&order).await.body["deliveryId"].as_str().expect("taken").to_owned();
+    let delivery_id =
+        world.post_order(&order).await.body["deliveryId"].as_str().expect("the order is accepted").to_owned();
     let statement = "SELECT ready_at FROM deliveries WHERE id = $1";
-    let id: uuid::Uuid = taken.parse().unwrap();
+    let id: uuid::Uuid = delivery_id.parse().unwrap();
     let ready_at: DateTime<Utc> = sqlx::query_scalar(statement).bind(id).fetch_one(&world.pool).await.unwrap();
     assert_eq!(ready_at.to_rfc3339(), "2026-01-27T10:00:00+00:00");
     let beyond = Order::new("year-10000").with("readyAt", json!("9999-12-31T23:59:59-01:00"));
-    let refused = world.order(&beyond).await;
-    assert_eq!((refused.status, refused.fields_at_fault()), (422, vec!["readyAt".to_owned()]));
+    let refused = world.post_order(&beyond).await;
+    assert_eq!((refused.status, refused.invalid_field_names()), (422, vec!["readyAt".to_owned()]));
     let found = world.admin().get("/api/v1/deliveries?from=2026-01-27%2010:00:00%2B0530&to=9999-12-31t23:59:59z").await;
     assert_eq!(found.expect(200)["items"].as_array().unwrap().len(), 1);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_refusal_is_the_operators_to_set() {
+async fn each_plausibility_rule_is_configurable() {
     let plan = World::with().set("FIX_MAX_FUTURE_MS", 2000).set("FIX_MAX_INACCURACY_M", 20);
     let world = plan.set("FIX_REFUSE_ZERO", false).set("FIX_MAX_SPEED_KMH", 0).start().await;
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     let fix = |ahead_s: i64, accuracy_m: f64, lat: f64| json!({"fixTime": at(TimeDelta::seconds(ahead_s)), "lat": lat, "lon": 0, "accuracyM": accuracy_m});
     let fixes =
         json!([fix(0, 20.0, 50.0), fix(0, 20.5, 50.0), fix(6, 5.0, 50.0), fix(0, 5.0, 0.0), fix(0, 5.0, -50.0)]);
-    let told = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
-    assert_eq!(told["accepted"], 3, "{told}");
-    assert_eq!(codes_of(&told["refused"]), ["fix_inaccurate", "fix_in_future"]);
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+    assert_eq!(response["accepted"], 3, "{response}");
+    assert_eq!(codes_of(&response["refused"]), ["fix_inaccurate", "fix_in_future"]);
     world.finish().await;
 }
 
-/// Alive, and nobody knows where: no order until a fresh fix comes.
-async fn an_old_position_earns_no_orders(plan: Plan) {
+/// Asserts that a driver who is online with an old fix is no candidate until a new fix arrives.
+async fn assert_old_fix_is_no_candidate(plan: Plan) {
     let world = plan.set("POSITION_MAX_AGE_MS", 1500).set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     for seq in 5000..5004 {
         driver.session.send(&json!({"type": "heartbeat", "seq": seq}));
-        driver.session.acked(seq).await;
-        world::let_time_pass("the position grows old while the driver speaks", Duration::from_millis(500)).await;
+        driver.session.wait_for_ack(seq).await;
+        world::let_time_pass("the fix grows old while the driver sends heartbeats", Duration::from_millis(500)).await;
     }
-    let waiting = world.order(&Order::new("too-old")).await.expect(202);
+    let waiting = world.post_order(&Order::new("too-old")).await.expect(202);
     let id = waiting["deliveryId"].as_str().unwrap();
     assert_eq!(world.driver(&driver.id).await["online"], true);
-    driver.keep_beating();
-    driver.assignment(id).await;
+    driver.start_heartbeats();
+    driver.wait_for_assignment(id).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_position_earns_no_orders_by_redis() {
-    an_old_position_earns_no_orders(World::with()).await;
+async fn a_driver_with_an_old_fix_is_no_candidate_by_redis() {
+    assert_old_fix_is_no_candidate(World::with()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_position_earns_no_orders_by_postgresql_alone() {
-    an_old_position_earns_no_orders(World::with().without_redis()).await;
+async fn a_driver_with_an_old_fix_is_no_candidate_by_postgresql_alone() {
+    assert_old_fix_is_no_candidate(World::with().without_redis()).await;
 }

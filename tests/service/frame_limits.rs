@@ -1,4 +1,4 @@
-//! Frames that claim too much, and too many of them: what a client costs is bounded by its limits, not by what it sends.
+//! Tests of limits on frames: the cost of a client is bounded by the limits and not by what the client sends.
 
 use std::time::Duration;
 
@@ -12,21 +12,24 @@ use super::support::socket::{Socket, open};
 use super::support::*;
 
 const KIB: usize = 1024;
-/// The largest frame.
+/// The largest frame in bytes.
 const FRAME_LIMIT: usize = 64 * KIB;
-/// What a connection reads ahead of its session.
+/// The number of bytes that a connection buffers before its session reads them.
 const READ_AHEAD: usize = 128 * KIB;
-/// The frames of a client that were over `FRAMES_PER_SECOND`.
+/// The metric of frames over `FRAMES_PER_SECOND`.
 const LIMITED: &str = r#"driver_tracker_rate_limited_total{limit="frames"}"#;
 
-/// A text frame's header that claims 1 GiB, as bytes in hex.
+/// The header of a text frame with a length of 1 GiB, as bytes in hexadecimal.
 const CLAIMS_A_GIB: &str = include_str!("cases/frame-1gib.hex");
 
 fn claims_a_gib() -> Vec<u8> {
-    CLAIMS_A_GIB.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("a byte in hex")).collect()
+    CLAIMS_A_GIB
+        .split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).expect("the file has bytes in hexadecimal"))
+        .collect()
 }
 
-/// A frame of zeros, masked with zeros.
+/// Returns a frame with a payload of zeros and a mask of zeros.
 fn frame(first: u8, payload_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![first, 0xFF];
     bytes.extend_from_slice(&(payload_bytes as u64).to_be_bytes());
@@ -34,15 +37,15 @@ fn frame(first: u8, payload_bytes: usize) -> Vec<u8> {
     bytes
 }
 
-/// A socket whose session is open.
+/// Opens a session and reads its welcome.
 async fn connect(world: &World, token: &str) -> Socket {
-    let mut socket = open(&world.node().address, token, None).await.expect("an upgrade");
-    let welcome = socket.next().await.expect("a frame").expect("a frame");
+    let mut socket = open(&world.node().address, token, None).await.expect("the upgrade succeeds");
+    let welcome = socket.next().await.expect("the socket is open").expect("the frame is valid");
     assert!(welcome.to_text().is_ok_and(|text| text.contains("welcome")), "{welcome:?}");
     socket
 }
 
-/// Reads to the end: how the socket ended, and the frames before that.
+/// Reads until the connection ends. Returns how it ended and the frames before that.
 async fn ended(socket: &mut Socket) -> (Closed, Vec<Value>) {
     let mut frames = Vec::new();
     let reading = async {
@@ -51,20 +54,20 @@ async fn ended(socket: &mut Socket) -> (Closed, Vec<Value>) {
                 Some(Ok(Message::Close(frame))) => {
                     break frame.map_or(Closed::Abruptly, |f| Closed::With(f.code.into()));
                 }
-                Some(Ok(Message::Text(text))) => frames.push(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Text(text))) => frames.push(serde_json::from_str(&text).expect("the frame is JSON")),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => break Closed::Abruptly,
             }
         }
     };
-    let closed = tokio::time::timeout(SOON, reading).await.expect("the socket to end");
+    let closed = tokio::time::timeout(SOON, reading).await.expect("the connection ends in time");
     (closed, frames)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_over_the_limit_ends_the_session_from_its_header_and_nothing_of_it_is_kept() {
+async fn the_header_of_a_frame_over_the_limit_ends_the_session_and_its_payload_is_not_buffered() {
     const SENT: usize = 32 * 1024 * KIB;
-    /// What the process may use more than before: one connection, and what its allocator rounds up.
+    /// The allowed growth of the process's memory: one connection, and the rounding of its allocator.
     const MAY_GROW: u64 = 8 * 1024 * 1024;
     let world = World::with().set("FRAMES_PER_SECOND", 0).start().await;
     let gib = |first: u8| [&[first], &claims_a_gib()[1..]].concat();
@@ -99,21 +102,21 @@ async fn a_frame_over_the_limit_ends_the_session_from_its_header_and_nothing_of_
             }
         }
         let grew = most - before;
-        assert!(grew < MAY_GROW, "{what}: the service kept {} KiB", grew / 1024);
+        assert!(grew < MAY_GROW, "{what}: the memory grows by less than the limit: {} KiB", grew / 1024);
         assert_eq!(ended(&mut socket).await.0, Closed::With(code), "{what}");
     }
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_clients_that_claim_too_much_cost_a_frame_and_a_buffer_each() {
+async fn a_thousand_clients_with_frames_over_the_limit_cost_at_most_a_frame_and_a_buffer_each() {
     const CLIENTS: usize = 1000;
     const EACH: usize = 1024 * KIB;
     let world = World::with().set("DATABASE_MAX_CONNECTIONS", 16).start().await;
-    let (_, tokens) = world.many_drivers(CLIENTS, false).await;
+    let (_, tokens) = world.insert_drivers(CLIENTS, false).await;
     let mut sockets = Vec::new();
     for chunk in tokens.chunks(50) {
-        sockets.extend(together(chunk.iter().map(|token| connect(&world, token))).await);
+        sockets.extend(join_all(chunk.iter().map(|token| connect(&world, token))).await);
     }
     let before = world.node().resident_bytes();
     let zeros = vec![0; 64 * KIB];
@@ -122,9 +125,9 @@ async fn a_thousand_clients_that_claim_too_much_cost_a_frame_and_a_buffer_each()
         async move {
             let stream = socket.get_mut();
             if n % 2 == 0 {
-                // As much as may be, and then nothing: what a client can make the service keep.
+                // The largest frame without its last byte: the most that a client can make the service buffer.
                 let almost = &frame(0x81, FRAME_LIMIT)[..];
-                stream.write_all(&almost[..almost.len() - 1]).await.expect("within the limit");
+                stream.write_all(&almost[..almost.len() - 1]).await.expect("the bytes within the limit are sent");
                 return;
             }
             let mut sent = stream.write_all(&claims_a_gib()).await;
@@ -137,7 +140,7 @@ async fn a_thousand_clients_that_claim_too_much_cost_a_frame_and_a_buffer_each()
         }
     });
     let mut most = before;
-    let mut sending = Box::pin(together(sending));
+    let mut sending = Box::pin(join_all(sending));
     while tokio::time::timeout(Duration::from_millis(20), sending.as_mut()).await.is_err() {
         most = most.max(world.node().resident_bytes());
     }
@@ -145,16 +148,20 @@ async fn a_thousand_clients_that_claim_too_much_cost_a_frame_and_a_buffer_each()
     most = most.max(world.node().resident_bytes());
     let each = (most - before) / CLIENTS as u64;
     println!("{CLIENTS} clients: + {} KiB each", each / 1024);
-    assert!(each < (FRAME_LIMIT + READ_AHEAD) as u64, "each of {CLIENTS} clients costs {} KiB", each / 1024);
+    assert!(
+        each < (FRAME_LIMIT + READ_AHEAD) as u64,
+        "each of {CLIENTS} clients costs at most a frame and a buffer: {} KiB",
+        each / 1024
+    );
     let closed = r#"driver_tracker_sessions_closed_total{code="1009"}"#;
-    eventually("all that claimed too much are closed", SOON, || async {
+    eventually("all clients with frames over the limit are closed", SOON, || async {
         (world.node().metric(closed).await == (CLIENTS / 2) as f64).then_some(())
     })
     .await;
     for (n, socket) in sockets.iter_mut().enumerate() {
         if n % 2 == 0 {
-            // The last byte: the frame is whole, and is no batch.
-            socket.get_mut().write_all(&[0]).await.expect("the session is there");
+            // The last byte completes the frame, which is not a batch.
+            socket.get_mut().write_all(&[0]).await.expect("the session is open");
         }
         assert_eq!(ended(socket).await.0, Closed::With(1009), "client {n}");
     }
@@ -162,7 +169,7 @@ async fn a_thousand_clients_that_claim_too_much_cost_a_frame_and_a_buffer_each()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_frame_counts_for_the_limit_and_a_flood_of_any_kind_is_ended() {
+async fn frames_of_every_kind_count_towards_the_limit_and_a_flood_ends_the_session() {
     const FLOOD: usize = 100_000;
     let world = World::with().set("FRAMES_PER_SECOND", 5).start().await;
     let (_, token) = world.new_driver().await;
@@ -177,60 +184,68 @@ async fn every_frame_counts_for_the_limit_and_a_flood_of_any_kind_is_ended() {
     let mut limited_before = 0.0;
     for (what, first, frame) in cases {
         let mut socket = connect(&world, &token).await;
-        // The service may be done with it before all of it is sent.
+        // The service may close the connection before everything is sent.
         let _ = socket.get_mut().write_all(&[first, frame.repeat(FLOOD)].concat()).await;
         let (closed, frames) = ended(&mut socket).await;
         assert_eq!(closed, Closed::With(1008), "{what}");
         let refused = frames.iter().filter(|frame| frame["code"] == "rate_limited").count();
-        assert!(refused > 0, "{what}: nothing says why: {frames:?}");
+        assert!(refused > 0, "{what}: an error says why: {frames:?}");
         let limited = world.node().metric(LIMITED).await;
-        // Ten seconds' worth over the limit end it, whatever more was sent.
+        // Frames over the limit for ten seconds' worth end the session, regardless of what follows.
         let counted = limited - limited_before;
-        assert!((51.0..200.0).contains(&counted), "{what}: {counted} frames were dealt with");
+        assert!(
+            (51.0..200.0).contains(&counted),
+            "{what}: the session ends after a bounded number of frames: {counted}"
+        );
         limited_before = limited;
     }
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_answers_pings_may_send_as_much_as_any() {
-    /// Two seconds' worth, which may come at once.
+async fn pongs_to_the_services_pings_do_not_count_towards_the_limit() {
+    /// Two seconds' worth of frames, which the limit allows at once.
     const BURST: usize = 40;
     let world = World::with().set("FRAMES_PER_SECOND", BURST / 2).start().await;
     let (_, token) = world.new_driver().await;
     let mut socket = connect(&world, &token).await;
-    // Five KB of answer to each: the service pings after every 32 KiB.
-    let ask = json!({"type": "batch", "ref": "x", "fixes": vec![7; 100]}).to_string();
-    let (mut answers, mut pings) = (0, 0);
+    // Each frame causes a response of 5 KB. The service sends a ping after every 32 KiB.
+    let batch = json!({"type": "batch", "ref": "x", "fixes": vec![7; 100]}).to_string();
+    let (mut responses, mut pings) = (0, 0);
     for _ in 0..BURST {
-        socket.feed(Message::text(ask.clone())).await.expect("a socket");
+        socket.feed(Message::text(batch.clone())).await.expect("the socket is open");
     }
-    socket.flush().await.expect("a socket");
-    while answers < BURST {
-        match tokio::time::timeout(SOON, socket.next()).await.expect("an answer").expect("a frame").expect("a frame") {
+    socket.flush().await.expect("the socket is open");
+    while responses < BURST {
+        match tokio::time::timeout(SOON, socket.next())
+            .await
+            .expect("a frame arrives in time")
+            .expect("the socket is open")
+            .expect("the frame is valid")
+        {
             Message::Text(text) => {
-                let answer: Value = serde_json::from_str(&text).expect("JSON");
-                assert_eq!(answer["type"], "ok", "{answer}");
-                answers += 1;
+                let response: Value = serde_json::from_str(&text).expect("the frame is JSON");
+                assert_eq!(response["type"], "ok", "{response}");
+                responses += 1;
             }
             Message::Ping(_) => pings += 1,
-            other => panic!("{other:?}"),
+            other => panic!("unexpected message: {other:?}"),
         }
     }
-    assert!(pings >= 3, "only {pings} pings came");
-    // The client's library answers a ping with its next write; then the service has dealt with all of them.
-    socket.flush().await.expect("a socket");
+    assert!(pings >= 3, "at least 3 pings arrive: {pings}");
+    // The client's library sends the pong with its next write. After that, the service has processed all pongs.
+    socket.flush().await.expect("the socket is open");
     tokio::time::timeout(SOON, async {
-        socket.send(Message::text(r#"{"type":"heartbeat","seq":1}"#)).await.expect("a socket");
+        socket.send(Message::text(r#"{"type":"heartbeat","seq":1}"#)).await.expect("the socket is open");
         while let Some(Ok(message)) = socket.next().await {
             if message.to_text().is_ok_and(|text| text.contains(r#""ack""#) || text.contains("rate_limited")) {
                 return;
             }
         }
-        panic!("the socket ended");
+        panic!("the socket closed before the ack");
     })
     .await
-    .expect("the heartbeat is answered");
-    assert!(world.node().metric(LIMITED).await <= 1.0, "the pongs were counted");
+    .expect("the heartbeat is acknowledged in time");
+    assert!(world.node().metric(LIMITED).await <= 1.0, "the pongs are not counted");
     world.finish().await;
 }

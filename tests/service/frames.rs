@@ -1,4 +1,4 @@
-//! Every bad frame, and what happens to a session that sends them.
+//! Tests of invalid frames and of sessions that send them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn connected(world: &World) -> Driver {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bad_frame_is_answered_with_its_code_the_field_and_its_ref_and_the_session_goes_on() {
+async fn an_invalid_frame_gets_an_error_with_code_field_and_ref_and_the_session_stays_open() {
     let world = World::start().await;
     let driver = connected(&world).await;
     let session = &driver.session;
@@ -65,53 +65,53 @@ async fn every_bad_frame_is_answered_with_its_code_the_field_and_its_ref_and_the
         (json!({"type": "ack"}), "invalid_frame", "messageId"),
     ];
     for (frame, code, field) in bad {
-        let answer = session.ask(frame.clone()).await;
-        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame} → {answer}");
-        let message = answer["message"].as_str().expect("a message");
-        assert!(message.contains(field), "{frame}: the message does not name {field}: {message}");
-        assert_eq!(answer["retryable"], false, "{answer}");
-        // A good one between, so that nothing adds up to a policy.
-        assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
+        let response = session.send_request(frame.clone()).await;
+        assert_eq!((&response["type"], &response["code"]), (&json!("error"), &json!(code)), "{frame} → {response}");
+        let message = response["message"].as_str().expect("the error has a message");
+        assert!(message.contains(field), "{frame}: the message names {field}: {message}");
+        assert_eq!(response["retryable"], false, "{response}");
+        // A valid frame after each invalid one, so that the limit of consecutive invalid frames is not reached.
+        assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     }
     for (text, code) in [("{", "invalid_json"), ("", "invalid_json"), ("[]", "invalid_frame"), ("7", "invalid_frame")] {
         session.send_text(text);
-        let answer = session.take("error").await;
-        assert_eq!(answer["code"], code, "{text:?} → {answer}");
+        let response = session.take("error").await;
+        assert_eq!(response["code"], code, "{text:?} → {response}");
     }
     session.send(&json!({"type": "status", "status": "OFFLINE", "ref": "r".repeat(65)}));
     assert_eq!(session.take("error").await["code"], "invalid_frame");
     let longest = "🛵".repeat(64);
     session.send(&json!({"type": "status", "status": "OFFLINE", "ref": longest, "unknown": {"field": 1}}));
-    assert_eq!(session.answer(&longest).await["type"], "ok");
+    assert_eq!(session.take_response(&longest).await["type"], "ok");
     assert_eq!(session.ended(), None);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_consistent_fixes_in_a_row_override_what_looked_too_fast() {
+async fn three_consistent_fixes_in_a_row_override_the_speed_rule() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
-    // A few metres are never too fast, however short the time.
+    driver.stop_heartbeats();
+    // A distance of a few metres is never too fast, even within a very short time.
     for metres in [20.0, -20.0, 20.0] {
-        driver.go(RESTAURANT.offset(metres, 0.0));
+        driver.move_to(RESTAURANT.offset(metres, 0.0));
         driver.heartbeat().await;
     }
     assert!(driver.session.waiting("error").is_empty());
     let far = RESTAURANT.offset(30_000.0, 0.0);
-    driver.go(far);
+    driver.move_to(far);
     for _ in 0..3 {
-        world::let_time_pass("fixes have different times", Duration::from_millis(30)).await;
+        world::let_time_pass("the fixes have different times", Duration::from_millis(30)).await;
         driver.heartbeat().await;
     }
-    let answer = world.order(&Order::at("far", far)).await;
-    assert!(matches!(answer.status, 201 | 202), "{}", answer.text);
-    driver.assignment(answer.body["deliveryId"].as_str().unwrap()).await;
+    let response = world.post_order(&Order::at("far", far)).await;
+    assert!(matches!(response.status, 201 | 202), "{}", response.text);
+    driver.wait_for_assignment(response.body["deliveryId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_tells_which_of_its_fixes_were_refused_and_its_newest_decides() {
+async fn the_response_to_a_batch_lists_refused_fixes_and_the_newest_fix_is_the_position() {
     let world = World::start().await;
     let driver = connected(&world).await;
     let fix = |seconds_ago: i64, place: Place| json!({"fixTime": at(TimeDelta::seconds(-seconds_ago)), "lat": place.lat, "lon": place.lon});
@@ -123,46 +123,46 @@ async fn a_batch_tells_which_of_its_fixes_were_refused_and_its_newest_decides() 
         fix(10, RESTAURANT.offset(0.0, 200.0)),
         7,
     ]);
-    let answer = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
-    assert_eq!((&answer["type"], &answer["accepted"]), (&json!("ok"), &json!(3)), "{answer}");
-    let refused = answer["refused"].as_array().unwrap();
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+    assert_eq!((&response["type"], &response["accepted"]), (&json!("ok"), &json!(3)), "{response}");
+    let refused = response["refused"].as_array().unwrap();
     let by_index: Vec<_> =
         refused.iter().map(|r| (r["index"].as_i64().unwrap(), r["code"].as_str().unwrap())).collect();
     assert_eq!(by_index, [(1, "fix_at_zero"), (3, "invalid_frame"), (5, "invalid_frame")]);
-    assert_eq!(driver.wish("AVAILABLE").await["type"], "ok");
-    world.until_findable(std::slice::from_ref(&driver)).await;
+    assert_eq!(driver.request_duty("AVAILABLE").await["type"], "ok");
+    world.wait_for_candidates(std::slice::from_ref(&driver)).await;
     let newest = RESTAURANT.offset(0.0, 100.0);
-    let shown = eventually("the position is the newest of the batch", SOON, || async {
+    let shown = eventually("the position is the newest fix of the batch", SOON, || async {
         world.driver(&driver.id).await["position"]["lon"].as_f64().filter(|lon| (lon - newest.lon).abs() < 1e-4)
     })
     .await;
     assert!(shown.is_finite());
-    // A hundred fixes of some size are more than other frames may have, and fine.
+    // A batch of a hundred fixes may be larger than other frames may be.
     let long = json!({"fixTime": now(), "lat": RESTAURANT.lat, "lon": RESTAURANT.lon, "note": "x".repeat(400)});
-    let answer = driver.session.ask(json!({"type": "batch", "fixes": vec![long; 100]})).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": vec![long; 100]})).await;
+    assert_eq!(response["type"], "ok", "{response}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn binary_frames_and_twenty_bad_frames_in_a_row_are_against_the_policy() {
+async fn a_binary_frame_or_twenty_invalid_frames_in_a_row_end_the_session() {
     let world = World::start().await;
     let driver = connected(&world).await;
     driver.session.send_raw(Message::binary(vec![1, 2, 3]));
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
 
     let driver = connected(&world).await;
     for round in 0..3 {
         for _ in 0..19 {
             driver.session.send_text("{");
         }
-        assert_eq!(driver.wish("OFFLINE").await["type"], "ok", "round {round}");
+        assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok", "round {round}");
     }
     assert_eq!(driver.session.ended(), None);
     for _ in 0..20 {
         driver.session.send_text("{");
     }
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
     world.finish().await;
 }
 
@@ -175,24 +175,24 @@ async fn a_frame_over_the_limit_ends_the_session() {
     };
     let driver = connected(&world).await;
     driver.session.send(&padded("status", 16 * 1024));
-    assert_eq!(driver.session.answer("big").await["type"], "ok", "exactly the limit is fine");
+    assert_eq!(driver.session.take_response("big").await["type"], "ok", "a frame of exactly the limit is accepted");
     driver.session.send(&padded("batch", 64 * 1024));
-    assert_eq!(driver.session.answer("big").await["type"], "ok", "exactly the limit of a batch is fine");
+    assert_eq!(driver.session.take_response("big").await["type"], "ok", "a batch of exactly its limit is accepted");
     driver.session.send(&padded("status", 16 * 1024 + 1));
-    driver.session.closed_with(1009).await;
+    driver.session.wait_for_close_code(1009).await;
 
     let driver = connected(&world).await;
     driver.session.send(&padded("batch", 64 * 1024 + 1));
-    driver.session.closed_with(1009).await;
+    driver.session.wait_for_close_code(1009).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fragmented_frame_is_put_together() {
+async fn a_fragmented_frame_is_reassembled() {
     let world = World::start().await;
     let driver = connected(&world).await;
     let text = json!({"type": "status", "status": "OFFLINE", "ref": "päckchen"}).to_string().into_bytes();
-    // Cut in the middle of a character.
+    // The fragments split a multi-byte character.
     let cut = text.iter().position(|byte| !byte.is_ascii()).unwrap() + 1;
     let parts = [&text[..5], &text[5..cut], &text[cut..]];
     for (n, part) in parts.iter().enumerate() {
@@ -200,12 +200,12 @@ async fn a_fragmented_frame_is_put_together() {
         let frame = Frame::message(part.to_vec(), OpCode::Data(kind), n == 2);
         driver.session.send_raw(Message::Frame(frame));
     }
-    assert_eq!(driver.session.answer("päckchen").await["type"], "ok");
+    assert_eq!(driver.session.take_response("päckchen").await["type"], "ok");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_that_sends_too_fast_is_told_so_and_cut_off_when_it_goes_on() {
+async fn a_driver_over_the_frame_limit_gets_an_error_and_is_closed_when_the_flood_continues() {
     let world = World::with().set("FRAMES_PER_SECOND", 5).start().await;
     let driver = connected(&world).await;
     for n in 0..30 {
@@ -214,23 +214,23 @@ async fn a_driver_that_sends_too_fast_is_told_so_and_cut_off_when_it_goes_on() {
     let limited = driver.session.take("error").await;
     assert_eq!((&limited["code"], &limited["retryable"]), (&json!("rate_limited"), &json!(true)), "{limited}");
     assert!(limited["retryAfterMs"].as_i64().is_some_and(|ms| ms > 0), "{limited}");
-    assert!(limited["ref"].is_string(), "which frame was not dealt with is said: {limited}");
+    assert!(limited["ref"].is_string(), "the error names the frame that was not processed: {limited}");
     let deadline = tokio::time::Instant::now() + SOON;
     while driver.session.ended().is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "the flood is not ended");
+        assert!(tokio::time::Instant::now() < deadline, "the flood ends the session in time");
         driver.session.send(&json!({"type": "status", "status": "OFFLINE"}));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    driver.session.closed_with(1008).await;
+    driver.session.wait_for_close_code(1008).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ack_of_a_command_that_is_unknown_is_ignored() {
+async fn an_ack_of_an_unknown_command_is_ignored() {
     let world = World::start().await;
     let driver = connected(&world).await;
     driver.session.send(&json!({"type": "ack", "messageId": uuid::Uuid::now_v7()}));
-    assert_eq!(driver.wish("OFFLINE").await["type"], "ok");
+    assert_eq!(driver.request_duty("OFFLINE").await["type"], "ok");
     assert!(driver.session.waiting("error").is_empty());
     world.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Requests for a socket that cannot become one: each is answered as a problem, and uses up no ticket.
+//! Tests of upgrade requests that cannot succeed: each gets a problem document and consumes no ticket.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::support::raw_http::{self, RawReply};
 use super::support::session::{SUBPROTOCOL, upgrade};
 use super::support::*;
 
-/// A handshake that is as it must be.
+/// The headers of a valid handshake.
 const GOOD: &[(&str, &str)] = &[
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -14,17 +14,18 @@ const GOOD: &[(&str, &str)] = &[
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-struct Page<'w> {
+struct HandshakeClient<'w> {
     address: &'w str,
     ticket: String,
 }
 
-impl Page<'_> {
-    /// Asks for a socket with the good handshake but for the header `name`, which has these values.
-    async fn ask(&self, method: &str, version: &str, name: &str, values: &[&str]) -> RawReply {
-        let kept = GOOD.iter().filter(|(other, _)| *other != name).map(|(name, value)| format!("{name}: {value}\r\n"));
-        let given = values.iter().map(|value| format!("{name}: {value}\r\n"));
-        let headers: String = kept.chain(given).collect();
+impl HandshakeClient<'_> {
+    /// Sends the valid handshake with the values of the header `name` replaced.
+    async fn send_request(&self, method: &str, version: &str, name: &str, values: &[&str]) -> RawReply {
+        let unchanged =
+            GOOD.iter().filter(|(other, _)| *other != name).map(|(name, value)| format!("{name}: {value}\r\n"));
+        let replaced = values.iter().map(|value| format!("{name}: {value}\r\n"));
+        let headers: String = unchanged.chain(replaced).collect();
         let (address, ticket) = (self.address, &self.ticket);
         let line = format!("{method} /ws/driver?ticket={ticket} HTTP/{version}");
         let origin = format!("Host: {address}\r\nOrigin: http://{address}");
@@ -33,12 +34,15 @@ impl Page<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_cannot_become_a_socket_is_a_problem_and_its_ticket_stays_good() {
+async fn an_invalid_upgrade_request_gets_a_problem_and_its_ticket_stays_valid() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let api = world.node().api().keyed(Some(&token));
     let ticket = api.post("/api/v1/driver/ws-ticket", &json!({})).await.expect(201)["ticket"].clone();
-    let page = Page { address: &world.node().address, ticket: ticket.as_str().expect("a ticket").to_owned() };
+    let page = HandshakeClient {
+        address: &world.node().address,
+        ticket: ticket.as_str().expect("the response has a ticket").to_owned(),
+    };
 
     let cases: &[(&str, &[&str], u16, &str)] = &[
         ("Sec-WebSocket-Key", &[], 400, "invalid_handshake"),
@@ -60,7 +64,7 @@ async fn a_request_that_cannot_become_a_socket_is_a_problem_and_its_ticket_stays
         ("Transfer-Encoding", &["chunked"], 400, "invalid_handshake"),
     ];
     for (name, values, status, code) in cases {
-        let reply = page.ask("GET", "1.1", name, values).await;
+        let reply = page.send_request("GET", "1.1", name, values).await;
         assert_problem(&reply, *status, code, &format!("{name}: {values:?}"));
     }
     for (method, version, status, code) in [
@@ -68,18 +72,18 @@ async fn a_request_that_cannot_become_a_socket_is_a_problem_and_its_ticket_stays
         ("POST", "1.1", 405, "method_not_allowed"),
         ("DELETE", "1.1", 405, "method_not_allowed"),
     ] {
-        let reply = page.ask(method, version, "none", &[]).await;
+        let reply = page.send_request(method, version, "none", &[]).await;
         assert_problem(&reply, status, code, &format!("{method} HTTP/{version}"));
     }
-    assert_eq!(page.ask("HEAD", "1.1", "Connection", &["close"]).await.status, 426);
+    assert_eq!(page.send_request("HEAD", "1.1", "Connection", &["close"]).await.status, 426);
 
     let headers = [("origin", format!("http://{}", page.address)), ("sec-websocket-protocol", SUBPROTOCOL.to_owned())];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let path = format!("/ws/driver?ticket={}", page.ticket);
     let session = Session::open(upgrade(page.address, &path, &headers)).await;
-    let session = session.unwrap_or_else(|status| panic!("the ticket was used up: {status}"));
+    let session = session.unwrap_or_else(|status| panic!("the ticket was refused with {status}"));
     assert_eq!(session.take_first().await["type"], "welcome");
-    assert_eq!(Session::open(upgrade(page.address, &path, &headers)).await.err(), Some(401), "a ticket is good once");
+    assert_eq!(Session::open(upgrade(page.address, &path, &headers)).await.err(), Some(401), "a ticket is valid once");
     world.finish().await;
 }
 
@@ -95,7 +99,7 @@ fn assert_problem(reply: &RawReply, status: u16, code: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_names_the_subprotocol_in_whatever_header_it_was_offered() {
+async fn the_response_names_the_subprotocol_from_any_of_the_offering_headers() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let address = &world.node().address;
@@ -107,7 +111,7 @@ async fn the_answer_names_the_subprotocol_in_whatever_header_it_was_offered() {
         let offers: String = offered.iter().map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).collect();
         let good: String = GOOD.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("GET /ws/driver HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n");
-        // After the handshake a close frame, masked with zeros: the service ends the connection.
+        // A close frame after the handshake, masked with zeros, makes the service end the connection.
         let close: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
         let reply = raw_http::send(address, [format!("{head}{good}{offers}\r\n").as_bytes(), close].concat()).await;
         assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, expected), "{offered:?}");

@@ -1,11 +1,11 @@
-//! What the service says of itself.
+//! Tests of the service's health and metrics endpoints.
 
 use serde_json::json;
 
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_says_how_everything_is_and_where_the_service_listens() {
+async fn health_reports_the_state_of_every_part_and_the_listen_addresses() {
     let world = World::start().await;
     let health = world.node().health().await.unwrap();
     assert_eq!(health["status"], "ok", "{health}");
@@ -22,10 +22,10 @@ async fn health_says_how_everything_is_and_where_the_service_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metrics_stand_on_their_own_listener_and_count_what_happens() {
+async fn metrics_are_served_on_their_own_listener_and_count_events() {
     let world = World::start().await;
     let _driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    world.order(&Order::new("counted")).await.expect(201);
+    world.post_order(&Order::new("counted")).await.expect(201);
     let url = format!("http://{}/metrics", world.node().metrics_address);
     let metrics = http::send(http::client().get(&url)).await;
     assert_eq!(metrics.status, 200);
@@ -33,12 +33,12 @@ async fn metrics_stand_on_their_own_listener_and_count_what_happens() {
     assert!(names.len() > 5, "{}", metrics.text);
     assert!(names.iter().all(|l| l.starts_with("driver_tracker_")), "{}", metrics.text);
     let elsewhere = world.node().api().get("/metrics").await;
-    assert_eq!(elsewhere.status, 404, "metrics are not on the public listener");
+    assert_eq!(elsewhere.status, 404, "the public listener does not serve metrics");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_there_is_a_problem() {
+async fn an_unknown_path_or_method_gets_a_problem() {
     let world = World::start().await;
     let api = world.node().api();
     api.get("/nowhere").await.problem(404);

@@ -1,4 +1,4 @@
-//! Orders as large as they may be, all the way to the driver's socket.
+//! Tests of orders of the largest size, from the webhook to the driver's socket.
 
 use std::io::Read;
 
@@ -9,14 +9,14 @@ use super::support::orders::{ready_path, signed};
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
 
-/// What a body of a shop's may have, in bytes.
+/// The largest body of an order in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
 async fn post(world: &World, body: &[u8]) -> Reply {
     http::send(signed(world.node(), &ready_path("vendure"), body, WEBHOOK_SECRET)).await
 }
 
-/// An order of 500 items with long names, of `bytes` bytes.
+/// Returns an order with 500 items with long names, padded to `bytes` bytes.
 fn order_of(id: &str, bytes: usize) -> Vec<u8> {
     let item = json!({"sku": "SKU-0001", "name": "क".repeat(150), "quantity": 2});
     let mut body = Order::new(id).with("items", json!(vec![item; 500])).0.to_string().into_bytes();
@@ -26,7 +26,7 @@ fn order_of(id: &str, bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cart_of_500_items_with_escaped_names_is_taken() {
+async fn an_order_of_500_items_with_escaped_names_is_accepted() {
     let world = World::start().await;
     let mut body = Vec::new();
     GzDecoder::new(&include_bytes!("cases/order-hindi-500-items.json.gz")[..]).read_to_end(&mut body).unwrap();
@@ -34,40 +34,40 @@ async fn a_cart_of_500_items_with_escaped_names_is_taken() {
     let driver = world.on_duty(place).await;
     let id = post(&world, &body).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
     let sent: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(driver.assignment(&id).await["delivery"]["items"], sent["items"]);
+    assert_eq!(driver.wait_for_assignment(&id).await["delivery"]["items"], sent["items"]);
     assert_eq!(world.delivery(&id).await["items"], sent["items"]);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_largest_order_reaches_the_drivers_socket_and_the_welcome_after_it() {
+async fn the_largest_order_reaches_the_drivers_socket_and_the_next_welcome() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let body = order_of("largest", MAX_BYTES);
     let sent: Value = serde_json::from_slice(&body).unwrap();
     driver.session.acknowledge_commands(false);
-    let answer = post(&world, &body).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap().to_owned();
-    let frame = driver.assignment(&id).await;
+    let response = post(&world, &body).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.wait_for_assignment(&id).await;
     assert!(frame.to_string().len() > MAX_BYTES - 20_000);
     assert_eq!(frame["delivery"]["items"], sent["items"]);
 
-    // The command was not acknowledged: the welcome has the order, and the command comes again behind it.
+    // The command was not acknowledged: the welcome contains the order, and the command follows it.
     let welcome = driver.reconnect(world.node()).await;
     assert_eq!(welcome["deliveries"][0]["items"], sent["items"]);
-    let again = driver.assignment(&id).await;
+    let again = driver.wait_for_assignment(&id).await;
     assert_eq!(again["messageId"], frame["messageId"]);
     let app = world.node().api().keyed(Some(&driver.token));
     let state = app.get("/api/v1/driver/state").await.expect(200);
     assert_eq!(state["deliveries"][0]["items"], sent["items"]);
-    driver.deliver(&id, answer["assignmentId"].as_str().unwrap()).await;
+    driver.deliver(&id, response["assignmentId"].as_str().unwrap()).await;
     assert_eq!(driver.session.ended(), None);
-    world.shop().event(&id, "DELIVERY_DELIVERED_V1").await;
+    world.shop().wait_for_event(&id, "DELIVERY_DELIVERED_V1").await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_are_counted_in_bytes_of_their_body_on_every_way_in() {
+async fn the_size_limit_of_orders_is_in_bytes_of_the_body_on_every_interface() {
     let world = World::start().await;
     let admin = world.admin();
     let by_hand = |body: Vec<u8>| {

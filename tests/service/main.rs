@@ -1,4 +1,12 @@
-//! Black-box tests of the service: the real program, real PostgreSQL and Redis, real sockets, a shop that can fail.
+//! Black-box tests of the service.
+//!
+//! They run the real program against real PostgreSQL and Redis servers, with real sockets and a shop that can be set
+//! to fail.
+//!
+//! Invariants:
+//! - A test acts through the service's interfaces. It reads or writes the stores directly only to check or to prepare
+//! a state.
+//! - Every test of a running service ends with `World::finish`, which checks the invariants.
 
 #![allow(missing_docs)]
 
@@ -25,8 +33,8 @@ mod frame_limits;
 mod frames;
 mod geo_invariant;
 mod handshakes;
-mod healing;
 mod health;
+mod heartbeat_intervals;
 mod heartbeats;
 mod large_orders;
 mod lifecycle;
@@ -38,7 +46,6 @@ mod operators_deliveries;
 mod operators_drivers;
 mod orders;
 mod outbox;
-mod pace;
 mod paths;
 mod pooler;
 mod postgres_out;
@@ -48,6 +55,7 @@ mod queries;
 mod races;
 mod reasons;
 mod redis_out;
+mod redis_repair;
 mod redis_rights;
 mod refusals;
 mod repeats;

@@ -1,61 +1,61 @@
-//! A node that dies at the worst moment: after the commit, before anybody is told.
+//! Tests of a node that dies after a commit and before its effects are applied.
 
 use std::time::Duration;
 
 use super::support::plan::WEBHOOK_SECRET;
-use super::support::proxy::{Passage, Proxy};
+use super::support::proxy::{Proxy, ProxyMode};
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_whose_node_dies_before_the_push_learns_of_the_order_through_another() {
+async fn a_driver_whose_node_dies_before_the_push_gets_the_assignment_through_another_node() {
     let mut world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let mut driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
-    // It holds the driver's socket and does nothing any more: the commit happens, the push never does.
+    // The node holds the driver's socket and is frozen: the commit happens and the push does not.
     world.nodes[1].freeze();
-    let answer = world.order_at(&world.nodes[0], &Order::new("orphan")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order_at(&world.nodes[0], &Order::new("orphan")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     world.nodes[1].kill9().await;
-    assert_eq!(driver.session.waiting("assignment").len(), 0, "the push did not happen");
+    assert_eq!(driver.session.waiting("assignment").len(), 0, "the assignment is not pushed");
 
-    driver.session.closed(SOON).await;
+    driver.session.wait_for_close(SOON).await;
     let welcome = driver.reconnect(&world.nodes[0]).await;
-    assert_eq!(welcome["deliveries"][0]["id"], id, "the welcome holds the order");
-    let frame = driver.assignment(id).await;
-    assert_eq!(frame["delivery"]["assignmentId"], answer["assignmentId"]);
-    driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
+    assert_eq!(welcome["deliveries"][0]["id"], id, "the welcome contains the order");
+    let frame = driver.wait_for_assignment(id).await;
+    assert_eq!(frame["delivery"]["assignmentId"], response["assignmentId"]);
+    driver.deliver(id, response["assignmentId"].as_str().unwrap()).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_dies_between_commit_and_redis_leaves_redis_right_within_five_seconds() {
+async fn redis_is_correct_within_five_seconds_after_a_node_dies_between_commit_and_redis() {
     let mut world = World::with().start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let proxy = Proxy::before(servers::shared_redis().port()).await;
-    let mut doomed = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
-    doomed.wait_for_health("ok").await;
+    let proxy = Proxy::start(servers::shared_redis().port()).await;
+    let mut cut_off_node = world.start_node_with(&[("REDIS_URL", &format!("redis://127.0.0.1:{}", proxy.port))]).await;
+    cut_off_node.wait_for_health("ok").await;
 
-    // From here on Redis hears nothing of it, so the order is given by PostgreSQL alone.
-    proxy.set(Passage::Swallow);
-    let answer = world.order_at(&doomed, &Order::new("half-done")).await.expect(201);
-    doomed.kill9().await;
-    assert_eq!(answer["driverId"], driver.id.as_str());
-    eventually("Redis learns that the driver is busy", Duration::from_secs(5), || async {
-        let said = world.redis.statuses().await?.remove(&driver.id)?;
-        let gone = !world.redis.findable().await?.contains(&driver.id);
-        (said.starts_with("BUSY:") && gone).then_some(())
+    // From here on Redis receives nothing from this node, so the order is assigned by PostgreSQL alone.
+    proxy.set(ProxyMode::Discard);
+    let response = world.post_order_at(&cut_off_node, &Order::new("half-done")).await.expect(201);
+    cut_off_node.kill9().await;
+    assert_eq!(response["driverId"], driver.id.as_str());
+    eventually("Redis reflects that the driver is busy", Duration::from_secs(5), || async {
+        let redis_status = world.redis.statuses().await?.remove(&driver.id)?;
+        let left_geo = !world.redis.geo_members().await?.contains(&driver.id);
+        (redis_status.starts_with("BUSY:") && left_geo).then_some(())
     })
     .await;
-    // And the driver, on the node that lives, learns of the order.
-    driver.assignment(answer["deliveryId"].as_str().unwrap()).await;
-    world.nodes.push(doomed);
+    // The driver gets the assignment on the other node.
+    driver.wait_for_assignment(response["deliveryId"].as_str().unwrap()).await;
+    world.nodes.push(cut_off_node);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_killed_again_and_again_under_orders_lose_and_double_nothing() {
+async fn repeated_kills_of_nodes_under_orders_lose_and_duplicate_nothing() {
     let mut world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 20_000).start().await;
     let places: Vec<Place> = (1..=12).map(|n| RESTAURANT.offset(f64::from(n) * 70.0, 0.0)).collect();
-    // All on the node that lives, so that orders can be given throughout.
+    // All drivers are on the node that is not killed, so that orders are assigned throughout.
     let mut fleet = Vec::new();
     for place in places {
         fleet.push(world.on_duty_at(&world.nodes[0], place).await);
@@ -69,14 +69,14 @@ async fn nodes_killed_again_and_again_under_orders_lose_and_double_nothing() {
             let reply = orders::try_post_order(victim, &Order::new(name), WEBHOOK_SECRET).await?;
             matches!(reply.status, 200..=202).then(|| name.clone())
         });
-        let (done, ()) = tokio::join!(together(posts), async {
+        let (done, ()) = tokio::join!(join_all(posts), async {
             tokio::time::sleep(Duration::from_millis(20 + 30 * round)).await;
             node::signal(pid, "KILL");
         });
         accepted.extend(done.into_iter().flatten());
-        // The shop sends what it has no answer for again, to the node that lives.
+        // The shop repeats every order without a response, at the node that was not killed.
         for name in names {
-            let reply = world.order(&Order::new(&name)).await;
+            let reply = world.post_order(&Order::new(&name)).await;
             assert!(matches!(reply.status, 200..=202), "{}", reply.text);
             accepted.push(name);
         }
@@ -88,7 +88,7 @@ async fn nodes_killed_again_and_again_under_orders_lose_and_double_nothing() {
     })
     .await;
     for driver in &fleet {
-        driver.any_assignment().await;
+        driver.wait_for_any_assignment().await;
     }
     let known: Vec<String> =
         sqlx::query_scalar("SELECT seller_order_id FROM deliveries").fetch_all(&world.pool).await.unwrap();

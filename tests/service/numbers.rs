@@ -1,4 +1,5 @@
-//! Numbers of the caller's own: each returns as the same double, and one that cannot be stored is a fault of its field.
+//! Tests of numbers in requests: each is returned as the same double, and a number out of range invalidates its
+//! field.
 
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::support::*;
 /// An order as a shop sent it.
 const FLOATS: &str = include_str!("cases/metadata-floats.json");
 
-/// More numbers, each as it is written and as the double that it is.
+/// More numbers, each with its text and the double that it denotes.
 const MORE: [(&str, f64); 10] = [
     ("-0.0", -0.0),
     ("-0", -0.0),
@@ -25,12 +26,12 @@ const MORE: [(&str, f64); 10] = [
     ("123456789012345680000", 123_456_789_012_345_680_000.0),
 ];
 
-/// Numbers that no double holds.
-fn beyond() -> [String; 4] {
+/// Returns numbers that no double can represent.
+fn out_of_range_numbers() -> [String; 4] {
     ["1e400".to_owned(), "-1e400".to_owned(), "9".repeat(400), format!("{}.5", "9".repeat(400))]
 }
 
-/// Metadata of numbers: what the file holds, and more.
+/// Returns metadata with the numbers of the file and more.
 fn metadata() -> String {
     let listed = MORE.map(|(text, _)| text).join(", ");
     format!(
@@ -60,15 +61,15 @@ async fn post(api: &Api, path: &str, key: Option<&str>, body: &str) -> Reply {
 }
 
 #[test]
-fn the_program_asks_for_exact_floats_itself() {
-    // A crate of the tests asks for them too, so that no other test would miss the line.
+fn the_program_enables_exact_floats_itself() {
+    // A dependency of the tests enables the feature too, so no other test would notice if the program did not.
     let manifest: toml::Table = toml::from_str(include_str!("../../Cargo.toml")).unwrap();
     let features = manifest["dependencies"]["serde_json"]["features"].as_array().unwrap();
     assert!(features.iter().any(|feature| feature.as_str() == Some("float_roundtrip")), "{features:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_shown() {
+async fn every_number_of_an_order_is_returned_as_the_same_double_on_every_interface() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let body = FLOATS.split_once("\"metadata\": ").map(|(before, _)| before).unwrap();
@@ -76,9 +77,9 @@ async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_show
     let send = || http::send(signed(world.node(), &ready_path("vendure"), body.as_bytes(), WEBHOOK_SECRET));
     let id = send().await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
 
-    let frame = driver.assignment(&id).await;
+    let frame = driver.wait_for_assignment(&id).await;
     let shown = world.delivery(&id).await;
-    let event = world.shop().event(&id, "DELIVERY_ASSIGNED_V1").await;
+    let event = world.shop().wait_for_event(&id, "DELIVERY_ASSIGNED_V1").await;
     let raw_event: Value = serde_json::from_slice(&event.raw).unwrap();
     let welcome = driver.reconnect(world.node()).await;
     let held = &welcome["deliveries"][0];
@@ -96,12 +97,13 @@ async fn every_number_of_an_order_returns_as_the_same_double_wherever_it_is_show
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_under_its_key_is_a_repeat_however_its_numbers_are_written() {
+async fn a_repeated_request_is_recognized_with_any_spelling_of_its_numbers() {
     let world = World::start().await;
     let admin = world.admin();
     let driver =
         format!(r#"{{"name": "Asha", "phone": "+91 1", "externalId": 9007199254740993, "metadata": {}}}"#, metadata());
-    // Another client: names in another order, no white space, other spellings of the same numbers.
+    // The same request from another client: another order of names, no white space, other spellings of the same
+    // numbers.
     let respelled = driver
         .replace("e308", "E+308")
         .replace("100.0", "1e2")
@@ -136,61 +138,65 @@ async fn a_repeat_under_its_key_is_a_repeat_however_its_numbers_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_number_that_cannot_be_stored_is_a_fault_of_its_field() {
+async fn a_number_that_cannot_be_stored_invalidates_its_field() {
     let world = World::start().await;
     let admin = world.admin();
     let (id, token) = world.new_driver().await;
     let app = world.node().api().keyed(Some(&token));
-    for number in beyond() {
+    for number in out_of_range_numbers() {
         let order = FLOATS.replace("1.7976931348623157e308", &number);
         let reply = http::send(signed(world.node(), &ready_path("vendure"), order.as_bytes(), WEBHOOK_SECRET)).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
         let order = order.replacen('{', r#"{"shop": "vendure", "#, 1);
         let reply = post(&admin, "/api/v1/deliveries", None, &order).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
 
         let driver =
             format!(r#"{{"name": "A", "phone": "1", "capacity": {number}, "metadata": {{"a": [{{"b": {number}}}]}}}}"#);
         let reply = post(&admin, "/api/v1/drivers", Some("k"), &driver).await;
         let named = vec!["capacity".to_owned(), "metadata".to_owned()];
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, named), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, named), "{number}");
         let patch = admin.request("PATCH", &format!("/api/v1/drivers/{id}")).header(CONTENT_TYPE, "application/json");
         let reply = http::send(patch.body(format!(r#"{{"metadata": {{"b": {number}}}}}"#))).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]), "{number}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]), "{number}");
 
-        // One bad fix never makes an app send the rest again.
+        // One invalid fix does not make an app send the other fixes again.
         let now = chrono::Utc::now().to_rfc3339();
         let good = format!(r#"{{"fixTime": "{now}", "lat": 12.9, "lon": 77.5}}"#);
         let fixes = format!(r#"{{"fixes": [{}, {good}]}}"#, good.replace("77.5", &number));
-        let answer = post(&app, "/api/v1/driver/locations", None, &fixes).await.expect(200);
-        assert_eq!((&answer["accepted"], &answer["refused"][0]["index"]), (&json!(1), &json!(0)), "{answer}");
+        let response = post(&app, "/api/v1/driver/locations", None, &fixes).await.expect(200);
+        assert_eq!((&response["accepted"], &response["refused"][0]["index"]), (&json!(1), &json!(0)), "{response}");
         let frames = format!(
             r#"{{"frames": [{{"type": "heartbeat", "ref": "a", "seq": {number}}}, {{"type": "status", "ref": "b", "status": "OFFLINE"}}]}}"#
         );
-        let answers = post(&app, "/api/v1/driver/messages", None, &frames).await.expect(200)["answers"].clone();
-        assert_eq!((&answers[0]["code"], &answers[0]["ref"]), (&json!("invalid_frame"), &json!("a")), "{answers}");
-        assert!(answers[0]["message"].as_str().unwrap().starts_with("seq"), "{answers}");
-        assert_eq!(answers[1]["type"], "ok", "{answers}");
+        let responses = post(&app, "/api/v1/driver/messages", None, &frames).await.expect(200)["answers"].clone();
+        assert_eq!(
+            (&responses[0]["code"], &responses[0]["ref"]),
+            (&json!("invalid_frame"), &json!("a")),
+            "{responses}"
+        );
+        assert!(responses[0]["message"].as_str().unwrap().starts_with("seq"), "{responses}");
+        assert_eq!(responses[1]["type"], "ok", "{responses}");
     }
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.session.send_text(r#"{"type": "heartbeat", "seq": 1, "ref": "s", "lat": 1e400, "lon": 1}"#);
-    let answer = driver.session.answer("s").await;
-    assert_eq!(answer["code"], "invalid_frame", "{answer}");
-    assert!(answer["message"].as_str().unwrap().starts_with("lat"), "{answer}");
+    let response = driver.session.take_response("s").await;
+    assert_eq!(response["code"], "invalid_frame", "{response}");
+    assert!(response["message"].as_str().unwrap().starts_with("lat"), "{response}");
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts() {
+async fn integers_are_accepted_for_texts_and_quantities_may_be_fractions() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let mut order = Order::new("numbers").with("orderCode", json!(20260127));
     order.0["drop"]["phone"] = json!(919_812_345_678_i64);
     order.0["pickup"]["phone"] = json!(1800);
     order.0["items"] = json!([{"sku": 1001, "name": "Ribbon", "quantity": 0.5}, {"quantity": 3}]);
-    let id = world.order(&order).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
-    let frame = driver.assignment(&id).await;
+    let id = world.post_order(&order).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+    let frame = driver.wait_for_assignment(&id).await;
     for shown in [&frame["delivery"], &world.delivery(&id).await] {
         assert_eq!(shown["orderCode"], "20260127");
         assert_eq!((&shown["pickup"]["phone"], &shown["drop"]["phone"]), (&json!("1800"), &json!("919812345678")));
@@ -199,7 +205,7 @@ async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts
     let mut as_texts = order.clone();
     as_texts.0["drop"]["phone"] = json!("919812345678");
     as_texts.0["pickup"]["phone"] = json!("1800");
-    let again = world.order(&as_texts).await.expect(200);
+    let again = world.post_order(&as_texts).await.expect(200);
     assert!(again.get("conflict").is_none(), "{again}");
 
     for (pointer, value, field) in [
@@ -215,7 +221,7 @@ async fn numbers_that_shops_send_for_texts_are_taken_and_quantities_may_be_parts
         *bad.0.pointer_mut(pointer).unwrap() = json!("HERE");
         let raw = bad.0.to_string().replace("\"HERE\"", value);
         let reply = http::send(signed(world.node(), &ready_path("vendure"), raw.as_bytes(), WEBHOOK_SECRET)).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![field.to_owned()]), "{pointer} = {value}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![field.to_owned()]), "{pointer} = {value}");
     }
     world.finish().await;
 }

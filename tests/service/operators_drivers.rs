@@ -1,4 +1,4 @@
-//! Drivers as operators keep them.
+//! Tests of the operators' API for drivers.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::support::*;
 
 fn ids(list: &Value) -> Vec<String> {
-    let items = list["items"].as_array().expect("a list has items");
-    items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
+    let items = list["items"].as_array().expect("the list has items");
+    items.iter().map(|item| item["id"].as_str().expect("the item has an id").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_is_made_read_changed_and_shown_with_what_is_known_alone() {
+async fn a_driver_is_created_read_and_changed_and_unknown_fields_are_left_out() {
     let world = World::start().await;
     let admin = world.admin();
     let body =
@@ -24,7 +24,7 @@ async fn a_driver_is_made_read_changed_and_shown_with_what_is_known_alone() {
     assert_eq!((&made["online"], &made["activeDeliveryIds"]), (&json!(false), &json!([])));
     assert_eq!((&made["externalId"], &made["metadata"]), (&json!("hr-7"), &json!({"bike": 3})));
     assert!(made["createdAt"].as_str().unwrap().ends_with('Z') && made["updatedAt"].is_string());
-    assert!(made.get("position").is_none(), "what is not known is left out");
+    assert!(made.get("position").is_none(), "an unknown position is left out");
     assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
 
     let path = format!("/api/v1/drivers/{id}");
@@ -39,11 +39,11 @@ async fn a_driver_is_made_read_changed_and_shown_with_what_is_known_alone() {
     for bad in [json!({"name": ""}), json!({"capacity": 0}), json!({"phone": 5}), json!({"metadata": "x".repeat(5000)})]
     {
         let reply = admin.patch(&path, &bad).await;
-        assert_eq!(reply.fields_at_fault(), [bad.as_object().unwrap().keys().next().unwrap().as_str()], "{bad}");
+        assert_eq!(reply.invalid_field_names(), [bad.as_object().unwrap().keys().next().unwrap().as_str()], "{bad}");
         reply.problem(422);
     }
     let reply = admin.post("/api/v1/drivers", &json!({"capacity": "two"})).await;
-    assert_eq!(reply.fields_at_fault(), ["capacity", "name", "phone"]);
+    assert_eq!(reply.invalid_field_names(), ["capacity", "name", "phone"]);
     for unknown in ["nonsense", "00000000-0000-7000-8000-000000000000"] {
         admin.get(&format!("/api/v1/drivers/{unknown}")).await.problem(404);
         admin.patch(&format!("/api/v1/drivers/{unknown}"), &json!({"name": "x"})).await.problem(404);
@@ -53,7 +53,7 @@ async fn a_driver_is_made_read_changed_and_shown_with_what_is_known_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_cut_into_pages_newest_first_and_nobody_is_missed_or_shown_twice() {
+async fn a_list_is_paged_newest_first_and_shows_every_driver_exactly_once() {
     let world = World::start().await;
     let admin = world.admin();
     let mut made = Vec::new();
@@ -73,11 +73,15 @@ async fn a_list_is_cut_into_pages_newest_first_and_nobody_is_missed_or_shown_twi
         path = format!("/api/v1/drivers?limit=3&cursor={cursor}");
     }
     assert_eq!((&seen, pages), (&made, 3));
-    assert_eq!(ids(&admin.get("/api/v1/drivers").await.expect(200)), made, "fifty unless said");
+    assert_eq!(
+        ids(&admin.get("/api/v1/drivers").await.expect(200)),
+        made,
+        "without a limit a page has up to fifty drivers"
+    );
     for bad in ["limit=0", "limit=201", "limit=x", "cursor=nonsense", "status=ASLEEP", "online=perhaps"] {
         let reply = admin.get(&format!("/api/v1/drivers?{bad}")).await;
         let name = bad.split('=').next().unwrap().to_owned();
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![name]), "{bad}: {}", reply.text);
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![name]), "{bad}: {}", reply.text);
     }
     let same = admin.get("/api/v1/drivers?externalId=x1").await.expect(200);
     assert_eq!(ids(&same).len(), 3);
@@ -85,11 +89,11 @@ async fn a_list_is_cut_into_pages_newest_first_and_nobody_is_missed_or_shown_twi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn drivers_are_found_by_status_and_by_being_online_and_shown_where_they_are() {
+async fn drivers_are_filtered_by_status_and_online_and_shown_with_their_position() {
     let world = World::start().await;
     let free = world.on_duty(RESTAURANT.offset(2_000.0, 0.0)).await;
     let busy = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let order = world.order(&Order::new("one")).await.expect(201);
+    let order = world.post_order(&Order::new("one")).await.expect(201);
     let (away, _) = world.new_driver().await;
     let list = |query: &'static str| {
         let admin = world.admin();
@@ -115,10 +119,10 @@ async fn drivers_are_found_by_status_and_by_being_online_and_shown_where_they_ar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_with_a_delivery_in_hand_is_neither_deactivated_nor_shrunk() {
+async fn a_driver_with_an_active_delivery_cannot_be_deactivated_or_lose_capacity() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let order = world.order(&Order::new("in-hand")).await.expect(201);
+    let order = world.post_order(&Order::new("in-hand")).await.expect(201);
     let path = format!("/api/v1/drivers/{}", driver.id);
     world.admin().delete(&path).await.problem(409);
     world.admin().patch(&path, &json!({"active": false})).await.problem(409);
@@ -133,28 +137,28 @@ async fn a_driver_with_a_delivery_in_hand_is_neither_deactivated_nor_shrunk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operators_word_sets_the_wish_with_a_reason() {
+async fn an_operator_sets_the_requested_duty_with_a_reason() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     let path = format!("/api/v1/drivers/{}/status", driver.id);
     let set = world.admin().post(&path, &json!({"status": "OFFLINE", "reason": "rain"})).await.expect(200);
     assert_eq!((&set["status"], &set["onDuty"]), (&json!("OFFLINE"), &json!(false)));
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.post_order(&Order::new("nobody")).await.expect(202);
     for bad in [json!({"status": "BUSY", "reason": "x"}), json!({"status": "OFFLINE"}), json!({"reason": "x"})] {
         world.admin().post(&path, &bad).await.problem(422);
     }
     let set = world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "sun"})).await.expect(200);
     assert_eq!(set["onDuty"], true);
-    driver.any_assignment().await;
+    driver.wait_for_any_assignment().await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_are_shown_once_listed_without_themselves_and_revoked() {
+async fn a_token_is_shown_once_and_listed_without_its_value_and_can_be_revoked() {
     let world = World::start().await;
     let (id, _) = world.new_driver().await;
     let (token_id, token) = world.new_token(&id).await;
-    assert!(token.len() >= 43, "256 bits: {token}");
+    assert!(token.len() >= 43, "the token has 256 bits: {token}");
     let path = format!("/api/v1/drivers/{id}/tokens");
     let listed = world.admin().get(&path).await.expect(200);
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);

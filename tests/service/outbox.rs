@@ -1,4 +1,4 @@
-//! The outbox when nodes die, stand still and come back; and what was given up, posted again.
+//! Tests of the outbox relay when nodes die, freeze and resume, and of replays of dead letters.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,43 +8,47 @@ use serde_json::{Value, json};
 use super::support::http::{Api, try_send};
 use super::support::*;
 
-/// Of every delivery here, in order.
+/// The events of every delivery in this file, in order.
 const STORY: [&str; 4] =
     ["DELIVERY_ASSIGNED_V1", "DELIVERY_PICKED_UP_V1", "DELIVERY_FAILED_V1", "DELIVERY_CANCELLED_V1"];
 const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
 
-/// An order that is called off at once: one event. Gives the delivery's id.
+/// Posts an order and cancels it at once, which makes one event. Returns the delivery's id.
 async fn cancelled(world: &World, name: &str) -> String {
-    let taken = world.order(&Order::new(name)).await.expect(202);
-    world.cancel(name, None).await.expect(200);
-    taken["deliveryId"].as_str().unwrap().to_owned()
+    let accepted = world.post_order(&Order::new(name)).await.expect(202);
+    world.post_cancellation(name, None).await.expect(200);
+    accepted["deliveryId"].as_str().unwrap().to_owned()
 }
 
-/// Asks until a node takes it: nodes die meanwhile, and a repeat is told from a first time by its key.
-async fn insist(ways: &[Api], turn: usize, path: &str, body: &Value) -> Value {
+/// Sends a request to the nodes in turn until one accepts it, because nodes die meanwhile. The idempotency key
+/// distinguishes a repeat from a first request.
+async fn request_until_accepted(clients: &[Api], first_client: usize, path: &str, body: &Value) -> Value {
     let key = uuid::Uuid::now_v7().to_string();
     let deadline = Instant::now() + Duration::from_secs(90);
     for n in 0.. {
-        let request = ways[(turn + n) % ways.len()].request("POST", path).header("idempotency-key", &key).json(body);
+        let request = clients[(first_client + n) % clients.len()]
+            .request("POST", path)
+            .header("idempotency-key", &key)
+            .json(body);
         match try_send(request).await {
             Ok(reply) if matches!(reply.status, 200..=202) => return reply.body,
-            // Another node may still be at it, or have lost PostgreSQL's answer.
+            // Another node may still process the request, or may have lost PostgreSQL's response.
             Ok(reply) if reply.status == 503 || reply.body["code"] == "request_under_way" => {}
             Ok(reply) => panic!("{path}: {} {}", reply.status, reply.text),
             Err(_) => {}
         }
-        assert!(Instant::now() < deadline, "nobody takes {path}");
+        assert!(Instant::now() < deadline, "a node accepts {path} in time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    unreachable!("the loop has no end")
+    unreachable!("the loop ends only by a return")
 }
 
-/// One delivery through its whole story, by an operator. Gives its id.
-async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
-    let mut order = Order::new(&format!("storm-{turn}")).0;
+/// Runs one delivery through all events of [`STORY`] by the operators' API. Returns its id.
+async fn run_story(clients: &[Api], first_client: usize, driver: uuid::Uuid) -> String {
+    let mut order = Order::new(&format!("storm-{first_client}")).0;
     order["shop"] = json!("vendure");
-    let made = insist(ways, turn, "/api/v1/deliveries", &order).await;
-    let id = made["deliveryId"].as_str().expect("an id").to_owned();
+    let made = request_until_accepted(clients, first_client, "/api/v1/deliveries", &order).await;
+    let id = made["deliveryId"].as_str().expect("the response has an id").to_owned();
     let failed = json!({"status": "FAILED", "reason": "test", "failure": {"code": "DELIVERY_FAILED"}});
     for (action, body) in [
         ("assign", json!({"driverId": driver, "reason": "test"})),
@@ -53,30 +57,35 @@ async fn live_through(ways: &[Api], turn: usize, driver: uuid::Uuid) -> String {
         ("retry", json!({"reason": "test"})),
         ("cancel", json!({"reason": "test"})),
     ] {
-        insist(ways, turn, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
+        request_until_accepted(clients, first_client, &format!("/api/v1/deliveries/{id}/{action}"), &body).await;
     }
     id
 }
 
-/// What arrived of each delivery: every accepted event at its first arrival, as a receiver by the rules takes it.
-fn taken(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
-    let mut taken: HashMap<String, Vec<(i64, String)>> = HashMap::new();
-    for post in shop.posts().into_iter().filter(|post| post.answered.accepts()) {
-        let of = taken.entry(post.event["deliveryId"].as_str().expect("an id").to_owned()).or_default();
-        let one =
-            (post.event["sequence"].as_i64().expect("a number"), post.event["event"].as_str().unwrap().to_owned());
+/// Returns the accepted events of each delivery, each at its first arrival, as a receiver without duplicates sees
+/// them.
+fn first_arrivals(shop: &Shop) -> HashMap<String, Vec<(i64, String)>> {
+    let mut first_arrivals: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+    for post in shop.posts().into_iter().filter(|post| post.reaction.accepts()) {
+        let of = first_arrivals
+            .entry(post.event["deliveryId"].as_str().expect("the event has a delivery").to_owned())
+            .or_default();
+        let one = (
+            post.event["sequence"].as_i64().expect("the sequence is a number"),
+            post.event["event"].as_str().unwrap().to_owned(),
+        );
         if !of.contains(&one) {
             of.push(one);
         }
     }
-    taken
+    first_arrivals
 }
 
-/// `deliveries` with four events each, of which the shop fails three in ten, while nodes are killed `kills` times.
+/// Runs `deliveries` with four events each. The shop fails three posts in ten, and nodes are killed `kills` times.
 pub async fn storm(deliveries: usize, kills: usize) {
-    // A driver for each at once, whom nobody finds: operators alone give the orders.
+    // One driver for each concurrent delivery. The search finds none of them, so only operators assign.
     const AT_ONCE: usize = 24;
-    // A try may be lost with a node as well.
+    // The schedule is long because an attempt may also be lost with its node.
     let schedule = ["0ms", "100ms", "200ms"].into_iter().chain([["300ms"; 30]].concat()).collect::<Vec<_>>().join(",");
     let mut world = World::with()
         .nodes(3)
@@ -85,58 +94,58 @@ pub async fn storm(deliveries: usize, kills: usize) {
         .set("RUST_LOG", "warn,driver_tracker::app=info")
         .start()
         .await;
-    world.shop().react(|_| match rand::random_range(0..10) {
+    world.shop().set_reaction(|_| match rand::random_range(0..10) {
         0 => Reaction::Status(500),
         1 => Reaction::RetryAfter(503, 0),
         2 => Reaction::Drop,
         _ => Reaction::Status(200),
     });
-    let (drivers, _) = world.many_drivers(AT_ONCE, false).await;
+    let (drivers, _) = world.insert_drivers(AT_ONCE, false).await;
     let ports: Vec<String> = world.nodes.iter().map(|node| node.address.clone()).collect();
-    // Each node comes back where it was.
-    let ways: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
+    // Each node restarts at its address.
+    let clients: Vec<Api> = world.nodes.iter().map(|node| world.admin_at(node)).collect();
     let began = Instant::now();
-    let worlds = drivers.iter().enumerate().map(|(lane, driver)| {
-        let (ways, driver) = (ways.clone(), *driver);
+    let stories = drivers.iter().enumerate().map(|(lane, driver)| {
+        let (clients, driver) = (clients.clone(), *driver);
         async move {
             let mut ids = Vec::new();
-            for turn in (lane..deliveries).step_by(AT_ONCE) {
-                ids.push(live_through(&ways, turn, driver).await);
+            for first_client in (lane..deliveries).step_by(AT_ONCE) {
+                ids.push(run_story(&clients, first_client, driver).await);
             }
             ids
         }
     });
-    let (ids, ()) = tokio::join!(together(worlds), async {
+    let (ids, ()) = tokio::join!(join_all(stories), async {
         for n in 0..kills {
-            let victim = n % world.nodes.len();
-            // Spread over the whole of it.
-            let due = (n + 1) * deliveries * STORY.len() / (kills + 1);
-            eventually("the story goes on", Duration::from_secs(90), || async {
-                (world.count("SELECT count(*) FROM outbox").await as usize >= due).then_some(())
+            let node_index = n % world.nodes.len();
+            // The kills are spread over the whole run.
+            let rows_before_kill = (n + 1) * deliveries * STORY.len() / (kills + 1);
+            eventually("the deliveries progress", Duration::from_secs(90), || async {
+                (world.count("SELECT count(*) FROM outbox").await as usize >= rows_before_kill).then_some(())
             })
             .await;
-            world.nodes[victim].kill9().await;
-            world.nodes[victim] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[victim])])).await;
+            world.nodes[node_index].kill9().await;
+            world.nodes[node_index] = Node::start(&world.env_with(&[("LISTEN_ADDR", &ports[node_index])])).await;
         }
     });
     let ids: Vec<String> = ids.into_iter().flatten().collect();
-    let lived = began.elapsed();
+    let elapsed = began.elapsed();
     assert_eq!(ids.len(), deliveries);
     eventually("every event is delivered", Duration::from_secs(120), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state <> 'delivered'").await == 0).then_some(())
     })
     .await;
     println!(
-        "{deliveries} deliveries: {lived:?}, all delivered after {:?}, {} posts",
+        "{deliveries} deliveries: {elapsed:?}, all delivered after {:?}, {} posts",
         began.elapsed(),
         world.shop().posts().len()
     );
     assert_eq!(world.count("SELECT count(*) FROM outbox").await as usize, deliveries * STORY.len());
-    let taken = taken(world.shop());
+    let first_arrivals = first_arrivals(world.shop());
     for id in &ids {
-        let events = &taken[id];
+        let events = &first_arrivals[id];
         let names: Vec<&str> = events.iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(names, STORY, "complete and in order: {id}");
+        assert_eq!(names, STORY, "the events are complete and in order: {id}");
         assert!(events.is_sorted(), "{events:?}");
     }
     world.finish().await;
@@ -147,44 +156,51 @@ async fn no_event_is_lost_or_out_of_order_when_shop_and_nodes_fail() {
     storm(100, 5).await;
 }
 
-/// How many events a node holds a lease of.
+/// Returns the number of events whose lease a node holds.
 async fn leased_by(world: &World, node: &str) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM outbox WHERE lease_owner = $1 AND lease_until > clock_timestamp()")
         .bind(node)
         .fetch_one(&world.pool)
         .await
-        .expect("a count")
+        .expect("the leases are counted")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_stood_still_undoes_nothing_of_what_another_did_meanwhile() {
+async fn a_node_that_resumes_after_a_freeze_does_not_undo_the_work_of_another() {
     let mut world = World::with().nodes(0).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let paused = world.start_node_with(&[("NODE_ID", "paused")]).await;
     world.nodes.push(paused);
-    world.shop().react(|_| Reaction::Hang);
+    world.shop().set_reaction(|_| Reaction::Hang);
     let mut ids = Vec::new();
     for n in 0..5 {
         ids.push(cancelled(&world, &format!("paused-{n}")).await);
     }
-    eventually("the node holds them all", SOON, || async { (leased_by(&world, "paused").await == 5).then_some(()) })
-        .await;
+    eventually("the node holds the leases of all events", SOON, || async {
+        (leased_by(&world, "paused").await == 5).then_some(())
+    })
+    .await;
     world.nodes[0].freeze();
     let other = world.start_node_with(&[("NODE_ID", "other")]).await;
-    world.shop().answer(200);
-    // Its leases run out, and another node posts what it held.
-    eventually("the other node delivers them", Duration::from_secs(40), || async {
+    world.shop().respond_with(200);
+    // The leases of the frozen node expire, and the other node posts its events.
+    eventually("the other node delivers the events", Duration::from_secs(40), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 5).then_some(())
     })
     .await;
-    // Back again, it finds that its own posts came to nothing, and that this is no longer its business.
+    // After the thaw, the node finds that its posts failed and that it no longer holds the leases.
     world.nodes[0].thaw();
     world.nodes[0].wait_for_health("ok").await;
-    let noted = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
-    holds("what was delivered stays so", Duration::from_secs(6), || async { world.count(noted).await == 0 }).await;
+    let changed = "SELECT count(*) FROM outbox WHERE state <> 'delivered' OR tries <> 2";
+    holds("delivered events stay delivered", Duration::from_secs(6), || async { world.count(changed).await == 0 })
+        .await;
     for id in &ids {
-        assert_eq!(world.shop().accepted(id), [CANCELLED], "posted once more, and once alone");
+        assert_eq!(world.shop().accepted(id), [CANCELLED], "the shop accepts the event exactly once");
     }
-    assert_eq!(world.count("SELECT count(*) FROM outbox_attempts").await, 5, "the lost tries are nobody's");
+    assert_eq!(
+        world.count("SELECT count(*) FROM outbox_attempts").await,
+        5,
+        "the attempts of the frozen node are not recorded"
+    );
     world.nodes.push(other);
     world.finish().await;
 }
@@ -192,26 +208,26 @@ async fn a_node_that_stood_still_undoes_nothing_of_what_another_did_meanwhile() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_that_takes_longer_than_a_lease_is_not_posted_by_another_node() {
     let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
-    world.shop().react(|_| Reaction::After(Duration::from_secs(13), 200));
+    world.shop().set_reaction(|_| Reaction::After(Duration::from_secs(13), 200));
     let id = cancelled(&world, "slow").await;
-    eventually("it is delivered", Duration::from_secs(30), || async {
+    eventually("the event is delivered", Duration::from_secs(30), || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
     })
     .await;
-    assert_eq!(world.shop().posts_of(&id).len(), 1, "its lease was renewed while it lasted");
+    assert_eq!(world.shop().posts_of(&id).len(), 1, "the lease is renewed during the post");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_leaves_alone_what_is_being_posted_just_now() {
+async fn a_replay_does_not_affect_an_event_in_flight() {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
-    world.shop().react(|_| Reaction::After(Duration::from_secs(4), 200));
+    world.shop().set_reaction(|_| Reaction::After(Duration::from_secs(4), 200));
     let id = cancelled(&world, "under-way").await;
-    eventually("it is on its way", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
+    eventually("the post is in flight", SOON, || async { (world.shop().posts_of(&id).len() == 1).then_some(()) }).await;
     let event = world.shop().posts_of(&id)[0].event["eventId"].as_str().unwrap().to_owned();
     let shown = world.admin().post(&format!("/api/v1/outbound-events/{event}/replay"), &json!({})).await.expect(202);
     assert_eq!(shown["state"], "pending");
-    eventually("it is delivered", SOON, || async {
+    eventually("the event is delivered", SOON, || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 1).then_some(())
     })
     .await;
@@ -219,63 +235,65 @@ async fn a_replay_leaves_alone_what_is_being_posted_just_now() {
     world.finish().await;
 }
 
-/// Three dead letters of the configured shop and one of another.
+/// Returns a world with three dead letters of the configured shop and one of another shop.
 async fn with_dead_letters() -> (World, OtherShop, Vec<String>, String) {
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let other = OtherShop::make(&world, "bakery", json!({})).await;
-    world.shop().answer(422);
-    other.receiver.answer(400);
+    world.shop().respond_with(422);
+    other.receiver.respond_with(400);
     let mut ids = Vec::new();
     for n in 0..3 {
         ids.push(cancelled(&world, &format!("dead-{n}")).await);
     }
     let theirs = other.cancelled_order(world.node(), "dead").await;
-    until_dead(&world, 4).await;
-    world.shop().answer(200);
-    other.receiver.answer(200);
+    wait_until_dead(&world, 4).await;
+    world.shop().respond_with(200);
+    other.receiver.respond_with(200);
     (world, other, ids, theirs)
 }
 
-async fn until_dead(world: &World, count: i64) {
+async fn wait_until_dead(world: &World, count: i64) {
     eventually(&format!("{count} events are dead"), SOON, || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'dead'").await == count).then_some(())
     })
     .await;
 }
 
-async fn until_accepted(shop: &Shop, delivery: &str) {
+async fn wait_until_accepted(shop: &Shop, delivery: &str) {
     eventually("the event arrives", SOON, || async { (shop.accepted(delivery) == [CANCELLED]).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_are_replayed_by_a_filter_or_all_of_them() {
+async fn dead_letters_are_replayed_by_filter_or_all_at_once() {
     let (world, other, ids, theirs) = with_dead_letters().await;
     let admin = world.admin();
     let replay = async |body: Value| admin.post("/api/v1/outbound-events/replay", &body).await;
     assert_eq!(replay(json!({"deliveryId": ids[0]})).await.expect(202), json!({"replayed": 1}));
-    until_accepted(world.shop(), &ids[0]).await;
-    until_dead(&world, 3).await;
+    wait_until_accepted(world.shop(), &ids[0]).await;
+    wait_until_dead(&world, 3).await;
     assert_eq!(replay(json!({"type": "DELIVERY_ASSIGNED_V1"})).await.expect(202)["replayed"], 0);
     let (now, long_ago) = (chrono::Utc::now().to_rfc3339(), "2020-01-01T00:00:00Z");
     assert_eq!(replay(json!({"to": long_ago})).await.expect(202)["replayed"], 0);
     assert_eq!(replay(json!({"from": now})).await.expect(202)["replayed"], 0);
     assert_eq!(replay(json!({"shop": "bakery", "from": long_ago, "to": now})).await.expect(202)["replayed"], 1);
-    until_accepted(&other.receiver, &theirs).await;
-    assert!(world.shop().accepted(&ids[1]).is_empty(), "another shop's stay as they are");
+    wait_until_accepted(&other.receiver, &theirs).await;
+    assert!(world.shop().accepted(&ids[1]).is_empty(), "dead letters of another shop stay dead");
     assert_eq!(replay(json!({})).await.expect(202)["replayed"], 2);
-    until_accepted(world.shop(), &ids[1]).await;
-    until_accepted(world.shop(), &ids[2]).await;
-    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "nothing is dead any more");
+    wait_until_accepted(world.shop(), &ids[1]).await;
+    wait_until_accepted(world.shop(), &ids[2]).await;
+    assert_eq!(replay(json!({})).await.expect(202)["replayed"], 0, "no event is dead");
 
-    // What was delivered is posted again only where somebody says whose.
+    // A replay of delivered events needs a filter.
     let unbounded = replay(json!({"state": "delivered"})).await;
-    assert_eq!(unbounded.fields_at_fault(), ["shop"]);
+    assert_eq!(unbounded.invalid_field_names(), ["shop"]);
     assert_eq!(replay(json!({"state": "delivered", "shop": "bakery"})).await.expect(202)["replayed"], 1);
-    eventually("it comes once more", SOON, || async { (other.receiver.accepted(&theirs).len() == 2).then_some(()) })
-        .await;
+    eventually("the event arrives once more", SOON, || async {
+        (other.receiver.accepted(&theirs).len() == 2).then_some(())
+    })
+    .await;
     let wrong =
         replay(json!({"state": "x", "shop": "X Y", "deliveryId": "x", "type": "x", "from": "x", "cursor": "x"}));
-    assert_eq!(wrong.await.fields_at_fault(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
+    assert_eq!(wrong.await.invalid_field_names(), ["cursor", "deliveryId", "from", "shop", "state", "type"]);
     world.finish().await;
 }
 
@@ -301,18 +319,18 @@ async fn the_program_lists_shows_and_replays_events() {
 
     let (_, replayed, _) = events(&["replay", fields[0]]).await;
     assert_eq!(replayed.trim(), "1");
-    until_accepted(&other.receiver, &theirs).await;
+    wait_until_accepted(&other.receiver, &theirs).await;
     let (_, replayed, _) = events(&["replay", "--all", "--delivery", &ids[1]]).await;
     assert_eq!(replayed.trim(), "1");
-    until_accepted(world.shop(), &ids[1]).await;
+    wait_until_accepted(world.shop(), &ids[1]).await;
     let (_, replayed, _) = events(&["replay", "--all"]).await;
     assert_eq!(replayed.trim(), "2");
-    until_accepted(world.shop(), &ids[2]).await;
+    wait_until_accepted(world.shop(), &ids[2]).await;
 
     let missing = uuid::Uuid::now_v7().to_string();
-    let (code, _, told) = events(&["replay", &missing]).await;
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains(&missing));
+    let (code, _, error_output) = events(&["replay", &missing]).await;
+    assert_eq!(code, Some(1), "{error_output}");
+    assert!(error_output.contains(&missing));
     for wrong in [&["replay"][..], &["replay", "--all", "--state", "delivered"], &["replay", &missing, "--all"]] {
         assert_eq!(events(wrong).await.0, Some(2), "{wrong:?}");
     }
@@ -320,25 +338,27 @@ async fn the_program_lists_shows_and_replays_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_behind_one_that_waits_are_not_due_and_follow_it_at_once() {
+async fn events_behind_a_waiting_one_are_not_due_and_follow_it_at_once() {
     let world = World::with().set("EVENTS_RETRY_SCHEDULE", "0ms,1h").start().await;
-    world.shop().answer(500);
-    let (drivers, _) = world.many_drivers(1, false).await;
-    let id = live_through(&[world.admin()], 0, drivers[0]).await;
+    world.shop().respond_with(500);
+    let (drivers, _) = world.insert_drivers(1, false).await;
+    let id = run_story(&[world.admin()], 0, drivers[0]).await;
     const LATE: &str =
         "SELECT count(*) FROM outbox WHERE state = 'pending' AND next_try_at > clock_timestamp() + interval '30 min'";
-    eventually("the first was refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
-    // However the commits and the first try met, one more try puts all off.
-    world.shop().answer(500);
+    eventually("the first event is refused", SOON, || async { (world.count(LATE).await >= 1).then_some(()) }).await;
+    // In every interleaving of the commits and the first attempt, one more attempt postpones all events.
+    world.shop().respond_with(500);
     let first = world.admin().get(&format!("/api/v1/outbound-events?deliveryId={id}")).await.expect(200);
     let first = first["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
     let replay = async || {
         world.admin().post(&format!("/api/v1/outbound-events/{first}/replay"), &json!({})).await.expect(202);
     };
     replay().await;
-    eventually("all wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) }).await;
-    world.shop().answer(200);
+    eventually("all events wait as long as the first", SOON, || async { (world.count(LATE).await == 4).then_some(()) })
+        .await;
+    world.shop().respond_with(200);
     replay().await;
-    eventually("all came, in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) }).await;
+    eventually("all events arrive in order", SOON, || async { (world.shop().accepted(&id) == STORY).then_some(()) })
+        .await;
     world.finish().await;
 }

@@ -1,4 +1,4 @@
-//! What holds for every path: HEAD is GET without the body, and a trailing slash changes nothing.
+//! Tests of rules for every path: HEAD is GET without the body, and a trailing slash changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +10,23 @@ use super::support::raw_http::{self, RawReply};
 use super::support::session::{SUBPROTOCOL, upgrade};
 use super::support::*;
 
-/// Who may ask for a path.
+/// Who may request a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum By {
-    Anybody,
+    Anyone,
     Operator,
     Driver,
-    /// Of the port of the metrics.
+    /// A client of the metrics listener.
     Scraper,
 }
 
-/// Every path that takes GET, as the sources register it, and what is asked for.
+/// Every path that accepts GET, as the sources register it, with its caller and a request path.
 const GETS: &[(&str, By, &str)] = &[
-    ("/health", By::Anybody, "/health"),
-    ("/health/live", By::Anybody, "/health/live"),
-    ("/health/ready", By::Anybody, "/health/ready"),
+    ("/health", By::Anyone, "/health"),
+    ("/health/live", By::Anyone, "/health/live"),
+    ("/health/ready", By::Anyone, "/health/ready"),
     ("/metrics", By::Scraper, "/metrics"),
-    ("/ws/driver", By::Anybody, "/ws/driver"),
+    ("/ws/driver", By::Anyone, "/ws/driver"),
     ("/state", By::Driver, "/api/v1/driver/state"),
     ("/deliveries", By::Operator, "/api/v1/deliveries?limit=5&status=ASSIGNED"),
     ("/deliveries/{id}", By::Operator, "/api/v1/deliveries/{delivery}"),
@@ -42,16 +42,20 @@ const GETS: &[(&str, By, &str)] = &[
     ("/shops/{shop}", By::Operator, "/api/v1/shops/vendure"),
 ];
 
-/// The paths that take GET, as `src/http` registers them by `resource("path", "methods")`.
+/// Returns the paths that accept GET, as `src/http` registers them by `resource("path", "methods")`.
 fn registered() -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")];
     while let Some(path) = folders.pop() {
         if path.is_dir() {
-            folders.extend(fs::read_dir(path).expect("the sources").map(|entry| entry.expect("an entry").path()));
+            folders.extend(
+                fs::read_dir(path)
+                    .expect("the directory is readable")
+                    .map(|entry| entry.expect("the entry is readable").path()),
+            );
             continue;
         }
-        let source = fs::read_to_string(path).expect("a source");
+        let source = fs::read_to_string(path).expect("the source file is readable");
         for after in source.split("resource(").skip(1) {
             let mut texts = after.trim_start().split('"');
             if let (Some(""), Some(path), Some(_), Some(methods)) =
@@ -67,33 +71,34 @@ fn registered() -> Vec<String> {
 }
 
 #[test]
-fn the_list_of_paths_here_is_that_of_the_sources() {
+fn the_list_of_paths_equals_that_of_the_sources() {
     let mut listed: Vec<_> = GETS.iter().map(|(path, ..)| (*path).to_owned()).collect();
     listed.sort();
-    assert_eq!(listed, registered(), "a path that takes GET must stand in GETS");
+    assert_eq!(listed, registered(), "GETS has every path that accepts GET");
 }
 
-/// A world in which each of these paths has something to show.
-struct Shown {
+/// A world in which each of these paths has content.
+struct PopulatedWorld {
     world: World,
     driver: Driver,
     delivery: String,
     event: String,
 }
 
-impl Shown {
-    async fn start() -> Shown {
+impl PopulatedWorld {
+    async fn start() -> PopulatedWorld {
         let world = World::start().await;
         let mut driver = world.on_duty(RESTAURANT).await;
-        let delivery = world.order(&Order::new("shown")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
-        driver.assignment(&delivery).await;
-        driver.fall_silent();
-        let event = eventually("an event is there", SOON, || async {
+        let delivery =
+            world.post_order(&Order::new("shown")).await.expect(201)["deliveryId"].as_str().unwrap().to_owned();
+        driver.wait_for_assignment(&delivery).await;
+        driver.stop_heartbeats();
+        let event = eventually("an event exists", SOON, || async {
             let events = world.admin().get("/api/v1/outbound-events?state=delivered").await;
             events.body["items"][0]["id"].as_str().map(str::to_owned)
         })
         .await;
-        Shown { world, driver, delivery, event }
+        PopulatedWorld { world, driver, delivery, event }
     }
 
     fn path(&self, template: &str) -> String {
@@ -101,11 +106,11 @@ impl Shown {
         path.replace("{event}", &self.event)
     }
 
-    async fn ask(&self, method: &str, by: By, path: &str) -> RawReply {
+    async fn send_request(&self, method: &str, by: By, path: &str) -> RawReply {
         let node = self.world.node();
         let (address, key) = match by {
             By::Scraper => (&node.metrics_address, None),
-            By::Anybody => (&node.address, None),
+            By::Anyone => (&node.address, None),
             By::Operator => (&node.address, Some(&self.world.admin_key)),
             By::Driver => (&node.address, Some(&self.driver.token)),
         };
@@ -116,53 +121,55 @@ impl Shown {
     }
 }
 
-/// The headers of an answer without those that differ from one moment to the next.
-fn lasting(reply: &RawReply) -> Vec<(String, String)> {
+/// Returns the headers of a response without those that differ between two requests.
+fn stable_headers(reply: &RawReply) -> Vec<(String, String)> {
     let changes = ["date", "content-length"];
     reply.headers.iter().filter(|(name, _)| !changes.contains(&name.as_str())).cloned().collect()
 }
 
 fn length(reply: &RawReply) -> usize {
-    reply.header("content-length").expect("a length").parse().expect("a number")
+    reply.header("content-length").expect("the response has a length").parse().expect("the length is a number")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn head_answers_as_get_does_without_the_body() {
-    let shown = Shown::start().await;
+async fn head_responds_as_get_does_without_the_body() {
+    let shown = PopulatedWorld::start().await;
     let unknown = "/api/v1/deliveries/0190a0b0-0000-7000-8000-000000000000";
     let more = [
         (By::Operator, unknown),
         (By::Operator, "/api/v1/deliveries?limit=none"),
-        (By::Anybody, "/api/v1/deliveries"),
-        (By::Anybody, "/nowhere"),
+        (By::Anyone, "/api/v1/deliveries"),
+        (By::Anyone, "/nowhere"),
         (By::Scraper, "/nowhere"),
     ];
     for (by, template) in GETS.iter().map(|(_, by, path)| (*by, *path)).chain(more) {
         let path = shown.path(template);
-        let (get, head) = (shown.ask("GET", by, &path).await, shown.ask("HEAD", by, &path).await);
-        assert_eq!((head.status, lasting(&head)), (get.status, lasting(&get)), "{path}");
+        let (get, head) = (shown.send_request("GET", by, &path).await, shown.send_request("HEAD", by, &path).await);
+        assert_eq!((head.status, stable_headers(&head)), (get.status, stable_headers(&get)), "{path}");
         assert_eq!(length(&get), get.body.len(), "{path}");
         assert!(length(&head) > 0 && head.body.is_empty(), "{path}: {head:?}");
         let is_good = get.status == 200 || template == "/ws/driver" || more.contains(&(by, template));
-        assert!(is_good, "{path} shows nothing: {get:?}");
+        assert!(is_good, "{path} has content: {get:?}");
     }
     let live = "/health/live";
-    let (get, head) = (shown.ask("GET", By::Anybody, live).await, shown.ask("HEAD", By::Anybody, live).await);
+    let (get, head) =
+        (shown.send_request("GET", By::Anyone, live).await, shown.send_request("HEAD", By::Anyone, live).await);
     assert_eq!(length(&head), length(&get));
     shown.world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trailing_slash_is_the_same_path() {
-    let shown = Shown::start().await;
+    let shown = PopulatedWorld::start().await;
     for (_, by, template) in GETS {
         let path = shown.path(template);
         let slashed = match path.split_once('?') {
             Some((path, query)) => format!("{path}/?{query}"),
             None => format!("{path}/"),
         };
-        let (with, without) = (shown.ask("GET", *by, &slashed).await, shown.ask("GET", *by, &path).await);
-        assert_eq!((with.status, lasting(&with)), (without.status, lasting(&without)), "{slashed}");
+        let (with, without) =
+            (shown.send_request("GET", *by, &slashed).await, shown.send_request("GET", *by, &path).await);
+        assert_eq!((with.status, stable_headers(&with)), (without.status, stable_headers(&without)), "{slashed}");
     }
     let (world, driver) = (&shown.world, &shown.driver);
     let post = async |path: &str, body: Value| {
@@ -181,7 +188,11 @@ async fn a_trailing_slash_is_the_same_path() {
         http::send(request.json(&json!({"name": "Asha", "phone": "+91 80 5550 1000"})))
     };
     let made = make("/api/v1/drivers/").await.expect(201);
-    assert_eq!(make("/api/v1/drivers").await.expect(201)["id"], made["id"], "one route, one key, one driver");
+    assert_eq!(
+        make("/api/v1/drivers").await.expect(201)["id"],
+        made["id"],
+        "both spellings share the route and its idempotency keys"
+    );
     let path = format!("/api/v1/drivers/{}/", made["id"].as_str().unwrap());
     assert_eq!(world.admin().patch(&path, &json!({"name": "Usha"})).await.expect(200)["name"], "Usha");
     world.admin().delete(&path).await.expect(204);
@@ -191,7 +202,7 @@ async fn a_trailing_slash_is_the_same_path() {
     let authorization = format!("Bearer {}", driver.token);
     let headers = [("authorization", authorization.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
     let session = Session::open(upgrade(&world.node().address, "/ws/driver/", &headers)).await;
-    let session = session.unwrap_or_else(|status| panic!("refused with {status}"));
+    let session = session.unwrap_or_else(|status| panic!("the upgrade was refused with {status}"));
     assert_eq!(session.take_first().await["type"], "welcome");
     world.node().api().get("/nowhere/").await.problem(404);
     shown.world.finish().await;

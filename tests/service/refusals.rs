@@ -1,11 +1,12 @@
-//! A configuration that cannot work ends the program with 2 and a sentence; what another moment may mend, with 1.
+//! Tests of failures at startup: an invalid configuration exits with 2 and a message, a failure that may be temporary
+//! with 1.
 
 use super::support::node::Env;
 use super::support::plan::WEBHOOK_SECRET;
 use super::support::*;
 use driver_tracker::dev::servers::PrivateRedis;
 
-/// A setting, and its value; none takes it away.
+/// A setting and its value; `None` removes the setting.
 type Change<'a> = (&'a str, Option<&'a str>);
 
 fn env(changes: &[Change<'_>]) -> Env {
@@ -26,7 +27,7 @@ fn env(changes: &[Change<'_>]) -> Env {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_the_setting() {
+async fn an_invalid_configuration_is_refused_with_a_message_that_names_the_setting() {
     let own_network =
         [("VENDURE_EVENTS_URL", Some("http://127.0.0.1:9/x")), ("VENDURE_EVENTS_SECRET", Some(WEBHOOK_SECRET))];
     let cases: Vec<(Vec<Change<'_>>, &str)> = vec![
@@ -47,10 +48,10 @@ async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_
     ];
     let runs = cases.iter().map(|(changes, names)| async move {
         let out = node::run(&["serve"], &env(changes)).await;
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(out.status.code(), Some(2), "{changes:?}: {said}");
-        assert!(said.contains(names), "{changes:?}: {names} is not named: {said}");
-        assert!(!said.contains("sesame-of-the-database"), "a secret was printed: {said}");
+        let output_text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{changes:?}: {output_text}");
+        assert!(output_text.contains(names), "{changes:?}: the message names {names}: {output_text}");
+        assert!(!output_text.contains("sesame-of-the-database"), "no secret is printed: {output_text}");
     });
     for run in runs {
         run.await;
@@ -58,7 +59,7 @@ async fn a_configuration_that_cannot_work_is_refused_with_a_sentence_that_names_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() {
+async fn serve_refuses_a_database_without_the_schema_unless_it_may_migrate() {
     let url = servers::empty_database().await;
     let redis = servers::shared_redis().url();
     let prefix = format!("refusals{}-{}:", std::process::id(), servers::next_number());
@@ -69,31 +70,31 @@ async fn a_database_without_the_schema_is_refused_unless_serve_may_migrate_it() 
         ("LOG_FORMAT", Some("json")),
     ];
     let out = node::run(&["serve"], &env(&changes)).await;
-    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    assert_eq!(out.status.code(), Some(2), "{said}");
-    assert!(said.contains("migrate"), "what to do is said: {said}");
+    let output_text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(2), "{output_text}");
+    assert!(output_text.contains("migrate"), "the message says what to do: {output_text}");
 
     let mut willing = env(&changes);
     willing.push(("MIGRATE_ON_START".to_owned(), "true".to_owned()));
     let mut node = Node::start(&willing).await;
     node.wait_for_health("ok").await;
     node.kill9().await;
-    // And migrating again changes nothing.
+    // A second migration changes nothing.
     let again = node::run(&["migrate"], &env(&changes)).await;
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
     servers::drop_database(&url).await;
 }
 
-/// The URL of the same database for another user.
+/// Returns the URL of the same database for another user.
 fn for_user(url: &str, user: &str, password: &str) -> String {
-    let mut url = url::Url::parse(url).expect("a URL");
-    url.set_username(user).expect("a user");
-    url.set_password(Some(password)).expect("a password");
+    let mut url = url::Url::parse(url).expect("the URL is valid");
+    url.set_username(user).expect("the URL accepts a user");
+    url.set_password(Some(password)).expect("the URL accepts a password");
     url.into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_type() {
+async fn a_user_without_a_right_is_refused_with_a_message_that_has_the_statement_to_run() {
     let url = servers::empty_database().await;
     let user = format!("few_rights_{}_{}", std::process::id(), servers::next_number());
     let mut conn = servers::connect(&url).await;
@@ -105,12 +106,15 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
     let no_database = format!("{}_of_nobody", as_user);
     let run = async |command: &str, url: &str, needles: &[&str]| {
         let out = node::run(&[command], &env(&[("DATABASE_URL", Some(url))])).await;
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let output_text = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success(), "{command} {url}");
         for needle in needles {
-            assert!(said.contains(needle), "{command}: {needle} is not said: {said}");
+            assert!(output_text.contains(needle), "{command}: the message contains {needle}: {output_text}");
         }
-        assert!(!said.contains("sesame-of-the-user") && !said.contains("not-the-password"), "{said}");
+        assert!(
+            !output_text.contains("sesame-of-the-user") && !output_text.contains("not-the-password"),
+            "{output_text}"
+        );
     };
     let grant = format!("GRANT CREATE ON SCHEMA public TO {user}");
     run("migrate", &as_user, &["lacks the right CREATE on the schema public", &grant]).await;
@@ -118,12 +122,12 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
         run(command, &wrong_password, &["refused the user or the password in DATABASE_URL", &user]).await;
         run(command, &no_database, &["does not exist", "CREATE DATABASE"]).await;
     }
-    // What the sentence says to type is enough.
+    // The statement in the message is sufficient.
     servers::execute(&mut conn, grant.clone()).await;
     let migrated = node::run(&["migrate"], &env(&[("DATABASE_URL", Some(&as_user))])).await;
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
 
-    // Another user neither owns the tables nor was given them.
+    // Another user neither owns the tables nor has rights on them.
     let other = format!("{user}_b");
     servers::execute(&mut conn, format!("CREATE ROLE {other} LOGIN PASSWORD 'sesame-of-the-user'")).await;
     let as_other = for_user(&url, &other, "sesame-of-the-user");
@@ -132,9 +136,9 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
     servers::execute(&mut conn, format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other}")).await;
     run("serve", &as_other, &["lacks a right", "permission denied", "GRANT SELECT"]).await;
     servers::execute(&mut conn, format!("GRANT CREATE ON SCHEMA public TO {other}")).await;
-    // A migration that changes a table needs its owner.
-    let forget = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
-    servers::execute(&mut conn, forget).await;
+    // A migration that changes a table needs the owner of the table.
+    let unapply = "DELETE FROM _sqlx_migrations WHERE version >= 8; DROP INDEX outbox_of_shop".to_owned();
+    servers::execute(&mut conn, unapply).await;
     servers::execute(&mut conn, format!("GRANT INSERT, UPDATE ON _sqlx_migrations TO {other}")).await;
     run("migrate", &as_other, &["lacks a right", "migrate as the owner of the tables"]).await;
     drop(conn);
@@ -144,15 +148,15 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew() {
+async fn two_concurrent_migrations_succeed_and_an_invalid_index_is_rebuilt() {
     let url = servers::empty_database().await;
     let changes = [("DATABASE_URL", Some(url.as_str()))];
     let environment = env(&changes);
-    for done in together((0..2).map(|_| node::run(&["migrate"], &environment))).await {
+    for done in join_all((0..2).map(|_| node::run(&["migrate"], &environment))).await {
         assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     }
     let mut conn = servers::connect(&url).await;
-    // As a build leaves it that was interrupted.
+    // The state that an interrupted index build leaves.
     let broken = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_due_of_shop'::regclass";
     servers::execute(&mut conn, broken.to_owned()).await;
     assert_eq!(node::run(&["migrate"], &environment).await.status.code(), Some(0));
@@ -164,7 +168,7 @@ async fn two_may_migrate_at_once_and_an_index_that_was_not_finished_is_made_anew
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_program() {
+async fn a_newer_schema_is_refused_only_when_it_requires_a_newer_program() {
     let world = World::start().await;
     let mut conn = servers::connect(&world.database_url).await;
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -177,19 +181,20 @@ async fn a_newer_schema_is_refused_only_when_it_says_that_it_needs_a_newer_progr
     servers::execute(&mut conn, minimum.to_owned()).await;
     let out = node::run(&["serve"], &world.env_with(&[])).await;
     assert_eq!(out.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    assert!(said.contains("newer"), "why is said: {said}");
+    let output_text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert!(output_text.contains("newer"), "the message says why: {output_text}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_config_says_what_would_hold_without_a_secret() {
+async fn check_config_prints_the_effective_settings_without_secrets() {
     let good = node::run(&["check-config"], &env(&[])).await;
     assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
-    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&good.stdout).into_owned();
     assert!(
-        !said.contains("sesame-of-the-database") && !said.contains(WEBHOOK_SECRET.trim_start_matches("whsec_")),
-        "{said}"
+        !output_text.contains("sesame-of-the-database")
+            && !output_text.contains(WEBHOOK_SECRET.trim_start_matches("whsec_")),
+        "{output_text}"
     );
     let bad = node::run(&["check-config"], &env(&[("REDIS_URL", None)])).await;
     assert_eq!(bad.status.code(), Some(2));

@@ -1,4 +1,7 @@
-//! The samples of `docs/other-shops.md`, run as they stand there, against the service. Skipped where what they need is not there, but not with `CI` set.
+//! Runs the samples of `docs/other-shops.md` unchanged against the service.
+//!
+//! A sample is skipped when a program that it needs is not installed. With `CI` set, a missing program fails the
+//! test.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,18 +20,18 @@ async fn has(program: &str, argument: &str) -> bool {
     let found = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     let found = found.is_ok_and(|status| status.success());
     if !found {
-        assert!(std::env::var_os("CI").is_none(), "{program} is needed");
-        println!("skipped: {program} is not here");
+        assert!(std::env::var_os("CI").is_none(), "{program} is installed when CI is set");
+        println!("skipped: {program} is not installed");
     }
     found
 }
 
 async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
-    let line = tokio::time::timeout(SOON, lines.next_line()).await.expect("a line in time");
-    line.expect("its output").expect("a line more")
+    let line = tokio::time::timeout(SOON, lines.next_line()).await.expect("a line arrives in time");
+    line.expect("the output is readable").expect("there is another line")
 }
 
-/// The receiver of the page: the process, its output, its port.
+/// Starts the receiver of the page. Returns the process, its output and its port.
 async fn receiver(secret: &str) -> (Child, Lines<BufReader<ChildStdout>>, String) {
     let mut child = Command::new("node")
         .arg(sample("receive-events.mjs"))
@@ -36,16 +39,16 @@ async fn receiver(secret: &str) -> (Child, Lines<BufReader<ChildStdout>>, String
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("node to start");
-    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        .expect("node starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
     let port = next_line(&mut lines).await.trim_start_matches("listening on ").to_owned();
     (child, lines, port)
 }
 
-/// Posts a body by the sample: what it printed, and whether it ended well.
+/// Posts a body by the sample. Returns its output and whether it succeeded.
 async fn post(world: &World, shop: &OtherShop, secret: &str, body: &Value) -> (String, bool) {
     let file = std::env::temp_dir().join(format!("order-{}.json", uuid::Uuid::now_v7()));
-    std::fs::write(&file, body.to_string()).expect("a file");
+    std::fs::write(&file, body.to_string()).expect("the file is written");
     let url = format!("http://{}", world.node().address);
     let done = Command::new("node")
         .arg(sample("post-order.mjs"))
@@ -53,9 +56,9 @@ async fn post(world: &World, shop: &OtherShop, secret: &str, body: &Value) -> (S
         .envs([("TRACKER_URL", url.as_str()), ("SHOP", shop.name.as_str()), ("ORDERS_SECRET", secret)])
         .output()
         .await
-        .expect("node to run");
-    std::fs::remove_file(&file).expect("the file to go");
-    (String::from_utf8(done.stdout).expect("UTF-8"), done.status.success())
+        .expect("node runs");
+    std::fs::remove_file(&file).expect("the file is removed");
+    (String::from_utf8(done.stdout).expect("the output is UTF-8"), done.status.success())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,14 +76,14 @@ async fn the_node_samples_post_orders_and_verify_events() {
     let (printed, ended_well) = post(&world, &shop, &shop.orders_secret, &order.0).await;
     assert!(ended_well && printed.starts_with("202 "), "{printed}");
     let (printed, ended_well) = post(&world, &shop, &shop.events_secret, &order.0).await;
-    assert!(!ended_well && printed.starts_with("401 "), "another secret: {printed}");
+    assert!(!ended_well && printed.starts_with("401 "), "an order with another secret is refused: {printed}");
     let (printed, _) =
         post(&world, &shop, &shop.orders_secret, &json!({"sellerOrderId": "sample", "channelId": "2"})).await;
     assert!(printed.starts_with("200 "), "{printed}");
-    let told: Value = serde_json::from_str(&next_line(&mut lines).await).unwrap();
-    assert_eq!(told, json!({"order": "sample", "event": "DELIVERY_CANCELLED_V1", "status": "CANCELLED"}));
+    let notification: Value = serde_json::from_str(&next_line(&mut lines).await).unwrap();
+    assert_eq!(notification, json!({"order": "sample", "event": "DELIVERY_CANCELLED_V1", "status": "CANCELLED"}));
 
-    // A signature of another body, of long ago, or none: refused, and nothing is applied.
+    // A post without a signature, or with one of another body or of an old time, is refused and not applied.
     let client = http::client();
     let now = chrono::Utc::now().timestamp();
     let body = br#"{"eventId":"x","deliveryId":"y","sequence":1}"#;
@@ -95,7 +98,7 @@ async fn the_node_samples_post_orders_and_verify_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lines_for_curl_post_an_order() {
+async fn the_commands_for_curl_post_an_order() {
     if !has("curl", "--version").await || !has("openssl", "version").await {
         return;
     }
@@ -103,13 +106,13 @@ async fn the_lines_for_curl_post_an_order() {
     let block = |kind: &str, holds: &str| {
         let fence = format!("```{kind}\n");
         let mut blocks = PAGE.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
-        blocks.find(|text| text.contains(holds)).expect("a block of the page")
+        blocks.find(|text| text.contains(holds)).expect("the page has the block")
     };
     let world = World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
     let folder = std::env::temp_dir().join(format!("page-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir(&folder).expect("a folder");
-    std::fs::write(folder.join("order.json"), block("json", "sellerOrderId")).expect("a file");
+    std::fs::create_dir(&folder).expect("the directory is created");
+    std::fs::write(folder.join("order.json"), block("json", "sellerOrderId")).expect("the file is written");
     let done = Command::new("sh")
         .args(["-euc", block("sh", "openssl dgst")])
         .current_dir(&folder)
@@ -117,10 +120,10 @@ async fn the_lines_for_curl_post_an_order() {
         .env("ORDERS_SECRET", &shop.orders_secret)
         .output()
         .await
-        .expect("a shell");
-    std::fs::remove_dir_all(&folder).expect("the folder to go");
-    let (said, complaint) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    let answer: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{complaint}"));
-    assert_eq!((&answer["shop"], &answer["status"]), (&json!("bakery"), &json!("PENDING")), "{answer}");
+        .expect("the shell runs");
+    std::fs::remove_dir_all(&folder).expect("the directory is removed");
+    let (stdout_text, stderr_text) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let response: Value = serde_json::from_str(&stdout_text).unwrap_or_else(|_| panic!("{stdout_text}{stderr_text}"));
+    assert_eq!((&response["shop"], &response["status"]), (&json!("bakery"), &json!("PENDING")), "{response}");
     world.finish().await;
 }

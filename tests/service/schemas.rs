@@ -1,4 +1,5 @@
-//! The schemas in `docs/schemas` against the code: made from the types, judging examples and odd bodies as the service does.
+//! Checks the schemas in `docs/schemas`: they are generated from the types, and they accept exactly what the service
+//! accepts.
 
 #[path = "../../examples/schemas/events.rs"]
 mod events;
@@ -22,7 +23,7 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn the_files_are_those_of_the_types() {
+fn the_files_equal_the_generated_schemas() {
     for (name, schema) in wire::all() {
         assert!(read(&folder().join(name)) == wire::text_of(&schema), "{name}: run cargo run --example schemas");
     }
@@ -31,9 +32,11 @@ fn the_files_are_those_of_the_types() {
     }
 }
 
-/// The examples in a folder: the schema's name, the file, the body.
+/// Returns the examples in a directory: the schema's name, the file, the body.
 fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
-    let listed = fs::read_dir(folder().join(at)).expect("the examples").map(|entry| entry.expect("an entry").path());
+    let listed = fs::read_dir(folder().join(at))
+        .expect("the directory is readable")
+        .map(|entry| entry.expect("the entry is readable").path());
     let files = listed.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
     let read = |path: PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
@@ -43,18 +46,18 @@ fn examples(at: &str) -> Vec<(String, PathBuf, Value)> {
     files.map(read).collect()
 }
 
-/// What the service itself says of a body; `None` for what it never reads.
-fn service_takes(schema: &str, body: &Value) -> Option<bool> {
+/// Returns whether the service accepts a body, or `None` for a body that the service never reads.
+fn service_accepts(schema: &str, body: &Value) -> Option<bool> {
     match schema {
         "seller-order-ready" => Some(parse_order(body.to_string().as_bytes()).is_ok()),
         "seller-order-cancelled" => Some(parse_cancellation(body.to_string().as_bytes()).is_ok()),
-        "driver-frames" => Some(frame_is_taken(body)),
+        "driver-frames" => Some(frame_is_accepted(body)),
         _ => None,
     }
 }
 
-/// A frame is taken whole; whether a fix is believed is another question.
-fn frame_is_taken(body: &Value) -> bool {
+/// Returns whether the service parses a frame. The plausibility of a fix is not checked here.
+fn frame_is_accepted(body: &Value) -> bool {
     match parse_value(body, Utc::now(), &FixRules::default()).map(|frame| frame.body) {
         Ok(FrameBody::Batch { fixes }) => {
             fixes.iter().all(|fix| fix.as_ref().err().is_none_or(|refusal| refusal.code != "invalid_frame"))
@@ -67,12 +70,12 @@ fn frame_is_taken(body: &Value) -> bool {
 fn schema_and_service_agree_on_every_example() {
     for (at, is_good) in [("examples", true), ("examples/invalid", false)] {
         let all = examples(at);
-        assert!(all.len() > 20, "{} examples in {at}", all.len());
+        assert!(all.len() > 20, "{at} has more than 20 examples: {}", all.len());
         for (name, path, body) in all {
-            let told = Schema::of(&name).faults(&body);
-            assert_eq!(told.is_empty(), is_good, "{}: {told:?}", path.display());
-            if let Some(taken) = service_takes(&name, &body) {
-                assert_eq!(taken, is_good, "{} is judged otherwise by the service", path.display());
+            let schema_errors = Schema::of(&name).errors(&body);
+            assert_eq!(schema_errors.is_empty(), is_good, "{}: {schema_errors:?}", path.display());
+            if let Some(accepted) = service_accepts(&name, &body) {
+                assert_eq!(accepted, is_good, "schema and service agree on {}", path.display());
             }
         }
     }
@@ -89,30 +92,32 @@ fn every_kind_has_an_example_and_an_invalid_one() {
     ] {
         let all = examples(at);
         for schema in schemas {
-            assert!(all.iter().any(|(name, ..)| name == schema), "{at} has none of {schema}");
+            assert!(all.iter().any(|(name, ..)| name == schema), "{at} has an example of {schema}");
         }
     }
 }
 
-/// The whole examples, from which odd ones are made.
-fn whole(schema: &str) -> Vec<Value> {
+/// Returns the valid examples of a schema, from which mutations are made.
+fn valid_examples(schema: &str) -> Vec<Value> {
     examples("examples").into_iter().filter(|(name, ..)| name == schema).map(|(_, _, body)| body).collect()
 }
 
-/// Every place in a value: a path of names and numbers.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+/// Collects the path of every value in a body, made of names and indices.
+fn paths_in(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, inner)| places(inner, &format!("{at}/{name}"), found)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, inner)| paths_in(inner, &format!("{at}/{name}"), found))
+        }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(n, inner)| places(inner, &format!("{at}/{n}"), found))
+            items.iter().enumerate().for_each(|(n, inner)| paths_in(inner, &format!("{at}/{n}"), found))
         }
         _ => {}
     }
 }
 
-/// What a careless sender may put anywhere.
-fn odd() -> impl Strategy<Value = Value> {
+/// Returns values of unusual types and sizes.
+fn unusual_values() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         Just(json!("")),
@@ -140,30 +145,32 @@ fn odd() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// An example with one field gone or another value in one place.
+/// Returns an example with one field removed or one value replaced.
 fn mutated(schema: &'static str) -> impl Strategy<Value = Value> {
-    let bodies = whole(schema);
-    (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(odd())).prop_map(move |(which, place, odd)| {
-        let mut body = bodies[which].clone();
-        let mut all = Vec::new();
-        places(&body, "", &mut all);
-        let at = place.get(&all);
-        match (odd, at.rsplit_once('/')) {
-            (Some(odd), _) => *body.pointer_mut(at).expect("a place") = odd,
-            (None, Some((parent, name))) => {
-                if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
-                    fields.remove(name);
+    let bodies = valid_examples(schema);
+    (0..bodies.len(), any::<prop::sample::Index>(), prop::option::of(unusual_values())).prop_map(
+        move |(which, place, unusual_values)| {
+            let mut body = bodies[which].clone();
+            let mut all = Vec::new();
+            paths_in(&body, "", &mut all);
+            let at = place.get(&all);
+            match (unusual_values, at.rsplit_once('/')) {
+                (Some(unusual_values), _) => *body.pointer_mut(at).expect("the path exists") = unusual_values,
+                (None, Some((parent, name))) => {
+                    if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
+                        fields.remove(name);
+                    }
                 }
+                (None, None) => {}
             }
-            (None, None) => {}
-        }
-        body
-    })
+            body
+        },
+    )
 }
 
 fn agrees(schema: &str, body: &Value) -> Result<(), TestCaseError> {
-    let told = Schema::of(schema).faults(body);
-    prop_assert_eq!(Some(told.is_empty()), service_takes(schema, body), "{} {:?}", body, told);
+    let schema_errors = Schema::of(schema).errors(body);
+    prop_assert_eq!(Some(schema_errors.is_empty()), service_accepts(schema, body), "{} {:?}", body, schema_errors);
     Ok(())
 }
 
@@ -171,24 +178,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_order_is_judged_by_the_schema_as_by_the_service(body in mutated("seller-order-ready")) {
-        // How deep metadata may be, and that it holds no NUL, no schema can say.
+    fn schema_and_service_agree_on_every_mutated_order(body in mutated("seller-order-ready")) {
+        // A schema cannot express the depth limit of metadata, or that it must not contain NUL.
         prop_assume!(!body["metadata"].to_string().contains("\\u0000"));
         agrees("seller-order-ready", &body)?;
     }
 
     #[test]
-    fn a_frame_is_judged_by_the_schema_as_by_the_service(body in mutated("driver-frames")) {
+    fn schema_and_service_agree_on_every_mutated_frame(body in mutated("driver-frames")) {
         agrees("driver-frames", &body)?;
     }
 }
 
 #[test]
-fn the_schema_of_events_knows_every_field_and_demands_those_that_are_always_there() {
+fn the_schema_of_events_describes_every_field_and_requires_the_mandatory_ones() {
     let schema = Schema::of("delivery-event");
     for (name, text) in events::all() {
         let event: Value = serde_json::from_str(&text).unwrap();
-        let unknown = schema.unknown_fields(&event);
+        let unknown = schema.strict_errors(&event);
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
         for field in event.as_object().unwrap().keys() {
             let mut without = event.clone();
@@ -206,8 +213,12 @@ fn the_schema_of_events_knows_every_field_and_demands_those_that_are_always_ther
                 "deliveryLat",
                 "deliveryLon",
             ];
-            let told = schema.faults(&without);
-            assert_eq!(told.is_empty(), OPTIONAL.contains(&field.as_str()), "{name} without {field}: {told:?}");
+            let schema_errors = schema.errors(&without);
+            assert_eq!(
+                schema_errors.is_empty(),
+                OPTIONAL.contains(&field.as_str()),
+                "{name} without {field}: {schema_errors:?}"
+            );
         }
     }
 }

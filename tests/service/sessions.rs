@@ -1,4 +1,4 @@
-//! Who gets a socket, which of two counts, and what ends one.
+//! Tests of sessions: who may open one, which of two is the current one, and what ends one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::support::session::{Closed, SUBPROTOCOL, upgrade};
 use super::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_upgrade_wants_a_good_token_and_a_protocol_that_is_known() {
+async fn the_upgrade_requires_a_valid_token_and_a_known_subprotocol() {
     let world = World::start().await;
     let (_, token) = world.new_driver().await;
     let bearer = format!("Bearer {token}");
@@ -18,86 +18,95 @@ async fn the_upgrade_wants_a_good_token_and_a_protocol_that_is_known() {
 
     assert_eq!(Session::try_connect(address, "guess").await.err(), Some(401));
     let admin = world.admin_key.clone();
-    assert_eq!(Session::try_connect(address, &admin).await.err(), Some(401), "an operator's key is no driver's token");
+    assert_eq!(
+        Session::try_connect(address, &admin).await.err(),
+        Some(401),
+        "an operator's key is not a driver's token"
+    );
     let with_origin = vec![("origin", "https://evil.example"), ("sec-websocket-protocol", SUBPROTOCOL)];
     assert_eq!(open(with_origin).await.err(), Some(403));
     let other = vec![("authorization", bearer.as_str()), ("sec-websocket-protocol", "driver-tracker.v9")];
     assert_eq!(open(other).await.err(), Some(400));
 
-    let none = open(vec![("authorization", bearer.as_str())]).await.unwrap_or_else(|s| panic!("refused with {s}"));
+    let none = open(vec![("authorization", bearer.as_str())])
+        .await
+        .unwrap_or_else(|s| panic!("the upgrade was refused with {s}"));
     assert_eq!(none.take_first().await["type"], "welcome");
     let in_url = Session::open(upgrade(address, &format!("/ws/driver?token={token}"), &[])).await;
-    assert_eq!(in_url.err(), Some(401), "no long-lived token in a URL");
+    assert_eq!(in_url.err(), Some(401), "a token in the URL is refused");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_welcome_is_the_whole_state_and_always_first() {
+async fn the_welcome_has_the_whole_state_and_is_always_the_first_frame() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("w")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
+    let response = world.post_order(&Order::new("w")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
     driver.session.acknowledge_commands(false);
     for _ in 0..5 {
-        // `reconnect` holds that it is first, although a command is due at once.
+        // `reconnect` asserts that the welcome is the first frame, although a command is due at once.
         let welcome = driver.reconnect(world.node()).await;
         assert!(welcome["sessionId"].is_string() && welcome["serverTime"].is_string());
         assert_eq!(
             (&welcome["heartbeatIntervalMs"], &welcome["ttlMs"]),
             (&json!(500), &json!(6000)),
-            "a busy driver's pace"
+            "the interval is the one for busy drivers"
         );
         assert_eq!(welcome["offers"], json!([]));
         assert_eq!(welcome["deliveries"][0]["id"], id);
-        assert_eq!(welcome["deliveries"][0]["assignmentId"], answer["assignmentId"]);
-        let told = &welcome["driver"];
-        assert_eq!((&told["status"], &told["onDuty"], &told["capacity"]), (&json!("BUSY"), &json!(true), &json!(1)));
+        assert_eq!(welcome["deliveries"][0]["assignmentId"], response["assignmentId"]);
+        let shown_driver = &welcome["driver"];
+        assert_eq!(
+            (&shown_driver["status"], &shown_driver["onDuty"], &shown_driver["capacity"]),
+            (&json!("BUSY"), &json!(true), &json!(1))
+        );
     }
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newest_session_wins_over_every_node() {
+async fn the_newest_session_replaces_older_ones_on_every_node() {
     let world = World::with().nodes(2).start().await;
     let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
+    driver.stop_heartbeats();
     let second = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(second.take_first().await["type"], "welcome");
-    assert_eq!(driver.session.closed(Duration::from_secs(5)).await, Closed::With(4001));
-    // And back again, on the same node this time.
+    assert_eq!(driver.session.wait_for_close(Duration::from_secs(5)).await, Closed::With(4001));
+    // The next session is on the first node again.
     let third = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(third.take_first().await["type"], "welcome");
-    second.closed_with(4001).await;
+    second.wait_for_close_code(4001).await;
     third.send(&driver::heartbeat(1, driver.place()));
-    third.acked(1).await;
-    let answer = world.order(&Order::new("newest")).await.expect(201);
+    third.wait_for_ack(1).await;
+    let response = world.post_order(&Order::new("newest")).await.expect(201);
     let frame = third.take("assignment").await;
-    assert_eq!(frame["delivery"]["id"], answer["deliveryId"]);
+    assert_eq!(frame["delivery"]["id"], response["deliveryId"]);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_old_session_still_sends_has_no_effect() {
+async fn frames_of_a_replaced_session_have_no_effect() {
     let world = World::with().nodes(2).set("HEARTBEAT_TTL_MS", 15_000).start().await;
     let mut driver = world.on_duty_at(&world.nodes[0], RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
-    // The old socket's node sleeps through the change of sessions, with old frames in its hands.
+    driver.stop_heartbeats();
+    // The old session's node is frozen while the session is replaced. Old frames wait in its sockets.
     world.nodes[0].freeze();
     let new = Session::connect(&world.nodes[1].address, &driver.token).await;
     assert_eq!(new.take_first().await["type"], "welcome");
     driver.session.send(&json!({"type": "status", "status": "OFFLINE", "ref": "old"}));
-    driver.go(RESTAURANT.offset(5_000.0, 0.0));
-    driver.beat();
+    driver.move_to(RESTAURANT.offset(5_000.0, 0.0));
+    driver.send_heartbeat();
     world.nodes[0].thaw();
-    driver.session.closed_with(4001).await;
+    driver.session.wait_for_close_code(4001).await;
     holds("the driver stays on duty", Duration::from_secs(1), || async {
         world.driver_status(&driver.id).await == "AVAILABLE"
     })
     .await;
-    assert!(driver.session.waiting("ok").is_empty(), "the old session's wish was answered with success");
+    assert!(driver.session.waiting("ok").is_empty(), "the duty request of the old session gets no success");
     new.send(&driver::heartbeat(1, RESTAURANT.offset(110.0, 0.0)));
-    new.acked(1).await;
-    let position = eventually("the position is the new session's", SOON, || async {
+    new.wait_for_ack(1).await;
+    let position = eventually("the position is of the new session", SOON, || async {
         let shown = world.admin_at(&world.nodes[1]).get(&format!("/api/v1/drivers/{}", driver.id)).await;
         shown.body["position"]["lat"].as_f64()
     })
@@ -107,7 +116,7 @@ async fn what_an_old_session_still_sends_has_no_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_ends_its_session_and_opens_no_other_while_other_tokens_stay_good() {
+async fn a_revoked_token_ends_its_session_and_is_refused_while_other_tokens_stay_valid() {
     let world = World::with().nodes(2).start().await;
     let (id, _) = world.new_driver().await;
     let (token_id, token) = world.new_token(&id).await;
@@ -116,7 +125,7 @@ async fn a_revoked_token_ends_its_session_and_opens_no_other_while_other_tokens_
     session.take("welcome").await;
     let path = format!("/api/v1/drivers/{id}/tokens/{token_id}");
     world.admin_at(&world.nodes[0]).delete(&path).await.expect(204);
-    session.closed_with(4002).await;
+    session.wait_for_close_code(4002).await;
     assert_eq!(Session::try_connect(&world.nodes[0].address, &token).await.err(), Some(401));
     world.node().api().keyed(Some(&token)).get("/api/v1/driver/state").await.problem(401);
 
@@ -128,12 +137,12 @@ async fn a_revoked_token_ends_its_session_and_opens_no_other_while_other_tokens_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deactivated_driver_loses_the_socket_and_the_token_until_they_are_brought_back() {
+async fn a_deactivated_driver_loses_the_session_and_is_refused_until_reactivated() {
     let world = World::with().nodes(2).start().await;
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     let path = format!("/api/v1/drivers/{}", driver.id);
     world.admin().delete(&path).await.expect(204);
-    driver.session.closed_with(4002).await;
+    driver.session.wait_for_close_code(4002).await;
     assert_eq!(Session::try_connect(&world.nodes[0].address, &driver.token).await.err(), Some(401));
     world.node().api().keyed(Some(&driver.token)).get("/api/v1/driver/state").await.problem(401);
     let shown = world.driver(&driver.id).await;
@@ -141,7 +150,7 @@ async fn a_deactivated_driver_loses_the_socket_and_the_token_until_they_are_brou
         (&shown["active"], &shown["onDuty"], &shown["status"]),
         (&json!(false), &json!(false), &json!("OFFLINE"))
     );
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.post_order(&Order::new("nobody")).await.expect(202);
 
     world.admin().patch(&path, &json!({"active": true})).await.expect(200);
     let session = Session::connect(&world.nodes[0].address, &driver.token).await;
@@ -150,29 +159,32 @@ async fn a_deactivated_driver_loses_the_socket_and_the_token_until_they_are_brou
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_comes_in_by_a_ticket_once_on_any_node_from_an_allowed_origin() {
+async fn a_ticket_opens_one_session_on_any_node_from_an_allowed_origin() {
     let world = World::with().nodes(2).set("ALLOWED_ORIGINS", "https://app.example.com").start().await;
     let (_, token) = world.new_driver().await;
     let api = world.node().api().keyed(Some(&token));
     let ticket = || async {
         let made = api.post("/api/v1/driver/ws-ticket", &json!({})).await.expect(201);
         assert!(made["expiresAt"].is_string());
-        made["ticket"].as_str().expect("a ticket").to_owned()
+        made["ticket"].as_str().expect("the response has a ticket").to_owned()
     };
-    let come = |ticket: String, origin: Option<&'static str>| async move { (ticket, origin) };
+    let with_origin = |ticket: String, origin: Option<&'static str>| async move { (ticket, origin) };
     let open = |(ticket, origin): (String, Option<&'static str>)| {
         let mut headers = vec![("sec-websocket-protocol", SUBPROTOCOL)];
         headers.extend(origin.map(|origin| ("origin", origin)));
         Session::open(upgrade(&world.nodes[1].address, &format!("/ws/driver?ticket={ticket}"), &headers))
     };
     let first = ticket().await;
-    let session = open(come(first.clone(), Some("https://app.example.com")).await).await;
-    assert_eq!(session.unwrap_or_else(|s| panic!("refused with {s}")).take_first().await["type"], "welcome");
-    assert_eq!(open((first, Some("https://app.example.com"))).await.err(), Some(401), "a ticket is good once");
+    let session = open(with_origin(first.clone(), Some("https://app.example.com")).await).await;
+    assert_eq!(
+        session.unwrap_or_else(|s| panic!("the upgrade was refused with {s}")).take_first().await["type"],
+        "welcome"
+    );
+    assert_eq!(open((first, Some("https://app.example.com"))).await.err(), Some(401), "a ticket is valid once");
     assert_eq!(open((ticket().await, Some("https://evil.example"))).await.err(), Some(403));
     assert_eq!(open((ticket().await, None)).await.err(), Some(403));
     assert_eq!(open(("guess".to_owned(), Some("https://app.example.com"))).await.err(), Some(401));
-    // The public address is an allowed origin of its own.
+    // The public address is an allowed origin too.
     let own = world.nodes[1].address.clone();
     let path = format!("/ws/driver?ticket={}", ticket().await);
     let headers = [("origin", format!("http://{own}")), ("sec-websocket-protocol", SUBPROTOCOL.to_owned())];
@@ -183,36 +195,40 @@ async fn a_browser_comes_in_by_a_ticket_once_on_any_node_from_an_allowed_origin(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_change_that_the_driver_did_not_ask_for_is_told() {
+async fn every_change_by_others_is_sent_to_the_driver() {
     let world = World::with().nodes(2).start().await;
     let driver = world.on_duty_at(&world.nodes[1], RESTAURANT.offset(100.0, 0.0)).await;
     let path = format!("/api/v1/drivers/{}/status", driver.id);
     world.admin().post(&path, &json!({"status": "OFFLINE", "reason": "break"})).await.expect(200);
-    let told = driver.session.take("status").await;
-    assert_eq!((&told["status"], &told["onDuty"]), (&json!("OFFLINE"), &json!(false)));
+    let shown_driver = driver.session.take("status").await;
+    assert_eq!((&shown_driver["status"], &shown_driver["onDuty"]), (&json!("OFFLINE"), &json!(false)));
     world.admin().post(&path, &json!({"status": "AVAILABLE", "reason": "back"})).await.expect(200);
-    let told = driver.session.take("status").await;
-    assert_eq!((&told["status"], &told["onDuty"]), (&json!("AVAILABLE"), &json!(true)));
+    let shown_driver = driver.session.take("status").await;
+    assert_eq!((&shown_driver["status"], &shown_driver["onDuty"]), (&json!("AVAILABLE"), &json!(true)));
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wish_said_during_a_delivery_holds_after_it() {
+async fn a_duty_requested_during_a_delivery_holds_after_it() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("last-one")).await.expect(201);
+    let answer = world.post_order(&Order::new("last-one")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
-    driver.assignment(id).await;
-    let said = driver.wish("OFFLINE").await;
-    assert_eq!((&said["status"], &said["onDuty"]), (&json!("BUSY"), &json!(false)), "the delivery stays: {said}");
+    driver.wait_for_assignment(id).await;
+    let response = driver.request_duty("OFFLINE").await;
+    assert_eq!(
+        (&response["status"], &response["onDuty"]),
+        (&json!("BUSY"), &json!(false)),
+        "the delivery stays assigned: {response}"
+    );
     driver.deliver(id, answer["assignmentId"].as_str().unwrap()).await;
-    world.until_driver(&driver.id, "OFFLINE").await;
-    world.order(&Order::new("nobody")).await.expect(202);
+    world.wait_for_driver(&driver.id, "OFFLINE").await;
+    world.post_order(&Order::new("nobody")).await.expect(202);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_left_before_its_session_opened_takes_nobodys_place() {
+async fn a_client_that_disconnected_before_its_session_opened_replaces_no_session() {
     let world = World::start().await;
     let (driver, token) = world.new_driver().await;
     let id: uuid::Uuid = driver.parse().unwrap();
@@ -220,15 +236,15 @@ async fn a_client_that_left_before_its_session_opened_takes_nobodys_place() {
     let mut lock = world.pool.begin().await.unwrap();
     let held = "SELECT 1 FROM driver_sessions WHERE driver_id = $1 FOR UPDATE";
     sqlx::query(held).bind(id).execute(&mut *lock).await.unwrap();
-    // Both wait for the row; the one that left comes to it last.
+    // Both sessions wait for the row. The one whose client disconnected gets it last.
     let live = Session::connect(&world.node().address, &token).await;
-    world::let_time_pass("the live one waits for the row", Duration::from_millis(300)).await;
+    world::let_time_pass("the connected client waits for the row", Duration::from_millis(300)).await;
     drop(Session::connect(&world.node().address, &token).await);
-    world::let_time_pass("the other one waits behind it, and is gone", Duration::from_millis(300)).await;
+    world::let_time_pass("the other client waits behind it and has disconnected", Duration::from_millis(300)).await;
     lock.rollback().await.unwrap();
     let welcome = live.take_first().await;
     assert_eq!(welcome["type"], "welcome");
-    eventually("one session is left", SOON, || async {
+    eventually("the node has one session", SOON, || async {
         (world.node().metric("driver_tracker_sessions").await == 1.0).then_some(())
     })
     .await;
@@ -240,13 +256,13 @@ async fn a_client_that_left_before_its_session_opened_takes_nobodys_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_said_just_before_the_close_is_carried_out_and_everybody_hears_of_it() {
+async fn frames_sent_just_before_the_close_are_processed_with_all_effects() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    let answer = world.order(&Order::new("last-words")).await.expect(201);
-    let (delivery, assignment) = driver.any_assignment().await;
+    let answer = world.post_order(&Order::new("last-words")).await.expect(201);
+    let (delivery, assignment) = driver.wait_for_any_assignment().await;
     assert_eq!(answer["deliveryId"], delivery.as_str());
-    driver.fall_silent();
+    driver.stop_heartbeats();
     for status in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
         let frame =
             json!({"type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": status});
@@ -254,42 +270,46 @@ async fn what_was_said_just_before_the_close_is_carried_out_and_everybody_hears_
     }
     driver.session.send(&json!({"type": "status", "status": "OFFLINE"}));
     driver.session.send_raw(Message::Close(None));
-    eventually("the delivery is done", SOON, || async {
-        let said = world.admin().get(&format!("/api/v1/deliveries/{delivery}")).await.expect(200);
-        (said["status"] == "DELIVERED").then_some(())
+    eventually("the delivery is DELIVERED", SOON, || async {
+        let response = world.admin().get(&format!("/api/v1/deliveries/{delivery}")).await.expect(200);
+        (response["status"] == "DELIVERED").then_some(())
     })
     .await;
     eventually("the driver is off duty", SOON, || async {
         (world.driver(&driver.id).await["onDuty"] == false).then_some(())
     })
     .await;
-    // Heard of at once, not only by the reconciler's next look.
-    let statuses = world.redis.statuses().await.expect("Redis");
+    // The effects are applied at once and not only by the next pass of the reconciler.
+    let statuses = world.redis.statuses().await.expect("Redis responds");
     assert!(statuses[&driver.id].starts_with("OFFLINE"), "{statuses:?}");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_postgresql_has_lost_is_closed_so_that_the_app_comes_back() {
+async fn a_session_that_postgresql_lost_is_closed_with_a_code_that_allows_reconnects() {
     let world = World::start().await;
     let mut driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.reconnect(world.node()).await;
-    // As after a failover to a standby that lacks the last commit.
+    // The state after a failover to a standby that lacks the last commit.
     let sql = "UPDATE driver_sessions SET session_epoch = session_epoch - 1";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
-    // What it says meanwhile does not end it for ever either.
-    let answer = driver.wish("AVAILABLE").await;
-    assert_eq!((&answer["code"], &answer["retryable"]), (&json!("unavailable"), &json!(true)), "{answer}");
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011), "4001 would be for ever");
+    // A frame during that time does not end the session with a permanent code either.
+    let response = driver.request_duty("AVAILABLE").await;
+    assert_eq!((&response["code"], &response["retryable"]), (&json!("unavailable"), &json!(true)), "{response}");
+    assert_eq!(
+        driver.session.wait_for_close(SOON).await,
+        Closed::With(1011),
+        "the code is not 4001, which is permanent"
+    );
     driver.reconnect(world.node()).await;
     driver.heartbeat().await;
-    // The driver's very first session may be lost, too.
+    // The driver's first session may be lost too.
     sqlx::query("DELETE FROM driver_sessions").execute(&world.pool).await.unwrap();
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(1011));
+    assert_eq!(driver.session.wait_for_close(SOON).await, Closed::With(1011));
     driver.reconnect(world.node()).await;
-    // Or its number was given to another session meanwhile, on another node.
+    // The number of the lost session may belong to another session on another node.
     let sql = "UPDATE driver_sessions SET session_id = gen_random_uuid(), opened_at = clock_timestamp()";
     sqlx::query(sql).execute(&world.pool).await.unwrap();
-    assert_eq!(driver.session.closed(SOON).await, Closed::With(4001));
+    assert_eq!(driver.session.wait_for_close(SOON).await, Closed::With(4001));
     world.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Several shops on one service: each with keys, orders, events and a limit of its own.
+//! Tests of several shops on one service: each has its own secrets, orders, events and limits.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::support::other_shop::secret_of;
 use super::support::plan::{SHOP_SECRETS_KEY, WEBHOOK_SECRET};
 use super::support::*;
 
-/// No driver comes: orders wait.
+/// Starts a world without drivers, in which every order stays pending.
 async fn world() -> World {
     World::with().set("ASSIGNMENT_WAIT_MS", 0).start().await
 }
@@ -18,8 +18,8 @@ async fn two_shops(world: &World) -> (OtherShop, OtherShop) {
     (OtherShop::make(world, "bakery", json!({})).await, OtherShop::make(world, "florist", json!({})).await)
 }
 
-async fn until_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
-    eventually(&format!("{} accepted {names:?} of {delivery}", shop.name), SOON, || async {
+async fn wait_for_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
+    eventually(&format!("{} accepts {names:?} of {delivery}", shop.name), SOON, || async {
         (shop.receiver.accepted(delivery) == names).then_some(())
     })
     .await;
@@ -28,51 +28,51 @@ async fn until_events(shop: &OtherShop, delivery: &str, names: &[&str]) {
 const CANCELLED: &str = "DELIVERY_CANCELLED_V1";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_shop_has_orders_and_events_of_its_own_and_no_secret_opens_anothers_door() {
+async fn each_shop_has_its_own_orders_and_events_and_no_secret_is_valid_for_another_shop() {
     let world = world().await;
     let (bakery, florist) = two_shops(&world).await;
     let node = world.node();
-    let mine = bakery.order(node, &Order::new("same")).await.expect(202);
-    let theirs = florist.order(node, &Order::new("same")).await.expect(202);
-    let configured = world.order(&Order::new("same")).await.expect(202);
+    let mine = bakery.post_order(node, &Order::new("same")).await.expect(202);
+    let theirs = florist.post_order(node, &Order::new("same")).await.expect(202);
+    let configured = world.post_order(&Order::new("same")).await.expect(202);
     let ids: Vec<&Value> = [&mine, &theirs, &configured].into_iter().map(|order| &order["deliveryId"]).collect();
-    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "three shops, three deliveries");
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "three shops have three deliveries");
     assert_eq!((&mine["shop"], &theirs["shop"]), (&json!("bakery"), &json!("florist")));
-    let again = bakery.order(node, &Order::new("same")).await.expect(200);
+    let again = bakery.post_order(node, &Order::new("same")).await.expect(200);
     assert_eq!(again["deliveryId"], mine["deliveryId"]);
 
-    // Another's secret, the secret of the other direction, the configured shop's: none opens the door.
+    // The secret of another shop, of the other direction, or of the configured shop is refused.
     for wrong in [&florist.orders_secret, &bakery.events_secret, &WEBHOOK_SECRET.to_owned()] {
-        bakery.order_signed(node, &Order::new("stolen"), wrong).await.refused(401, "unauthorized");
+        bakery.post_order_signed(node, &Order::new("stolen"), wrong).await.refused(401, "unauthorized");
     }
-    let stranger = OtherShop { name: "nobody".to_owned(), ..florist };
-    stranger.order(node, &Order::new("stolen")).await.refused(401, "unauthorized");
-    let florist = OtherShop { name: "florist".to_owned(), ..stranger };
-    let posing = OtherShop { orders_secret: florist.orders_secret.clone(), ..bakery };
-    posing.cancel(node, "same").await.refused(401, "unauthorized");
-    let bakery = posing;
+    let unknown_shop = OtherShop { name: "nobody".to_owned(), ..florist };
+    unknown_shop.post_order(node, &Order::new("stolen")).await.refused(401, "unauthorized");
+    let florist = OtherShop { name: "florist".to_owned(), ..unknown_shop };
+    let with_foreign_secret = OtherShop { orders_secret: florist.orders_secret.clone(), ..bakery };
+    with_foreign_secret.post_cancellation(node, "same").await.refused(401, "unauthorized");
+    let bakery = with_foreign_secret;
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 3);
 
-    florist.cancel(node, "same").await.expect(200);
+    florist.post_cancellation(node, "same").await.expect(200);
     assert_eq!(world.delivery(mine["deliveryId"].as_str().unwrap()).await["status"], "PENDING");
     let cancelled = theirs["deliveryId"].as_str().unwrap();
-    until_events(&florist, cancelled, &[CANCELLED]).await;
+    wait_for_events(&florist, cancelled, &[CANCELLED]).await;
     let event = &florist.receiver.posts()[0].event;
     assert_eq!((&event["shop"], &event["sellerOrderId"]), (&json!("florist"), &json!("same")));
-    assert!(bakery.receiver.posts().is_empty() && world.shop().posts().is_empty(), "events go to their own shop alone");
+    assert!(bakery.receiver.posts().is_empty() && world.shop().posts().is_empty(), "events go only to their own shop");
     florist.receiver.assert_all_signed();
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
+async fn a_shops_api_key_cannot_read_or_change_anything_of_another_shop() {
     let world = world().await;
     let (bakery, florist) = two_shops(&world).await;
     let own = bakery.cancelled_order(world.node(), "own").await;
     let foreign = florist.cancelled_order(world.node(), "foreign").await;
-    let open = florist.order(world.node(), &Order::new("open")).await.expect(202)["deliveryId"].clone();
+    let open = florist.post_order(world.node(), &Order::new("open")).await.expect(202)["deliveryId"].clone();
     let open = open.as_str().unwrap();
-    until_events(&florist, &foreign, &[CANCELLED]).await;
+    wait_for_events(&florist, &foreign, &[CANCELLED]).await;
     let foreign_event = florist.receiver.posts()[0].event["eventId"].as_str().unwrap().to_owned();
     let api = bakery.api(&world).await;
 
@@ -105,7 +105,7 @@ async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
     }
     let path = format!("/api/v1/outbound-events/replay?deliveryId={foreign}");
     let replayed = api.post(&path, &json!({"state": "delivered", "deliveryId": foreign})).await.expect(202);
-    assert_eq!(replayed["replayed"], 0, "what another shop owns is not there");
+    assert_eq!(replayed["replayed"], 0, "the delivery of another shop is not found");
     for (path, body) in [
         ("/api/v1/shops", json!({"name": "third"})),
         ("/api/v1/shops/bakery/secrets", json!({"direction": "orders"})),
@@ -119,47 +119,47 @@ async fn a_shops_api_key_sees_and_hits_nothing_of_anothers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap() {
+async fn a_secret_is_shown_once_and_the_previous_one_stays_valid_for_the_overlap() {
     let world = world().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
     let (node, admin) = (world.node(), world.admin());
     let shown = admin.get("/api/v1/shops/bakery").await.expect(200);
-    assert!(!shown.to_string().contains("whsec_"), "shown once: {shown}");
+    assert!(!shown.to_string().contains("whsec_"), "a secret is shown once: {shown}");
     let new_secret = async |body: Value| {
         let made = admin.post("/api/v1/shops/bakery/secrets", &body).await.expect(201);
         let secret = made["secret"].as_str().unwrap().to_owned();
-        world.keep_secret(secret.trim_start_matches("whsec_"));
+        world.register_secret(secret.trim_start_matches("whsec_"));
         (made["secretId"].as_str().unwrap().to_owned(), secret)
     };
     let (_, second) = new_secret(json!({"direction": "orders", "overlapSeconds": 3600})).await;
     assert_ne!(second, shop.orders_secret);
-    shop.order(node, &Order::new("by-the-old")).await.expect(202);
-    shop.order_signed(node, &Order::new("by-the-new"), &second).await.expect(202);
+    shop.post_order(node, &Order::new("by-the-old")).await.expect(202);
+    shop.post_order_signed(node, &Order::new("by-the-new"), &second).await.expect(202);
 
-    // A short overlap, for both that came before.
+    // A short overlap for both earlier secrets.
     let (_, third) = new_secret(json!({"direction": "orders", "overlapSeconds": 2})).await;
     for old in [&shop.orders_secret, &second] {
         eventually("the overlap is over", SOON, || async {
-            (shop.order_signed(node, &Order::new("over"), old).await.status == 401).then_some(())
+            (shop.post_order_signed(node, &Order::new("over"), old).await.status == 401).then_some(())
         })
         .await;
     }
-    shop.order_signed(node, &Order::new("by-the-third"), &third).await.expect(202);
+    shop.post_order_signed(node, &Order::new("by-the-third"), &third).await.expect(202);
 
-    // One that leaked is ended at once.
+    // A leaked secret is revoked at once.
     let (leaked_id, leaked) = new_secret(json!({"direction": "orders"})).await;
-    shop.order_signed(node, &Order::new("leaked"), &leaked).await.expect(202);
+    shop.post_order_signed(node, &Order::new("leaked"), &leaked).await.expect(202);
     assert_eq!(admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.status, 204);
-    shop.order_signed(node, &Order::new("leaked-too"), &leaked).await.refused(401, "unauthorized");
+    shop.post_order_signed(node, &Order::new("leaked-too"), &leaked).await.refused(401, "unauthorized");
     admin.delete(&format!("/api/v1/shops/bakery/secrets/{leaked_id}")).await.problem(404);
     admin.delete("/api/v1/shops/bakery/secrets/nonsense").await.problem(404);
 
-    // Events are signed with every secret that is good.
+    // Events are signed with every valid secret.
     let (_, events) = new_secret(json!({"direction": "events", "overlapSeconds": 3600})).await;
-    let taken = shop.order_signed(node, &Order::new("signed"), &third).await.expect(202);
-    let id = taken["deliveryId"].as_str().unwrap();
+    let accepted = shop.post_order_signed(node, &Order::new("signed"), &third).await.expect(202);
+    let id = accepted["deliveryId"].as_str().unwrap();
     admin.post(&format!("/api/v1/deliveries/{id}/cancel"), &json!({"reason": "x"})).await.expect(200);
-    let post = shop.receiver.event(id, CANCELLED).await;
+    let post = shop.receiver.wait_for_event(id, CANCELLED).await;
     for secret in [&shop.events_secret, &events] {
         Webhook::new(secret).unwrap().verify(&post.raw, &post.headers).unwrap();
     }
@@ -167,16 +167,16 @@ async fn a_secret_is_shown_once_and_the_one_before_it_stays_good_for_the_overlap
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_for_a_repeat_and_what_is_in_the_database_holds_no_secret() {
+async fn no_table_and_no_stored_response_contains_a_secret() {
     let world = world().await;
     let request = || {
         let request = world.admin().request("POST", "/api/v1/shops").header("idempotency-key", "once");
         request.json(&json!({"name": "bakery"}))
     };
     let made = http::send(request()).await.expect(201);
-    assert_eq!(http::send(request()).await.expect(201), made, "a repeat is answered as the first");
+    assert_eq!(http::send(request()).await.expect(201), made, "a repeat gets the same response");
     let secret = secret_of(&made, "orders");
-    world.keep_secret(secret.trim_start_matches("whsec_"));
+    world.register_secret(secret.trim_start_matches("whsec_"));
     let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
         .fetch_all(&world.pool)
         .await
@@ -190,35 +190,35 @@ async fn what_is_kept_for_a_repeat_and_what_is_in_the_database_holds_no_secret()
                 .fetch_one(&world.pool)
                 .await
                 .unwrap();
-            assert_eq!(found, 0, "{table} holds the secret");
+            assert_eq!(found, 0, "{table} does not contain the secret");
         }
     }
     world.finish().await;
 }
 
-/// The secret's text in hexadecimal, as `bytea` columns show it.
+/// Returns the secret's text in hexadecimal, as `bytea` columns show it.
 fn hex_of(secret: &str) -> String {
     secret.trim_start_matches("whsec_").bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_shops_limit_leaves_the_others_alone() {
+async fn the_limit_of_one_shop_does_not_affect_others() {
     let world = world().await;
     let busy = OtherShop::make(&world, "busy", json!({"ordersPerSecond": 2})).await;
     let calm = OtherShop::make(&world, "calm", json!({})).await;
     let node = world.node();
     let orders: Vec<Order> = (0..12).map(|n| Order::new(&format!("n-{n}"))).collect();
-    let answers = together(orders.iter().map(|order| busy.order(node, order))).await;
-    let (taken, limited): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
-    assert!(!taken.is_empty() && limited.len() >= 2, "{} taken, {} limited", taken.len(), limited.len());
-    for answer in limited {
-        assert!(answer.retry_after_s() >= 1);
-        answer.refused(429, "too_many_orders");
+    let responses = join_all(orders.iter().map(|order| busy.post_order(node, order))).await;
+    let (accepted, limited): (Vec<_>, Vec<_>) = responses.into_iter().partition(|response| response.status == 202);
+    assert!(!accepted.is_empty() && limited.len() >= 2, "{} accepted, {} limited", accepted.len(), limited.len());
+    for response in limited {
+        assert!(response.retry_after_s() >= 1);
+        response.refused(429, "too_many_orders");
     }
-    for answer in together(orders.iter().map(|order| calm.order(node, order))).await {
-        answer.expect(202);
+    for response in join_all(orders.iter().map(|order| calm.post_order(node, order))).await {
+        response.expect(202);
     }
-    world.order(&Order::new("configured")).await.expect(202);
+    world.post_order(&Order::new("configured")).await.expect(202);
 
     let changed = world.admin().patch("/api/v1/shops/busy", &json!({"ordersPerSecond": 0})).await.expect(200);
     assert_eq!(changed["ordersPerSecond"], 0);
@@ -226,70 +226,70 @@ async fn one_shops_limit_leaves_the_others_alone() {
     let changed = world.admin().patch("/api/v1/shops/calm", &taken_back).await.expect(200);
     assert!(changed.get("ordersPerSecond").is_none() && changed["endpoint"].get("url").is_none(), "{changed}");
     let more: Vec<Order> = (0..12).map(|n| Order::new(&format!("more-{n}"))).collect();
-    for answer in together(more.iter().map(|order| busy.order(node, order))).await {
-        answer.expect(202);
+    for response in join_all(more.iter().map(|order| busy.post_order(node, order))).await {
+        response.expect(202);
     }
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_shops_delay_no_other() {
+async fn shops_that_fail_do_not_delay_others() {
     let world = world().await;
     let (hanging, failing) = two_shops(&world).await;
     let alive = OtherShop::make(&world, "alive", json!({})).await;
-    hanging.receiver.react(|_| Reaction::Hang);
-    failing.receiver.answer(500);
+    hanging.receiver.set_reaction(|_| Reaction::Hang);
+    failing.receiver.respond_with(500);
     let node = world.node();
-    // More events than may be under way at once to one shop, and than a relay of one queue would get past.
+    // More events than the limit of concurrent posts to one shop, and more than a relay with one queue could pass.
     for n in 0..40 {
         let id = format!("n-{n}");
         tokio::join!(hanging.cancelled_order(node, &id), failing.cancelled_order(node, &id));
     }
-    eventually("the shop that hangs has all the posts that it may have", SOON, || async {
+    eventually("the shop that never responds has as many posts in flight as the limit allows", SOON, || async {
         (hanging.receiver.posts().len() >= 32).then_some(())
     })
     .await;
     let delivery = alive.cancelled_order(node, "fine").await;
-    eventually("the living shop has its event", Duration::from_secs(8), || async {
+    eventually("the other shop receives its event", Duration::from_secs(8), || async {
         (alive.receiver.accepted(&delivery) == [CANCELLED]).then_some(())
     })
     .await;
     let held = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM outbox WHERE lease_owner IS NOT NULL GROUP BY shop) AS s";
-    assert!(world.count(held).await <= 32, "no more than so many at once");
+    assert!(world.count(held).await <= 32, "the posts in flight to one shop are limited");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_knows_a_new_shop_within_seconds() {
+async fn every_node_serves_a_new_shop_within_seconds() {
     let world = World::with().nodes(2).set("ASSIGNMENT_WAIT_MS", 0).start().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
-    // The node that made it knows it at once, the other soon.
-    shop.order(&world.nodes[0], &Order::new("here")).await.expect(202);
-    let taken = eventually("the other node knows the shop", SOON, || async {
-        let answer = shop.order(&world.nodes[1], &Order::new("there")).await;
-        (answer.status == 202).then_some(answer.body)
+    // The node that created the shop serves it at once, the other node soon.
+    shop.post_order(&world.nodes[0], &Order::new("here")).await.expect(202);
+    let accepted = eventually("the other node serves the shop", SOON, || async {
+        let response = shop.post_order(&world.nodes[1], &Order::new("there")).await;
+        (response.status == 202).then_some(response.body)
     })
     .await;
-    shop.cancel(&world.nodes[1], "there").await.expect(200);
-    until_events(&shop, taken["deliveryId"].as_str().unwrap(), &[CANCELLED]).await;
+    shop.post_cancellation(&world.nodes[1], "there").await.expect(200);
+    wait_for_events(&shop, accepted["deliveryId"].as_str().unwrap(), &[CANCELLED]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_key_that_secrets_come_from_can_be_rotated() {
+async fn the_key_that_secrets_are_derived_from_can_be_rotated() {
     const NEW: &str = "YW5vdGhlci1rZXktdGhhdC1zZWNyZXRzLWNvbWUtZnJvbS4=";
     let mut world = world().await;
     let shop = OtherShop::make(&world, "bakery", json!({})).await;
     let both = world.start_node_with(&[("SHOP_SECRETS_KEY", &format!("{NEW},{SHOP_SECRETS_KEY}"))]).await;
-    shop.order(&both, &Order::new("old-key")).await.expect(202);
+    shop.post_order(&both, &Order::new("old-key")).await.expect(202);
     let made = world.admin_at(&both).post("/api/v1/shops/bakery/secrets", &json!({"direction": "orders"})).await;
     let fresh = made.expect(201)["secret"].as_str().unwrap().to_owned();
-    world.keep_secret(fresh.trim_start_matches("whsec_"));
-    shop.order_signed(&both, &Order::new("new-key"), &fresh).await.expect(202);
+    world.register_secret(fresh.trim_start_matches("whsec_"));
+    shop.post_order_signed(&both, &Order::new("new-key"), &fresh).await.expect(202);
 
     let late = world.start_node_with(&[("SHOP_SECRETS_KEY", NEW)]).await;
-    shop.order_signed(&late, &Order::new("only-new"), &fresh).await.expect(202);
-    shop.order(&late, &Order::new("gone")).await.refused(401, "unauthorized");
+    shop.post_order_signed(&late, &Order::new("only-new"), &fresh).await.expect(202);
+    shop.post_order(&late, &Order::new("gone")).await.refused(401, "unauthorized");
     assert!(late.log_lines().iter().any(|line| line.contains("SHOP_SECRETS_KEY") && line.contains("bakery")));
     let none = world.start_node_with(&[("SHOP_SECRETS_KEY", "")]).await;
     let refused = world.admin_at(&none).post("/api/v1/shops", &json!({"name": "florist"})).await;
@@ -299,30 +299,30 @@ async fn the_key_that_secrets_come_from_can_be_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shops_are_listed_read_and_refused_as_the_page_says() {
+async fn shops_are_listed_read_and_validated_as_documented() {
     let world = world().await;
     let admin = world.admin();
     let made = admin.post("/api/v1/shops", &json!({"name": "bakery", "ordersPerSecond": 7})).await;
     assert_eq!(made.header("location").as_deref(), Some("/api/v1/shops/bakery"));
     let made = made.expect(201);
     for direction in ["orders", "events"] {
-        world.keep_secret(secret_of(&made, direction).trim_start_matches("whsec_"));
+        world.register_secret(secret_of(&made, direction).trim_start_matches("whsec_"));
     }
     let required = world.count("SELECT min_program_schema::bigint FROM database_identity").await;
-    assert_eq!(required, 6, "a program that knows one shop alone does not start any more");
+    assert_eq!(required, 6, "a program without support for several shops does not start");
     assert_eq!((&made["ordersPerSecond"], &made["endpoint"]), (&json!(7), &json!({"enabled": true})));
     admin.post("/api/v1/shops", &json!({"name": "bakery"})).await.refused(409, "exists");
     admin.post("/api/v1/shops", &json!({"name": "vendure"})).await.refused(409, "exists");
     let wrong = json!({"name": "Not A Name", "eventsUrl": "nonsense", "ordersPerSecond": -1});
     let bad = admin.post("/api/v1/shops", &wrong).await;
-    assert_eq!(bad.fields_at_fault(), ["eventsUrl", "name", "ordersPerSecond"]);
+    assert_eq!(bad.invalid_field_names(), ["eventsUrl", "name", "ordersPerSecond"]);
     for url in ["http://169.254.169.254/", "http://0x0a000001/", "http://[::ffff:10.0.0.1]/", "http://3232235521/"] {
         let inside = admin.patch("/api/v1/shops/bakery", &json!({"eventsUrl": url})).await;
-        assert_eq!(inside.fields_at_fault(), ["eventsUrl"], "{url}: {}", inside.text);
+        assert_eq!(inside.invalid_field_names(), ["eventsUrl"], "{url}: {}", inside.text);
     }
 
     let first = admin.get("/api/v1/shops?limit=1").await.expect(200);
-    assert_eq!(first["items"][0]["name"], "bakery", "newest first: {first}");
+    assert_eq!(first["items"][0]["name"], "bakery", "the list is newest first: {first}");
     let rest = admin.get(&format!("/api/v1/shops?cursor={}", first["nextCursor"].as_str().unwrap())).await.expect(200);
     assert_eq!(rest["items"][0]["name"], "vendure");
     assert!(rest.get("nextCursor").is_none());
@@ -331,9 +331,9 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
     admin.patch("/api/v1/shops/nobody", &json!({"ordersPerSecond": 1})).await.problem(404);
     admin.post("/api/v1/shops/nobody/secrets", &json!({"direction": "orders"})).await.problem(404);
     let unknown = admin.post("/api/v1/shops/bakery/secrets", &json!({"direction": "sideways"})).await;
-    assert_eq!(unknown.fields_at_fault(), ["direction"]);
+    assert_eq!(unknown.invalid_field_names(), ["direction"]);
 
-    // Of the configured shop the configuration decides.
+    // The configured shop can be changed only by the configuration.
     admin.patch("/api/v1/shops/vendure", &json!({"ordersPerSecond": 1})).await.refused(409, "configured_shop");
     let secret = admin.post("/api/v1/shops/vendure/secrets", &json!({"direction": "orders"})).await;
     secret.refused(409, "configured_shop");
@@ -341,15 +341,15 @@ async fn shops_are_listed_read_and_refused_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_late_answer_of_an_old_address_disables_no_new_one() {
+async fn a_late_response_of_an_old_address_does_not_disable_the_new_one() {
     let world = world().await;
     let (shop, elsewhere) = two_shops(&world).await;
-    shop.receiver.react(|_| Reaction::After(Duration::from_secs(2), 410));
+    shop.receiver.set_reaction(|_| Reaction::After(Duration::from_secs(2), 410));
     let first = shop.cancelled_order(world.node(), "first").await;
-    eventually("it is being posted", SOON, || async { (!shop.receiver.posts().is_empty()).then_some(()) }).await;
+    eventually("the event is in flight", SOON, || async { (!shop.receiver.posts().is_empty()).then_some(()) }).await;
     let moved = json!({"eventsUrl": elsewhere.receiver.url});
     world.admin().patch("/api/v1/shops/bakery", &moved).await.expect(200);
-    eventually("the answer is in, and the event comes to the new address", SOON, || async {
+    eventually("the late response arrives and the event goes to the new address", SOON, || async {
         (!elsewhere.receiver.posts().is_empty()).then_some(())
     })
     .await;

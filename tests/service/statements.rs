@@ -1,5 +1,6 @@
-//! Every SQL statement of the program is prepared against a real, migrated database: a column that is not there, or a type
-//! that does not fit, fails here and not in production.
+//! Prepares every SQL statement of the program against a real, migrated database.
+//!
+//! A missing column or a wrong type fails here and not in production.
 
 use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres};
 use driver_tracker::store;
@@ -18,11 +19,11 @@ async fn every_statement_of_the_store_prepares() {
     .unwrap();
     let url = server.url("statements");
     store::schema::migrate(&url).await.unwrap();
-    // Twice: migrations that are there are left alone.
+    // The second migration must leave applied migrations unchanged.
     store::schema::migrate(&url).await.unwrap();
     let mut conn = PgConnection::connect(&url).await.unwrap();
     let statements = store::statements();
-    assert!(statements.len() > 50, "only {} statements are listed", statements.len());
+    assert!(statements.len() > 50, "more than 50 statements are listed: {}", statements.len());
     let mut failures = Vec::new();
     for (name, sql) in statements {
         if let Err(error) = conn.prepare(AssertSqlSafe(sql).into_sql_str()).await {
@@ -35,13 +36,14 @@ async fn every_statement_of_the_store_prepares() {
 
 /// A statement outside the lists would not be prepared by the test above.
 #[test]
-fn no_query_of_the_store_has_its_sql_in_place() {
+fn no_query_of_the_store_has_inline_sql() {
     let store = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
     for entry in std::fs::read_dir(store).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate() {
-            // Only `statement.rs` calls sqlx, so that no statement is kept on a connection behind a pooler's back.
+            // Only `statement.rs` calls sqlx. So no prepared statement stays on a connection, which a
+            // pooler would not allow.
             let is_maker = path.ends_with("statement.rs");
             assert!(is_maker || !line.contains("sqlx::query"), "{}:{}", path.display(), number + 1);
             for call in ["query(", "query_as(", "query_scalar(", "query_as::<Row>("] {

@@ -1,4 +1,4 @@
-//! Where deliveries went: live fixes, fixes that come late, and nothing that is nobody's business.
+//! Tests of tracks: live fixes, late fixes, and no fix outside an assignment.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ fn text(time: DateTime<Utc>) -> String {
 }
 
 fn moment(value: &Value) -> DateTime<Utc> {
-    value.as_str().expect("a time").parse().expect("RFC 3339")
+    value.as_str().expect("the value is a text").parse().expect("the time is in RFC 3339")
 }
 
 async fn track(world: &World, delivery: &str) -> Value {
     world.admin().get(&format!("/api/v1/deliveries/{delivery}/track")).await.expect(200)
 }
 
-/// Waits until the track has at least so many fixes, and gives it.
+/// Waits until the track has at least so many fixes, and returns it.
 async fn track_of(world: &World, delivery: &str, fixes: usize) -> Value {
     eventually(&format!("the track has {fixes} fixes"), SOON, || async {
         let found = track(world, delivery).await;
@@ -32,25 +32,25 @@ async fn track_of(world: &World, delivery: &str, fixes: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_track_holds_what_was_driven_with_the_delivery_live_and_late_and_nothing_else() {
+async fn a_track_has_the_live_and_late_fixes_of_the_assignment_and_no_others() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("tracked")).await.expect(201);
+    driver.stop_heartbeats();
+    let answer = world.post_order(&Order::new("tracked")).await.expect(201);
     let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
     assert_eq!(track(&world, id).await, json!({"type": "FeatureCollection", "features": []}));
-    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
     let begin = moment(&world.delivery(id).await["assignedAt"]);
 
     for step in 0..3 {
-        driver.go(RESTAURANT.offset(100.0 - f64::from(step) * 10.0, 0.0));
+        driver.move_to(RESTAURANT.offset(100.0 - f64::from(step) * 10.0, 0.0));
         driver.heartbeat().await;
-        world::let_time_pass("fixes have times of their own", Duration::from_millis(100)).await;
+        world::let_time_pass("the fixes have different times", Duration::from_millis(100)).await;
     }
     track_of(&world, id, 3).await;
     driver.deliver(id, assignment).await;
     let end = moment(&world.delivery(id).await["deliveredAt"]);
-    // Off the order: neither live nor late, and neither before the order nor after it.
+    // Fixes outside the assignment: live and late, before and after it.
     driver.heartbeat().await;
     let between = begin + (end - begin) / 2;
     let fix = |time: DateTime<Utc>, east_m: f64| {
@@ -63,10 +63,10 @@ async fn a_track_holds_what_was_driven_with_the_delivery_live_and_late_and_nothi
         fix(between + TimeDelta::milliseconds(1), 3.0),
         fix(end + TimeDelta::milliseconds(20), 4.0),
     ];
-    let told = driver.session.ask(json!({"type": "batch", "fixes": late})).await;
-    assert_eq!(told["accepted"], 4, "{told}");
-    // The same again, as an app does that had no answer, and one more by HTTP.
-    driver.session.ask(json!({"type": "batch", "fixes": late})).await;
+    let response = driver.session.send_request(json!({"type": "batch", "fixes": late})).await;
+    assert_eq!(response["accepted"], 4, "{response}");
+    // The same batch again, as an app does that got no response, and one more fix over HTTP.
+    driver.session.send_request(json!({"type": "batch", "fixes": late})).await;
     let app = world.node().api().keyed(Some(&driver.token));
     let one_more = json!({"fixes": [fix(between + TimeDelta::milliseconds(2), 5.0)]});
     assert_eq!(app.post("/api/v1/driver/locations", &one_more).await.expect(200)["accepted"], 1);
@@ -80,24 +80,24 @@ async fn a_track_holds_what_was_driven_with_the_delivery_live_and_late_and_nothi
     let times: Vec<DateTime<Utc>> = about["times"].as_array().unwrap().iter().map(moment).collect();
     assert!(times.is_sorted() && times.iter().all(|time| (begin..=end).contains(time)), "{times:?} in {begin}..{end}");
     assert_eq!(feature["geometry"]["coordinates"].as_array().unwrap().len(), times.len());
-    world::let_time_pass("whatever else was offered is written by now", Duration::from_millis(1200)).await;
-    assert_eq!(world.count("SELECT count(*) FROM delivery_track").await, 6, "and nothing else is kept");
+    world::let_time_pass("the other fixes would be written by now", Duration::from_millis(1200)).await;
+    assert_eq!(world.count("SELECT count(*) FROM delivery_track").await, 6, "no other fix is stored");
     assert_eq!(world.node().metric("driver_tracker_track_fixes_stored_total").await, 6.0);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_driver_of_a_delivery_has_their_own_line() {
+async fn each_driver_of_a_delivery_has_a_line_of_their_own() {
     let world = World::start().await;
     let first = world.on_duty(RESTAURANT.offset(50.0, 0.0)).await;
     let second = world.on_duty(RESTAURANT.offset(400.0, 0.0)).await;
-    let answer = world.order(&Order::new("handed-on")).await.expect(201);
-    let (id, assignment) = (answer["deliveryId"].as_str().unwrap(), answer["assignmentId"].as_str().unwrap());
-    first.assignment(id).await;
+    let response = world.post_order(&Order::new("handed-on")).await.expect(201);
+    let (id, assignment) = (response["deliveryId"].as_str().unwrap(), response["assignmentId"].as_str().unwrap());
+    first.wait_for_assignment(id).await;
     track_of(&world, id, 2).await;
     assert_eq!(first.update(id, assignment, "REJECTED", json!({})).await["type"], "ok");
-    second.assignment(id).await;
-    let found = eventually("the second driver's line", SOON, || async {
+    second.wait_for_assignment(id).await;
+    let found = eventually("the track has the second driver's line", SOON, || async {
         let found = track(&world, id).await;
         (found["features"].as_array()?.len() == 2).then_some(found)
     })
@@ -109,9 +109,9 @@ async fn each_driver_of_a_delivery_has_their_own_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_track_is_for_whoever_sees_the_delivery() {
+async fn a_track_is_visible_to_those_who_may_read_the_delivery() {
     let world = World::start().await;
-    let waiting = world.order(&Order::new("nobody")).await.expect(202);
+    let waiting = world.post_order(&Order::new("nobody")).await.expect(202);
     let path = format!("/api/v1/deliveries/{}/track", waiting["deliveryId"].as_str().unwrap());
     let reply = world.admin().get(&path).await;
     assert_eq!(reply.header("content-type").as_deref(), Some("application/geo+json"));
@@ -122,7 +122,7 @@ async fn a_track_is_for_whoever_sees_the_delivery() {
         let made = ["api-key", "create", "--name", "t", "--scope", "shop", "--shop", shop];
         let key = node::run(&made, &world.env_with(&[])).await;
         let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
-        world.keep_secret(&key);
+        world.register_secret(&key);
         assert_eq!(world.node().api().keyed(Some(&key)).get(&path).await.status, status, "{shop}");
     }
     for unknown in [uuid::Uuid::now_v7().to_string(), "x".to_owned()] {
@@ -133,19 +133,19 @@ async fn a_track_is_for_whoever_sees_the_delivery() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heartbeats_go_on_while_postgresql_hangs_and_the_track_is_whole_after_it() {
+async fn heartbeats_continue_while_postgresql_is_frozen_and_the_track_is_complete_afterwards() {
     let world = World::with().own_postgres().set("HEARTBEAT_TTL_MS", 30_000).start().await;
     let postgres = world.own_postgres.clone().unwrap();
     let mut driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("through-an-outage")).await.expect(201);
-    let id = answer["deliveryId"].as_str().unwrap();
-    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
-    block_in_place(|| postgres.freeze()).expect("PostgreSQL");
+    driver.stop_heartbeats();
+    let response = world.post_order(&Order::new("through-an-outage")).await.expect(201);
+    let id = response["deliveryId"].as_str().unwrap();
+    driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    block_in_place(|| postgres.freeze()).expect("PostgreSQL is frozen");
     for _ in 0..10 {
-        // Acknowledged each: nothing waits for the track.
+        // Each heartbeat is acknowledged: none waits for the track.
         driver.heartbeat().await;
-        world::let_time_pass("longer than a flush takes to come", Duration::from_millis(300)).await;
+        world::let_time_pass("the heartbeats span several flush intervals", Duration::from_millis(300)).await;
     }
     block_in_place(|| postgres.thaw());
     let found = track_of(&world, id, 10).await;
@@ -155,34 +155,41 @@ async fn heartbeats_go_on_while_postgresql_hangs_and_the_track_is_whole_after_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_days_to_come_are_made_and_old_days_are_forgotten() {
+async fn partitions_of_coming_days_are_created_and_old_days_are_pruned() {
     let world = World::with().nodes(0).set("TRACK_RETENTION_DAYS", 7).start().await;
     let insert = "INSERT INTO delivery_track (driver_id, fix_time, lat, lon)
         SELECT gen_random_uuid(), now() - make_interval(days => days), 1, 1 FROM unnest($1::int[]) days";
-    // Old days with a partition of their own, and fixes of days without.
+    // Old days with a partition of their own, and fixes of days without one.
     for days in [40, 9, 3] {
         let make = "SELECT make_delivery_track_day((now() AT TIME ZONE 'UTC')::date - $1::int)";
         assert!(sqlx::query_scalar::<_, bool>(make).bind(days).fetch_one(&world.pool).await.unwrap());
     }
     sqlx::query(insert).bind([40, 30, 9, 5, 3]).execute(&world.pool).await.unwrap();
     let mut world = world;
-    world.nodes = together((0..2).map(|_| world.start_node())).await;
+    world.nodes = join_all((0..2).map(|_| world.start_node())).await;
     let ages = "SELECT array_agg(round(extract(epoch FROM now() - fix_time) / 86400)::int ORDER BY fix_time) FROM delivery_track";
-    eventually("old days are gone", SOON, || async {
+    eventually("the old days are pruned", SOON, || async {
         let ages: Option<Vec<i32>> = sqlx::query_scalar(ages).fetch_one(&world.pool).await.ok()?;
         (ages? == [5, 3]).then_some(())
     })
     .await;
     let days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'delivery_track'::regclass";
-    // The default, today and two more, and the one of three days ago.
-    eventually("the days to come are there", SOON, || async { (world.count(days).await == 5).then_some(()) }).await;
+    // The default partition, today and two more days, and the one of three days ago.
+    eventually("the partitions of the coming days exist", SOON, || async {
+        (world.count(days).await == 5).then_some(())
+    })
+    .await;
     sqlx::query(insert).bind([0, -1]).execute(&world.pool).await.unwrap();
-    assert_eq!(world.count("SELECT count(*) FROM delivery_track_other").await, 1, "a day of its own for each new fix");
+    assert_eq!(
+        world.count("SELECT count(*) FROM delivery_track_other").await,
+        1,
+        "the new fix is in the partition of its day"
+    );
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_owns_no_table_forgets_old_fixes_all_the_same_however_many() {
+async fn a_role_that_owns_no_table_prunes_any_number_of_old_fixes() {
     let mut world = World::with().nodes(0).own_postgres().set("TRACK_RETENTION_DAYS", 7).start().await;
     for statement in [
         "CREATE ROLE modest LOGIN PASSWORD 'modest'",
@@ -197,27 +204,32 @@ async fn a_role_that_owns_no_table_forgets_old_fixes_all_the_same_however_many()
         sqlx::query(statement).execute(&world.pool).await.unwrap();
     }
     let today = "SELECT count(*) FROM pg_class WHERE relname ~ '^delivery_track_[0-9]{8}$' AND relkind = 'r'";
-    assert_eq!(world.count(today).await, 4, "today and two more come with the schema");
+    assert_eq!(world.count(today).await, 4, "the schema has the partitions of today and two more days");
     let mut url = url::Url::parse(&world.database_url).unwrap();
     url.set_username("modest").unwrap();
     url.set_password(Some("modest")).unwrap();
     world.nodes.push(world.start_node_with(&[("DATABASE_URL", url.as_str())]).await);
-    // In the first look: the next one is ten minutes away.
+    // The first pass prunes them all: the next pass is ten minutes later.
     let others = "SELECT count(*) FROM delivery_track_other";
-    eventually("old fixes are gone", SOON, || async { (world.count(others).await == 25_000).then_some(()) }).await;
-    assert_eq!(world.count("SELECT count(*) FROM delivery_track").await, 50_000, "what it may not drop is kept");
+    eventually("the old fixes are pruned", SOON, || async { (world.count(others).await == 25_000).then_some(()) })
+        .await;
+    assert_eq!(
+        world.count("SELECT count(*) FROM delivery_track").await,
+        50_000,
+        "fixes in partitions that the role may not drop stay"
+    );
     assert!(world.node().log_lines().iter().any(|line| line.contains("could not be dropped")));
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_fix_is_one_point_however_its_time_is_written_and_two_positions_of_one_second_are_two() {
+async fn one_fix_is_one_point_in_any_spelling_of_its_time_and_two_positions_of_one_second_are_two() {
     let world = World::start().await;
     let mut driver = world.on_duty(RESTAURANT).await;
-    driver.fall_silent();
-    let answer = world.order(&Order::new("spelled")).await.expect(201);
+    driver.stop_heartbeats();
+    let answer = world.post_order(&Order::new("spelled")).await.expect(201);
     let id = answer["deliveryId"].as_str().unwrap();
-    driver.session.take_where("the busy pace", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
+    driver.session.take_where("the interval of busy drivers", SOON, |frame| frame["heartbeatIntervalMs"] == 500).await;
     let place = |east_m: f64| RESTAURANT.offset(0.0, east_m);
     let fix = |time: String, east_m: f64| json!({"fixTime": time, "lat": place(east_m).lat, "lon": place(east_m).lon});
     let stored = async |count: i64, what: &str| {
@@ -226,12 +238,12 @@ async fn one_fix_is_one_point_however_its_time_is_written_and_two_positions_of_o
         })
         .await;
     };
-    // Later than the assignment, in the middle of a millisecond that rounds up.
+    // A time after the assignment, in the middle of a millisecond that rounds up.
     let time = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).unwrap() + TimeDelta::microseconds(600);
     let mut live = fix(time.to_rfc3339_opts(SecondsFormat::Micros, true), 1.0);
     (live["type"], live["seq"]) = (json!("heartbeat"), json!(9000));
     driver.session.send(&live);
-    driver.session.acked(9000).await;
+    driver.session.wait_for_ack(9000).await;
     stored(1, "the live fix is stored").await;
     let rounded = time + TimeDelta::microseconds(400);
     let again = [
@@ -239,16 +251,17 @@ async fn one_fix_is_one_point_however_its_time_is_written_and_two_positions_of_o
         fix(text(rounded), 1.0),
         fix(time.to_rfc3339_opts(SecondsFormat::Nanos, false), 1.0),
         fix(time.format("%Y-%m-%dt%H:%M:%S%.3f+0000").to_string(), 1.0),
-        // Two other positions of that millisecond, and one of a later one that shows that all were looked at.
+        // Two other positions of that millisecond, and one of a later millisecond, which shows that all fixes
+        // were processed.
         fix(text(time), 2.0),
         fix(text(time), 3.0),
     ];
     let mark = |n: i64| fix(text(time + TimeDelta::milliseconds(10 * n)), 10.0 * n as f64);
     for n in 1..3 {
         let fixes: Vec<Value> = again.iter().cloned().chain([mark(n)]).collect();
-        let told = driver.session.ask(json!({"type": "batch", "fixes": fixes})).await;
-        assert_eq!(told["accepted"], 7, "{told}");
-        stored(3 + n, "the batch is stored, and no fix twice").await;
+        let response = driver.session.send_request(json!({"type": "batch", "fixes": fixes})).await;
+        assert_eq!(response["accepted"], 7, "{response}");
+        stored(3 + n, "the batch is stored and no fix is stored twice").await;
     }
     let found = track(&world, id).await;
     let lons: Vec<f64> = found["features"][0]["geometry"]["coordinates"]
@@ -257,20 +270,24 @@ async fn one_fix_is_one_point_however_its_time_is_written_and_two_positions_of_o
         .iter()
         .map(|at| at[0].as_f64().unwrap())
         .collect();
-    assert_eq!(lons, [1.0, 2.0, 3.0, 10.0, 20.0].map(|east_m| place(east_m).lon), "in the order of arrival");
+    assert_eq!(
+        lons,
+        [1.0, 2.0, 3.0, 10.0, 20.0].map(|east_m| place(east_m).lon),
+        "the points of one time are in the order of arrival"
+    );
     let times = found["features"][0]["properties"]["times"].as_array().unwrap().clone();
     assert_eq!(times[..3], [json!(text(time)), json!(text(time)), json!(text(time))]);
 
-    // Live, the later arrival of one time counts, in Redis and in PostgreSQL.
+    // Of live fixes with one time, the later arrival is the position, in Redis and in PostgreSQL.
     let second = text(time + TimeDelta::milliseconds(900));
     for (seq, east_m) in [(9001, 30.0), (9002, 35.0)] {
         let mut live = fix(second.clone(), east_m);
         (live["type"], live["seq"]) = (json!("heartbeat"), json!(seq));
         driver.session.send(&live);
-        driver.session.acked(seq).await;
+        driver.session.wait_for_ack(seq).await;
     }
     stored(7, "both positions of one time are stored").await;
-    eventually("PostgreSQL knows the later one", SOON, || async {
+    eventually("PostgreSQL has the position of the later arrival", SOON, || async {
         let lon: f64 = sqlx::query_scalar("SELECT lon FROM driver_positions").fetch_one(&world.pool).await.unwrap();
         ((lon - place(35.0).lon).abs() < 1e-9).then_some(())
     })

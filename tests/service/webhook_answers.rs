@@ -1,4 +1,4 @@
-//! Every answer of the webhook's table.
+//! Tests of every response of the order webhook.
 
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ async fn post(world: &World, body: &[u8]) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sender_is_known_by_its_signature_or_its_shared_secret_and_by_nothing_else() {
+async fn a_sender_is_authenticated_only_by_its_signature_or_its_shared_secret() {
     let both = format!("{OTHER_SECRET},{WEBHOOK_SECRET}");
     let world = World::with().set("VENDURE_WEBHOOK_SECRET", both).start().await;
     let (node, path, body) = (world.node(), ready_path("vendure"), body("1"));
@@ -76,7 +76,7 @@ async fn a_sender_is_known_by_its_signature_or_its_shared_secret_and_by_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_shop_answers_as_a_wrong_secret_does() {
+async fn an_unknown_shop_gets_the_same_response_as_a_wrong_secret() {
     let world = World::start().await;
     let body = body("1");
     let wrong = http::send(signed(world.node(), &ready_path("vendure"), &body, OTHER_SECRET)).await.problem(401);
@@ -88,7 +88,7 @@ async fn an_unknown_shop_answers_as_a_wrong_secret_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_path_of_the_service_before_this_one_means_the_same() {
+async fn the_path_of_the_previous_service_is_an_alias() {
     let world = World::start().await;
     let body = body("old-path");
     let old = http::send(signed(world.node(), "/events/seller-order-ready", &body, WEBHOOK_SECRET)).await.expect(202);
@@ -99,7 +99,7 @@ async fn the_path_of_the_service_before_this_one_means_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn size_is_looked_at_before_type_and_type_before_credentials_and_those_before_json_and_fields() {
+async fn checks_are_in_the_order_of_size_type_credentials_json_and_fields() {
     let world = World::start().await;
     let (node, path) = (world.node(), ready_path("vendure"));
     let huge = vec![b' '; 256 * 1024 + 1];
@@ -121,7 +121,7 @@ async fn size_is_looked_at_before_type_and_type_before_credentials_and_those_bef
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_byte_order_mark_before_a_body_is_no_part_of_its_json_and_is_signed() {
+async fn a_byte_order_mark_before_a_body_is_signed_and_is_not_part_of_its_json() {
     let world = World::start().await;
     let marked = |body: &str| format!("\u{feff}{body}");
     let order = marked(&Order::new("marked").0.to_string());
@@ -149,16 +149,16 @@ async fn a_byte_order_mark_before_a_body_is_no_part_of_its_json_and_is_signed() 
     let app = world.node().api().keyed(Some(&token));
     send(&app, "POST", "/api/v1/driver/locations", marked(r#"{"fixes": []}"#)).await.expect(200);
     let frames = marked(r#"{"frames": [{"type": "status", "status": "OFFLINE"}]}"#);
-    let answers = send(&app, "POST", "/api/v1/driver/messages", frames).await.expect(200);
-    assert_eq!(answers["answers"][0]["type"], "ok");
+    let responses = send(&app, "POST", "/api/v1/driver/messages", frames).await.expect(200);
+    assert_eq!(responses["answers"][0]["type"], "ok");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_json_is_400_and_json_of_another_shape_is_422() {
+async fn a_body_that_is_not_json_gets_400_and_json_of_another_shape_gets_422() {
     let world = World::start().await;
     for raw in [&b"{"[..], b"", b"not json", b"{\"sellerOrderId\": \"1\",}", b"\xff\xfe{}", b"{} {}"] {
-        // Signed by the shared secret: the signing library takes UTF-8 alone.
+        // Authenticated by the shared secret, because the signing library accepts only UTF-8.
         let request = unsigned(world.node(), &ready_path("vendure"), raw);
         let reply = http::send(request.header("X-Webhook-Secret", WEBHOOK_SHARED_SECRET)).await;
         assert_eq!(reply.status, 400, "{raw:?}: {}", reply.text);
@@ -173,7 +173,7 @@ async fn what_is_not_json_is_400_and_json_of_another_shape_is_422() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bad_field_is_named_and_all_of_them_at_once() {
+async fn every_invalid_field_is_named_in_one_response() {
     let world = World::start().await;
     let bad = json!({
         "sellerOrderId": "", "channelId": "x".repeat(129),
@@ -181,7 +181,7 @@ async fn every_bad_field_is_named_and_all_of_them_at_once() {
         "readyAt": "tomorrow", "metadata": {"big": "x".repeat(5000)}, "orderCode": 5.5,
     });
     let reply = post(&world, bad.to_string().as_bytes()).await;
-    let fields = reply.fields_at_fault();
+    let fields = reply.invalid_field_names();
     let body = reply.problem(422);
     let expected = [
         "channelId",
@@ -195,7 +195,7 @@ async fn every_bad_field_is_named_and_all_of_them_at_once() {
         "sellerOrderId",
     ];
     for field in expected {
-        assert!(fields.iter().any(|f| f == field), "{field} is not named: {fields:?}");
+        assert!(fields.iter().any(|f| f == field), "the errors name {field}: {fields:?}");
     }
     for error in body["errors"].as_array().unwrap() {
         assert!(error["code"].is_string() && error["message"].is_string(), "{error}");
@@ -216,85 +216,85 @@ async fn every_bad_field_is_named_and_all_of_them_at_once() {
         ("externalId", json!("x".repeat(129))),
     ] {
         let reply = one_wrong(field, value.clone()).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec![field.to_owned()]), "{field} = {value}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec![field.to_owned()]), "{field} = {value}");
     }
     let reply = one_wrong("pickup", json!(null)).await;
     assert_eq!(reply.status, 422);
-    assert_eq!(reply.fields_at_fault(), ["pickup.lat", "pickup.lon"], "{}", reply.text);
+    assert_eq!(reply.invalid_field_names(), ["pickup.lat", "pickup.lon"], "{}", reply.text);
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_are_opaque_and_integers_are_taken_as_their_text() {
+async fn ids_are_opaque_and_integers_are_accepted_as_their_text() {
     let world = World::start().await;
     let number = Order::new("").with("sellerOrderId", json!(4711)).with("channelId", json!(2));
     let first = post(&world, number.0.to_string().as_bytes()).await.expect(202);
     assert_eq!(first["sellerOrderId"], "4711");
-    let text = world.order(&Order::new("4711")).await.expect(200);
+    let text = world.post_order(&Order::new("4711")).await.expect(200);
     assert_eq!(text["deliveryId"], first["deliveryId"]);
     for id in ["x".repeat(128), "é".repeat(128), "🛵".repeat(128), "a b/c?d".to_owned()] {
-        let reply = world.order(&Order::new(&id)).await.expect(202);
+        let reply = world.post_order(&Order::new(&id)).await.expect(202);
         assert_eq!(reply["sellerOrderId"], id.as_str());
     }
-    // null means absent, and what is not known is ignored.
+    // null counts as absent, and unknown fields are ignored.
     let order = Order::new("nulls").with("orderCode", json!(null)).with("items", json!(null)).with("new", json!([1]));
-    world.order(&order).await.expect(202);
+    world.post_order(&order).await.expect(202);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_seen_before_is_answered_as_it_stands_and_other_coordinates_are_a_conflict_kept_once_a_body() {
+async fn a_repeated_order_gets_its_current_state_and_other_coordinates_are_a_recorded_conflict() {
     let world = World::start().await;
     let order = Order::new("again").with("metadata", json!({"v": 1}));
-    let id = world.order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
+    let id = world.post_order(&order).await.expect(202)["deliveryId"].as_str().unwrap().to_owned();
 
     let rebuilt = order.clone().with("metadata", json!({"v": 2})).with("items", json!([{"name": "x"}]));
-    let same = world.order(&rebuilt).await.expect(200);
+    let same = world.post_order(&rebuilt).await.expect(200);
     assert_eq!((&same["duplicate"], &same["deliveryId"]), (&json!(true), &json!(id)));
     assert!(same.get("conflict").is_none_or(|c| c == false));
 
     let moved = order.clone().with("drop", RESTAURANT.offset(700.0, 0.0).json());
     for _ in 0..3 {
-        let reply = world.order(&moved).await.expect(200);
+        let reply = world.post_order(&moved).await.expect(200);
         assert_eq!((&reply["duplicate"], &reply["conflict"]), (&json!(true), &json!(true)));
     }
     assert_eq!(world.trail(&id).await, ["CREATED", "CONFLICT"]);
     let moved_again = order.clone().with("pickup", RESTAURANT.offset(0.0, 900.0).json());
-    assert_eq!(world.order(&moved_again).await.expect(200)["conflict"], true);
+    assert_eq!(world.post_order(&moved_again).await.expect(200)["conflict"], true);
     assert_eq!(world.trail(&id).await, ["CREATED", "CONFLICT", "CONFLICT"]);
 
     let delivery = world.delivery(&id).await;
-    assert_eq!(delivery["drop"]["lat"], order.0["drop"]["lat"], "nothing is changed");
-    assert_eq!(delivery["metadata"], json!({"v": 1}), "nothing is changed");
+    assert_eq!(delivery["drop"]["lat"], order.0["drop"]["lat"], "the stored order stays");
+    assert_eq!(delivery["metadata"], json!({"v": 1}), "the stored order stays");
     let warned = |line: &String| line.contains("\"WARN\"") && line.contains(&id);
-    assert!(world.node().log_lines().iter().any(warned), "a conflict is warned of in the log");
+    assert!(world.node().log_lines().iter().any(warned), "the log warns of the conflict");
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_posts_too_fast_is_told_to_wait_and_loses_nothing_by_it() {
+async fn a_shop_over_its_limit_gets_retry_after_and_loses_no_order() {
     let world = World::with().set("ORDERS_PER_SECOND", 5).start().await;
-    let replies = together((0..40).map(|n| {
+    let replies = join_all((0..40).map(|n| {
         let world = &world;
-        async move { world.order(&Order::new(&format!("fast-{n}"))).await }
+        async move { world.post_order(&Order::new(&format!("fast-{n}"))).await }
     }))
     .await;
-    let (limited, taken): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
-    assert!(!limited.is_empty() && taken.len() >= 5, "{} limited, {} taken", limited.len(), taken.len());
+    let (limited, accepted): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
+    assert!(!limited.is_empty() && accepted.len() >= 5, "{} limited, {} accepted", limited.len(), accepted.len());
     for reply in limited {
         assert!(reply.retry_after_s() >= 1);
         reply.refused(429, "too_many_orders");
     }
-    for reply in &taken {
+    for reply in &accepted {
         assert_eq!(reply.status, 202, "{}", reply.text);
     }
-    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, taken.len() as i64);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, accepted.len() as i64);
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_that_guesses_secrets_is_made_to_wait() {
+async fn an_address_that_guesses_secrets_is_limited() {
     let world = World::with().set("AUTH_FAILURES_PER_MINUTE", 10).start().await;
     let guess = || {
         let request = unsigned(world.node(), &ready_path("vendure"), &body("guess"));
@@ -303,8 +303,8 @@ async fn an_address_that_guesses_secrets_is_made_to_wait() {
     for _ in 0..10 {
         guess().await.refused(401, "unauthorized");
     }
-    // One more guess comes free every six seconds: a slow machine may see a 401 between.
-    let limited = eventually("the guesses are limited", SOON, async || {
+    // One more attempt is allowed every six seconds, so a slow machine may see a 401 between.
+    let limited = eventually("the attempts are limited", SOON, async || {
         let reply = guess().await;
         assert!(matches!(reply.status, 401 | 429), "{}", reply.text);
         (reply.status == 429).then_some(reply)
@@ -312,7 +312,7 @@ async fn an_address_that_guesses_secrets_is_made_to_wait() {
     let limited = limited.await;
     assert!(limited.retry_after_s() >= 1);
     limited.refused(429, "too_many_failures");
-    // Valid credentials still pass from the same address.
-    world.order(&Order::new("known")).await.expect(202);
+    // Valid credentials from the same address are still accepted.
+    world.post_order(&Order::new("known")).await.expect(202);
     world.finish().await;
 }

@@ -1,10 +1,14 @@
-//! Enough of Rust's grammar to see what a file imports and which texts it holds: comments are dropped, strings are kept
-//! apart from code, and paths that begin with `crate` or `super` are resolved against the module they stand in.
+//! A parser for the part of Rust's grammar that the architecture tests need: imports and string literals.
+//!
+//! Invariants:
+//! - Comments are dropped.
+//! - String literals are kept apart from code.
+//! - A path that begins with `crate` or `super` is resolved against its module.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-/// A piece of source.
+/// A token of a source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     Word(String),
@@ -20,13 +24,13 @@ impl Token {
     }
 }
 
-/// A token and the module it stands in, from the crate's root.
+/// A token and its module, as a path from the crate's root.
 pub(super) struct Placed {
     pub(super) token: Token,
     pub(super) module: Vec<String>,
 }
 
-/// The module of a file under `src`.
+/// Returns the module of a file under `src`.
 pub(super) fn module_of(file: &str) -> Vec<String> {
     let mut parts: Vec<String> = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
     if matches!(parts.last().map(String::as_str), Some("mod" | "lib" | "main")) {
@@ -35,11 +39,11 @@ pub(super) fn module_of(file: &str) -> Vec<String> {
     parts
 }
 
-/// Reads a file's source.
+/// Reads the tokens of a file.
 pub(super) fn read(file: &str, source: &str) -> Vec<Placed> {
     let tokens = tokens(source);
     let mut module = module_of(file);
-    // For every open brace: whether it is an inline module's.
+    // One entry for every open brace: whether it opens an inline module.
     let mut braces: Vec<bool> = Vec::new();
     let mut placed: Vec<Placed> = Vec::with_capacity(tokens.len());
     for (at, token) in tokens.iter().enumerate() {
@@ -61,7 +65,8 @@ pub(super) fn read(file: &str, source: &str) -> Vec<Placed> {
     placed
 }
 
-/// Every path that begins with `crate` or `super`, from the crate's root (`*` for all of it), with the module that names it.
+/// Returns every path that begins with `crate` or `super`, relative to the crate's root, with the module that names
+/// it. `*` stands for the whole crate.
 pub(super) fn targets(placed: &[Placed]) -> Vec<(Vec<String>, Vec<String>)> {
     let mut names = Vec::new();
     for (at, one) in placed.iter().enumerate() {
@@ -80,7 +85,7 @@ pub(super) fn targets(placed: &[Placed]) -> Vec<(Vec<String>, Vec<String>)> {
     names
 }
 
-/// Follows a path or a group of them from `base`, and notes each.
+/// Reads a path or a group of paths relative to `base`, and adds each to `found`.
 fn follow(tokens: &mut Peekable<IntoIter<Token>>, mut base: Vec<String>, found: &mut Vec<Vec<String>>) {
     while tokens.next_if_eq(&Token::Path).is_some() {
         match tokens.next() {
@@ -123,13 +128,13 @@ fn follow_group(tokens: &mut Peekable<IntoIter<Token>>, base: &[String], found: 
     }
 }
 
-/// Whether a path begins here with the crate `name`: `name::…`, `::name::…`, or `use name`.
+/// Returns whether a path to the crate `name` begins here: `name::…`, `::name::…`, or `use name`.
 pub(super) fn begins_with_crate(placed: &[Placed], at: usize, name: &str) -> bool {
     let token = |at: Option<usize>| at.and_then(|at| placed.get(at)).map(|placed| &placed.token);
     let mut before = at.checked_sub(1);
     if token(before) == Some(&Token::Path) {
         before = at.checked_sub(2);
-        // In `a::name` it is somebody else's.
+        // In `a::name`, the name is an item of `a`.
         if matches!(token(before), Some(Token::Word(word)) if word != "use") {
             return false;
         }
@@ -150,7 +155,7 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// The token that begins at `at` (none for space and comments), and where the next one begins.
+/// Returns the token that begins at `at` (`None` for white space and comments) and the position of the next one.
 fn token_at(chars: &[char], at: usize) -> (Option<Token>, usize) {
     let peek = |ahead: usize| chars.get(at + ahead).copied().unwrap_or(' ');
     match chars[at] {
@@ -177,7 +182,7 @@ fn find(chars: &[char], from: usize, is_it: impl Fn(usize) -> bool) -> usize {
     (from.min(chars.len())..chars.len()).find(|at| is_it(*at)).unwrap_or(chars.len())
 }
 
-/// A string from its opening quote on. Its escapes stay as they are, but for the line's continuation.
+/// Reads a string from its opening quote. Escapes are kept, except for line continuations.
 fn text(chars: &[char], quote: usize) -> (Option<Token>, usize) {
     let mut content = String::new();
     let mut at = quote + 1;

@@ -1,4 +1,8 @@
-//! `driver-tracker dev` as a reader of the README starts it, in a folder of the test's own.
+//! `driver-tracker dev`, started as the README describes it, in a directory of the test.
+//!
+//! Invariants:
+//! - Every `dev` has its own directory, which is removed with its [`DevFolder`].
+//! - No server of a `dev` outlives it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -14,14 +18,14 @@ use super::node::signal;
 use super::servers::next_number;
 use super::{SOON, eventually};
 
-/// How long a start may take on a busy machine: it makes a PostgreSQL cluster first.
-const UP_WITHIN: Duration = Duration::from_secs(120);
-/// One at a time looks for free ports.
-static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// The limit for a start. It is long because `dev` creates a PostgreSQL cluster first and the machine may be busy.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Serializes starts: two concurrent starts could choose the same free port.
+static START_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A folder in which `dev` runs, once or several times; gone when dropped.
+/// A directory in which `dev` runs once or several times. It is removed on drop.
 pub struct DevFolder {
-    /// The folder that a reader would be in; `.dev` is inside.
+    /// The working directory of a reader. It contains `.dev`.
     pub root: PathBuf,
 }
 
@@ -30,22 +34,22 @@ pub struct Dev {
     child: Child,
     root: PathBuf,
     printed: Arc<Mutex<Vec<String>>>,
-    /// What `state.json` says.
+    /// The content of `state.json`.
     pub state: Value,
 }
 
 impl DevFolder {
-    /// A new folder.
+    /// Creates a directory.
     pub fn make() -> DevFolder {
         let name = format!("dev-{}-{}", std::process::id(), next_number());
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("service").join(name);
-        std::fs::create_dir_all(&root).expect("a folder");
+        std::fs::create_dir_all(&root).expect("the directory is created");
         DevFolder { root }
     }
 
-    /// Starts what `make run` starts after its build, and waits until its addresses are printed.
+    /// Starts what `make run` starts after its build, and waits until the addresses are printed.
     pub async fn start(&self, drivers: Option<u32>) -> Dev {
-        let _alone = STARTING.lock().await;
+        let _start_guard = START_LOCK.lock().await;
         let mut command = Command::new("sh");
         command
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/run.sh"))
@@ -59,30 +63,31 @@ impl DevFolder {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = command.spawn().expect("a shell");
+        let mut child = command.spawn().expect("the shell starts");
         let printed: Arc<Mutex<Vec<String>>> = Arc::default();
-        collect(child.stdout.take().expect("its output"), printed.clone());
-        collect(child.stderr.take().expect("its errors"), printed.clone());
+        collect(child.stdout.take().expect("standard output is piped"), printed.clone());
+        collect(child.stderr.take().expect("standard error is piped"), printed.clone());
         let mut dev = Dev { child, root: self.root.clone(), printed, state: Value::Null };
-        dev.wait_until_up().await;
+        dev.wait_until_started().await;
         dev
     }
 
-    /// Runs a script as a reader would, in this folder; panics when it takes too long.
+    /// Runs a shell script in this directory. Panics when it takes longer than `within`.
     pub async fn sh(&self, script: &str, within: Duration) -> Output {
         let running = Command::new("sh").args(["-euc", script]).current_dir(&self.root).kill_on_drop(true).output();
         let done = tokio::time::timeout(within, running).await;
-        done.unwrap_or_else(|_| panic!("not done within {within:?}: {script}")).expect("a shell")
+        done.unwrap_or_else(|_| panic!("the script did not finish within {within:?}: {script}"))
+            .expect("the shell starts")
     }
 }
 
 impl Drop for DevFolder {
     fn drop(&mut self) {
-        // Data that root's PostgreSQL could not have here lie elsewhere.
+        // A cluster that root's PostgreSQL cannot keep here is behind a link.
         if let Ok(elsewhere) = std::fs::read_link(self.root.join(".dev/postgres/cluster")) {
             let _ = std::fs::remove_dir_all(elsewhere);
         }
-        // After a failed test the servers of a killed `dev` may still be writing for a moment.
+        // After a failed test, the servers of a killed `dev` may still write for a moment.
         for _ in 0..50 {
             let _ = std::fs::remove_dir_all(&self.root);
             if !self.root.exists() {
@@ -94,89 +99,92 @@ impl Drop for DevFolder {
 }
 
 impl Dev {
-    async fn wait_until_up(&mut self) {
-        let deadline = std::time::Instant::now() + UP_WITHIN;
+    async fn wait_until_started(&mut self) {
+        let deadline = std::time::Instant::now() + START_TIMEOUT;
         while !self.lines().iter().any(|line| line.starts_with("Ctrl-C")) {
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("dev ended with {status}: {:#?}", self.lines());
+                panic!("dev exited with {status}: {:#?}", self.lines());
             }
-            assert!(std::time::Instant::now() < deadline, "dev does not come up: {:#?}", self.lines());
+            assert!(std::time::Instant::now() < deadline, "dev does not start in time: {:#?}", self.lines());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.state = self.file("state.json");
     }
 
     fn file(&self, name: &str) -> Value {
-        let text = std::fs::read_to_string(self.root.join(".dev").join(name)).expect("a file in .dev");
-        serde_json::from_str(&text).expect("JSON")
+        let text = std::fs::read_to_string(self.root.join(".dev").join(name)).expect("the file is in .dev");
+        serde_json::from_str(&text).expect("the file is JSON")
     }
 
-    /// What `kept.json` says.
+    /// Returns the content of `kept.json`.
     pub fn kept(&self) -> Value {
         self.file("kept.json")
     }
 
-    /// A text of `state.json`.
+    /// Returns a text field of `state.json`.
     pub fn text(&self, name: &str) -> &str {
-        self.state[name].as_str().expect("a text")
+        self.state[name].as_str().expect("the field is a text")
     }
 
-    /// The operator's way in.
+    /// Returns a client of the API with the operator's key.
     pub fn admin(&self) -> Api {
         let base = self.text("httpUrl").to_owned();
         Api { client: http::client(), base, key: Some(self.text("adminKey").to_owned()) }
     }
 
-    /// Everything that was printed so far, a line each.
+    /// Returns all lines printed so far.
     pub fn lines(&self) -> Vec<String> {
-        self.printed.lock().expect("the lines").clone()
+        self.printed.lock().expect("the lock of the lines is not poisoned").clone()
     }
 
-    /// How many fixes the service refused.
+    /// Returns the number of fixes that the service refused.
     pub async fn fixes_refused(&self) -> f64 {
         let page = http::send(http::client().get(self.text("metricsUrl"))).await.text;
         let values = page.lines().filter(|line| line.starts_with("driver_tracker_fixes_refused_total"));
         values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// How many drivers have this status; at most 200 are counted.
+    /// Returns the number of drivers with this status, at most 200.
     pub async fn drivers(&self, status: &str) -> usize {
         let listed = self.admin().get(&format!("/api/v1/drivers?status={status}&limit=200")).await.expect(200);
-        listed["items"].as_array().expect("items").len()
+        listed["items"].as_array().expect("the list has items").len()
     }
 
-    /// Ctrl-C: ends with success and leaves no process that listens; gives all that it printed.
+    /// Sends SIGINT, as Ctrl-C does. Asserts that `dev` succeeds and that none of its ports is in use afterwards.
+    /// Returns all printed lines.
     pub async fn stop(mut self) -> Vec<String> {
         let ports = self.ports();
-        signal(self.child.id().expect("a process"), "INT");
+        signal(self.child.id().expect("the process has an id"), "INT");
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
-        let status = ended.expect("dev to end").expect("an exit status");
+        let status = ended.expect("dev exits in time").expect("the exit status is known");
         assert!(status.success(), "{status}: {:#?}", self.lines());
         for name in ["state.json", "env"] {
-            assert!(!self.root.join(".dev").join(name).exists(), "{name} is there only while dev runs");
+            assert!(!self.root.join(".dev").join(name).exists(), "{name} exists only while dev runs");
         }
         assert_free(&ports).await;
         self.lines()
     }
 
-    /// SIGKILL: nothing is put in order, and yet no server outlives it.
+    /// Kills `dev` by SIGKILL. Asserts that its servers end although `dev` cannot shut them down.
     pub async fn kill9(mut self) {
         let ports = self.ports();
-        self.child.kill().await.expect("dev to be killed");
+        self.child.kill().await.expect("dev is killed");
         assert_free(&ports).await;
     }
 
-    /// The ports of the service and of its private servers.
+    /// Returns the ports of the service and of its private servers.
     fn ports(&self) -> Vec<u16> {
         let kept = self.kept();
-        let port = |name: &str| u16::try_from(kept[name].as_u64().expect("a port")).expect("a port");
+        let port = |name: &str| {
+            u16::try_from(kept[name].as_u64().expect("kept.json has the port")).expect("the port fits 16 bits")
+        };
         ["httpPort", "metricsPort", "postgresPort", "redisPort"].map(port).to_vec()
     }
 }
 
 async fn assert_free(ports: &[u16]) {
     for port in ports {
-        eventually(&format!("nobody listens at {port} any more"), SOON, || async {
+        eventually(&format!("no process listens at {port}"), SOON, || async {
             tokio::net::TcpStream::connect(("127.0.0.1", *port)).await.is_err().then_some(())
         })
         .await;
@@ -187,7 +195,7 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            into.lock().expect("the lines").push(line);
+            into.lock().expect("the lock of the lines is not poisoned").push(line);
         }
     });
 }

@@ -1,4 +1,8 @@
-//! A driver with an app: a socket, a place, and a heartbeat that goes on by itself.
+//! A driver with an app: a session, a place, and a heartbeat that repeats in the background.
+//!
+//! Invariants:
+//! - The background heartbeat follows the interval of the latest `welcome` or `config`.
+//! - `seq` grows with every heartbeat, also over several sessions.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,10 +15,10 @@ use tokio::task::JoinHandle;
 use super::session::Session;
 use super::{Node, Place};
 
-/// How much of the interval that it was told an app lets pass between heartbeats, since its timers lag.
-const EAGERNESS: f64 = 0.8;
+/// The share of the heartbeat interval that passes between two heartbeats. It is below 1 because timers fire late.
+const INTERVAL_SHARE: f64 = 0.8;
 
-/// A driver and their app.
+/// A driver with an app.
 pub struct Driver {
     pub id: String,
     pub token: String,
@@ -22,17 +26,17 @@ pub struct Driver {
     pub session: Arc<Session>,
     place: Arc<Mutex<Place>>,
     seq: Arc<AtomicI64>,
-    beating: Option<JoinHandle<()>>,
+    heartbeat_task: Option<JoinHandle<()>>,
 }
 
-/// A heartbeat as the wire has it.
+/// Returns a heartbeat frame with the current time.
 pub fn heartbeat(seq: i64, place: Place) -> Value {
     let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
     json!({"type": "heartbeat", "seq": seq, "fixTime": now, "lat": place.lat, "lon": place.lon, "accuracyM": 5.0})
 }
 
 impl Driver {
-    /// Connects the app of a driver; the first frame must be the `welcome`.
+    /// Opens a session for a driver. Asserts that its first frame is the `welcome`.
     pub async fn connect(node: &Node, id: &str, token: &str, place: Place) -> Driver {
         let session = Session::connect(&node.address, token).await;
         let mut driver = Driver {
@@ -42,114 +46,115 @@ impl Driver {
             session: Arc::new(session),
             place: Arc::new(Mutex::new(place)),
             seq: Arc::new(AtomicI64::new(100)),
-            beating: None,
+            heartbeat_task: None,
         };
-        driver.welcomed().await;
+        driver.take_welcome().await;
         driver
     }
 
-    /// Takes the `welcome`, which must be the first frame.
-    async fn welcomed(&mut self) -> Value {
+    /// Takes the first frame and asserts that it is this driver's `welcome`.
+    async fn take_welcome(&mut self) -> Value {
         let first = self.session.take_first().await;
-        assert_eq!(first["type"], "welcome", "the first frame of a session: {first}");
+        assert_eq!(first["type"], "welcome", "the first frame of a session is the welcome: {first}");
         assert_eq!(first["driver"]["id"], self.id.as_str());
         self.name = first["driver"]["name"].as_str().unwrap_or_default().to_owned();
         first
     }
 
-    /// Comes back on another socket, and gives its `welcome`. The heartbeat goes on there if it went on before.
+    /// Opens a new session and returns its `welcome`. The background heartbeat continues there if it ran before.
     pub async fn reconnect(&mut self, node: &Node) -> Value {
-        let was_beating = self.beating.is_some();
-        self.fall_silent();
+        let sent_heartbeats = self.heartbeat_task.is_some();
+        self.stop_heartbeats();
         self.session = Arc::new(Session::connect(&node.address, &self.token).await);
-        let welcome = self.welcomed().await;
-        if was_beating {
+        let welcome = self.take_welcome().await;
+        if sent_heartbeats {
             self.heartbeat().await;
-            self.keep_beating();
+            self.start_heartbeats();
         }
         welcome
     }
 
-    /// Sends one heartbeat from where the driver is, and gives its `seq`.
-    pub fn beat(&self) -> i64 {
+    /// Sends one heartbeat from the driver's place and returns its `seq`. Does not wait for the `ack`.
+    pub fn send_heartbeat(&self) -> i64 {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         self.session.send(&heartbeat(seq, self.place()));
         seq
     }
 
-    /// Sends one heartbeat and waits until it is dealt with.
+    /// Sends one heartbeat and waits for its `ack`.
     pub async fn heartbeat(&self) {
-        let seq = self.beat();
-        self.session.acked(seq).await;
+        let seq = self.send_heartbeat();
+        self.session.wait_for_ack(seq).await;
     }
 
-    /// A heartbeat each interval that `welcome` or `config` told, from now on.
-    pub fn keep_beating(&mut self) {
+    /// Starts the background heartbeat at the interval of the latest `welcome` or `config`.
+    pub fn start_heartbeats(&mut self) {
         let (session, place, seq) = (self.session.clone(), self.place.clone(), self.seq.clone());
-        self.beating = Some(tokio::spawn(async move {
-            let mut told_ms = session.interval_ms();
+        self.heartbeat_task = Some(tokio::spawn(async move {
+            let mut interval_ms_receiver = session.interval_ms();
             loop {
                 let began = tokio::time::Instant::now();
-                // A faster pace counts from the last heartbeat on, not from the next.
+                // A shorter interval counts from the last heartbeat, not from the next one.
                 loop {
-                    let pause = Duration::from_millis((*told_ms.borrow_and_update()).max(50)).mul_f64(EAGERNESS);
-                    let told = tokio::time::timeout_at(began + pause, told_ms.changed()).await;
-                    match told {
+                    let pause = Duration::from_millis((*interval_ms_receiver.borrow_and_update()).max(50))
+                        .mul_f64(INTERVAL_SHARE);
+                    let interval_changed = tokio::time::timeout_at(began + pause, interval_ms_receiver.changed()).await;
+                    match interval_changed {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return,
                         Err(_) => break,
                     }
                 }
-                let here = *place.lock().expect("a place");
+                let here = *place.lock().expect("the lock of the place is not poisoned");
                 session.send(&heartbeat(seq.fetch_add(1, Ordering::Relaxed), here));
             }
         }));
     }
 
-    /// No heartbeat any more; the socket stays.
-    pub fn fall_silent(&mut self) {
-        if let Some(beating) = self.beating.take() {
-            beating.abort();
+    /// Stops the background heartbeat. The session stays open.
+    pub fn stop_heartbeats(&mut self) {
+        if let Some(heartbeat_task) = self.heartbeat_task.take() {
+            heartbeat_task.abort();
         }
     }
 
-    /// Where the driver is.
+    /// Returns the driver's place.
     pub fn place(&self) -> Place {
-        *self.place.lock().expect("a place")
+        *self.place.lock().expect("the lock of the place is not poisoned")
     }
 
-    /// Goes somewhere; the next heartbeat tells.
-    pub fn go(&self, place: Place) {
-        *self.place.lock().expect("a place") = place;
+    /// Sets the driver's place. The next heartbeat reports it.
+    pub fn move_to(&self, place: Place) {
+        *self.place.lock().expect("the lock of the place is not poisoned") = place;
     }
 
-    /// Sets the wish, and gives the answer.
-    pub async fn wish(&self, status: &str) -> Value {
-        self.session.ask(json!({"type": "status", "status": status})).await
+    /// Requests a duty by a `status` frame and returns the response.
+    pub async fn request_duty(&self, status: &str) -> Value {
+        self.session.send_request(json!({"type": "status", "status": status})).await
     }
 
-    /// Comes on duty: tells the place, and the wish to work.
-    pub async fn come_on_duty(&mut self) {
+    /// Goes on duty: reports a fix, requests duty, and starts the background heartbeat.
+    pub async fn go_on_duty(&mut self) {
         self.heartbeat().await;
-        let answer = self.wish("AVAILABLE").await;
-        assert_eq!(answer["type"], "ok", "{answer}");
-        self.keep_beating();
+        let response = self.request_duty("AVAILABLE").await;
+        assert_eq!(response["type"], "ok", "{response}");
+        self.start_heartbeats();
     }
 
-    /// Waits for the assignment of a delivery and gives its frame.
-    pub async fn assignment(&self, delivery: &str) -> Value {
+    /// Waits for the assignment of a delivery and returns its frame.
+    pub async fn wait_for_assignment(&self, delivery: &str) -> Value {
         let fits = |f: &Value| f["type"] == "assignment" && f["delivery"]["id"] == delivery;
         self.session.take_where(&format!("the assignment of {delivery}"), super::SOON, fits).await
     }
 
-    /// Waits for any assignment: the delivery's id and the assignment's.
-    pub async fn any_assignment(&self) -> (String, String) {
+    /// Waits for any assignment. Returns the delivery's id and the assignment's id.
+    pub async fn wait_for_any_assignment(&self) -> (String, String) {
         let frame = self.session.take("assignment").await;
-        let text = |v: &Value| v.as_str().expect("an id").to_owned();
+        let text = |v: &Value| v.as_str().expect("the frame has the ids").to_owned();
         (text(&frame["delivery"]["id"]), text(&frame["delivery"]["assignmentId"]))
     }
 
-    /// Says how a delivery goes, and gives the answer.
+    /// Sends a `delivery.update` and returns the response.
     pub async fn update(&self, delivery: &str, assignment: &str, status: &str, more: Value) -> Value {
         let mut frame = json!({
             "type": "delivery.update", "deliveryId": delivery, "assignmentId": assignment, "status": status,
@@ -157,20 +162,20 @@ impl Driver {
         for (name, value) in more.as_object().into_iter().flatten() {
             frame[name] = value.clone();
         }
-        self.session.ask(frame).await
+        self.session.send_request(frame).await
     }
 
-    /// Fetches and hands over; both must be accepted.
+    /// Reports `PICKED_UP` and `DELIVERED`. Asserts that both are accepted.
     pub async fn deliver(&self, delivery: &str, assignment: &str) {
         for status in ["PICKED_UP", "DELIVERED"] {
-            let answer = self.update(delivery, assignment, status, json!({})).await;
-            assert_eq!((&answer["type"], &answer["status"]), (&json!("ok"), &json!(status)), "{answer}");
+            let response = self.update(delivery, assignment, status, json!({})).await;
+            assert_eq!((&response["type"], &response["status"]), (&json!("ok"), &json!(status)), "{response}");
         }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.fall_silent();
+        self.stop_heartbeats();
     }
 }

@@ -1,4 +1,4 @@
-//! Plain HTTP against a node.
+//! HTTP requests to a node by a client library.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// A response whose body has been read completely.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: u16,
@@ -16,14 +16,14 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body, if the status is the expected one.
+    /// Asserts the status and returns the body.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
-        assert_eq!(self.status, status, "unexpected answer: {}", self.text);
+        assert_eq!(self.status, status, "unexpected response: {}", self.text);
         self.body
     }
 
-    /// The body of a refusal: a problem document with a stable code.
+    /// Asserts a problem document with this status and code, and returns its body.
     #[track_caller]
     pub fn refused(self, status: u16, code: &str) -> Value {
         let body = self.problem(status);
@@ -31,30 +31,38 @@ impl Reply {
         body
     }
 
-    /// The body of a refusal whose code is left open.
+    /// Asserts a problem document with this status and any code, and returns its body.
     #[track_caller]
     pub fn problem(self, status: u16) -> Value {
-        assert_eq!(self.status, status, "unexpected answer: {}", self.text);
+        assert_eq!(self.status, status, "unexpected response: {}", self.text);
         let kind = self.header("content-type").unwrap_or_default();
-        assert!(kind.starts_with("application/problem+json"), "no problem document but {kind:?}: {}", self.text);
-        assert!(self.body["code"].as_str().is_some_and(|c| !c.is_empty()), "a problem without a code: {}", self.text);
+        assert!(
+            kind.starts_with("application/problem+json"),
+            "the content type {kind:?} is not a problem document: {}",
+            self.text
+        );
+        assert!(
+            self.body["code"].as_str().is_some_and(|c| !c.is_empty()),
+            "the problem document has no code: {}",
+            self.text
+        );
         self.body
     }
 
-    /// A header as text.
+    /// Returns a header as text.
     pub fn header(&self, name: &str) -> Option<String> {
         self.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
     }
 
-    /// Seconds that the answer asks to wait for; panics when it does not.
+    /// Returns the seconds of `Retry-After`. Panics without the header.
     #[track_caller]
     pub fn retry_after_s(&self) -> u64 {
-        let text = self.header("retry-after").expect("a Retry-After header");
-        text.parse().expect("Retry-After in seconds")
+        let text = self.header("retry-after").expect("the response has a Retry-After header");
+        text.parse().expect("Retry-After is in seconds")
     }
 
-    /// The names in `errors`, sorted.
-    pub fn fields_at_fault(&self) -> Vec<String> {
+    /// Returns the field names in `errors`, sorted.
+    pub fn invalid_field_names(&self) -> Vec<String> {
         let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
         let mut fields: Vec<String> = errors.iter().map(|e| e["field"].as_str().unwrap_or("?").to_owned()).collect();
         fields.sort();
@@ -62,7 +70,7 @@ impl Reply {
     }
 }
 
-/// A client of its own pool, without redirects.
+/// Returns a client with its own connection pool. It does not follow redirects.
 pub fn client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -72,10 +80,10 @@ pub fn client() -> reqwest::Client {
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(20))
         .build()
-        .expect("an HTTP client")
+        .expect("the HTTP client is built")
 }
 
-/// Sends a request; `Err` when no answer came.
+/// Sends a request. `Err` means that no response arrived.
 pub async fn try_send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -84,12 +92,12 @@ pub async fn try_send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest
     Ok(Reply { status, headers, text, body })
 }
 
-/// Sends a request that must be answered.
+/// Sends a request. Panics when no response arrives.
 pub async fn send(request: reqwest::RequestBuilder) -> Reply {
-    try_send(request).await.expect("an HTTP answer")
+    try_send(request).await.expect("an HTTP response arrives")
 }
 
-/// One caller's way into a node's API: its address and the caller's key or token.
+/// A client of a node's API: the base URL and the caller's key or token.
 #[derive(Clone)]
 pub struct Api {
     pub client: reqwest::Client,
@@ -105,9 +113,9 @@ impl Api {
         }
     }
 
-    /// A request below the node's root, to be added to.
+    /// Returns a request for a path that the caller may extend.
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let method = method.parse().expect("an HTTP method");
+        let method = method.parse().expect("the HTTP method is valid");
         self.with_key(self.client.request(method, format!("{}{path}", self.base)))
     }
 
@@ -127,7 +135,7 @@ impl Api {
         send(self.request("DELETE", path)).await
     }
 
-    /// The same way in with another key, or with none.
+    /// Returns the same client with another key, or without one.
     pub fn keyed(&self, key: Option<&str>) -> Api {
         Api { key: key.map(str::to_owned), ..self.clone() }
     }

@@ -1,7 +1,13 @@
-//! The harness: real servers, real nodes of the program, real sockets, and a shop that can be told to fail.
+//! The test harness: real PostgreSQL and Redis servers, real nodes of the program, real sockets, and a shop that can
+//! be set to fail.
 //!
-//! Every test builds a [`World`], acts on it from the outside alone, and ends with [`World::finish`], which checks the
-//! invariants. Tests wait on conditions with deadlines, never on a sleep that hopes.
+//! Invariants:
+//! - Every test builds a [`World`], acts on it only through the service's interfaces, and ends with
+//! [`World::finish`].
+//! - [`World::finish`] checks the invariants in PostgreSQL and Redis.
+//!
+//! A test waits for a condition with a deadline. It must not sleep for a fixed time in the hope that a condition then
+//! holds.
 
 pub mod crowd;
 pub mod dev_run;
@@ -40,10 +46,11 @@ pub use world::World;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what should happen at once, on a machine that is busy.
+/// How long a test waits for an effect that the service causes without delay. It is long because the machine may be
+/// busy.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// Asks `probe` again and again until it has an answer; panics with `what` when the time is over.
+/// Calls `probe` until it returns `Some`, and returns that value. Panics with `what` when `within` is over.
 pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut probe: F) -> T
 where
     F: FnMut() -> Fut,
@@ -51,15 +58,15 @@ where
 {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(answer) = probe().await {
-            return answer;
+        if let Some(response) = probe().await {
+            return response;
         }
-        assert!(Instant::now() < deadline, "did not happen within {within:?}: {what}");
+        assert!(Instant::now() < deadline, "the condition did not hold within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Watches that `probe` stays true for the whole of `during`.
+/// Asserts that `probe` returns `true` at every check during `during`. Panics with `what` otherwise.
 pub async fn holds<F, Fut>(what: &str, during: Duration, mut probe: F)
 where
     F: FnMut() -> Fut,
@@ -67,12 +74,12 @@ where
 {
     let end = Instant::now() + during;
     while Instant::now() < end {
-        assert!(probe().await, "did not hold for {during:?}: {what}");
+        assert!(probe().await, "the condition did not hold for the whole {during:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Runs all of them at once and gives their results in order.
-pub async fn together<T, Fut: Future<Output = T>>(work: impl IntoIterator<Item = Fut>) -> Vec<T> {
+/// Runs all futures concurrently and returns their results in order.
+pub async fn join_all<T, Fut: Future<Output = T>>(work: impl IntoIterator<Item = Fut>) -> Vec<T> {
     futures_util::future::join_all(work).await
 }

@@ -1,4 +1,10 @@
-//! The program itself, as a process.
+//! A node of the service: the real program as a child process.
+//!
+//! Invariants:
+//! - Every output line of the process is kept in memory.
+//! - The process is killed when its [`Node`] is dropped.
+//!
+//! A node must not inherit the environment of the test process: its settings come only from the test.
 
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +17,7 @@ use tokio::process::{Child, Command};
 use super::http::{self, Api};
 use super::{SOON, eventually};
 
-/// Settings as the environment has them.
+/// Environment variables of a node: names and values.
 pub type Env = Vec<(String, String)>;
 
 fn program(arguments: &[&str], env: &Env) -> Command {
@@ -20,27 +26,27 @@ fn program(arguments: &[&str], env: &Env) -> Command {
     command
 }
 
-/// Runs a command of the program to its end.
+/// Runs a command of the program until it exits.
 pub async fn run(arguments: &[&str], env: &Env) -> Output {
     let running = program(arguments, env).output();
     let done = tokio::time::timeout(Duration::from_secs(60), running).await;
-    done.expect("the program to end").expect("the program to start")
+    done.expect("the program exits in time").expect("the program starts")
 }
 
-/// Sends a signal by name.
+/// Sends a signal by its name, without `SIG`.
 pub fn signal(pid: u32, name: &str) {
     let done = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).output();
-    assert!(done.expect("kill to start").status.success(), "could not send SIG{name} to {pid}");
+    assert!(done.expect("kill starts").status.success(), "could not send SIG{name} to {pid}");
 }
 
-/// A running `serve`.
+/// A running `serve` process.
 pub struct Node {
     child: Child,
     pid: u32,
     logs: Arc<Mutex<Vec<String>>>,
-    /// Of the API.
+    /// The address of the API.
     pub address: String,
-    /// Of `/metrics`.
+    /// The address of `/metrics`.
     pub metrics_address: String,
     client: reqwest::Client,
 }
@@ -49,11 +55,11 @@ impl Node {
     /// Starts `serve` and waits until it listens.
     pub async fn start(env: &Env) -> Node {
         let mut command = program(&["serve"], env);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program to start");
-        let pid = child.id().expect("a process id");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let pid = child.id().expect("the process has an id");
         let logs: Arc<Mutex<Vec<String>>> = Arc::default();
-        collect(child.stdout.take().expect("its output"), logs.clone());
-        collect(child.stderr.take().expect("its errors"), logs.clone());
+        collect(child.stdout.take().expect("standard output is piped"), logs.clone());
+        collect(child.stderr.take().expect("standard error is piped"), logs.clone());
         let mut node =
             Node { child, pid, logs, address: String::new(), metrics_address: String::new(), client: http::client() };
         node.wait_until_listening().await;
@@ -68,90 +74,90 @@ impl Node {
                 break found;
             }
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the program ended with {status} before it listened");
+                panic!("the program exited with {status} before it listened");
             }
-            assert!(std::time::Instant::now() < deadline, "the program does not listen");
+            assert!(std::time::Instant::now() < deadline, "the program does not listen in time");
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         (self.address, self.metrics_address) = listening;
     }
 
-    /// The API, with no key.
+    /// Returns a client of the API without a key.
     pub fn api(&self) -> Api {
         Api { client: self.client.clone(), base: format!("http://{}", self.address), key: None }
     }
 
-    /// What `/health` says; `None` when it does not answer.
+    /// Returns the body of `/health`, or `None` without a response.
     pub async fn health(&self) -> Option<Value> {
         Some(http::try_send(self.api().request("GET", "/health")).await.ok()?.body)
     }
 
-    /// What one series of `/metrics` counts, by its name and labels as they stand there; 0 before its first count.
+    /// Returns the value of one series of `/metrics`. `series` is the name with its labels as the page shows
+    /// them. A series that is absent counts as 0.
     pub async fn metric(&self, series: &str) -> f64 {
         let url = format!("http://{}/metrics", self.metrics_address);
-        let text = http::try_send(self.client.get(url)).await.expect("the metrics").text;
+        let text = http::try_send(self.client.get(url)).await.expect("the metrics are served").text;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a number"))
+        value.map_or(0.0, |value| value.parse().expect("a metric is a number"))
     }
 
-    /// The memory that the process has in use, in bytes.
+    /// Returns the resident memory of the process in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process's status");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process has a status file");
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("VmRSS") * 1024
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("the status file has VmRSS") * 1024
     }
 
-    /// Everything that the program printed so far, a line each.
+    /// Returns all lines that the program has printed so far.
     pub fn log_lines(&self) -> Vec<String> {
-        self.logs.lock().expect("the logs").clone()
+        self.logs.lock().expect("the lock of the logs is not poisoned").clone()
     }
 
-    /// The process's id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGKILL: no last word.
+    /// Kills the process by SIGKILL, so that it cannot shut down.
     pub async fn kill9(&mut self) {
         let _ = self.child.start_kill();
         let _ = self.child.wait().await;
     }
 
-    /// SIGTERM, without waiting for the end.
-    pub fn ask_to_stop(&self) {
+    /// Sends SIGTERM and does not wait for the exit.
+    pub fn send_sigterm(&self) {
         signal(self.pid, "TERM");
     }
 
-    /// Waits for the process to end by itself.
-    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+    /// Waits until the process exits by itself.
+    pub async fn wait_for_exit(&mut self, within: Duration) -> ExitStatus {
         let status = tokio::time::timeout(within, self.child.wait()).await;
-        status.expect("the program to end in time").expect("an exit status")
+        status.expect("the program exits in time").expect("the exit status is known")
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the exit.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.ask_to_stop();
-        self.ended(SOON).await
+        self.send_sigterm();
+        self.wait_for_exit(SOON).await
     }
 
-    /// SIGSTOP: holds its sockets and does nothing.
+    /// Stops the process by SIGSTOP. Its sockets stay open.
     pub fn freeze(&self) {
         signal(self.pid, "STOP");
     }
 
-    /// SIGCONT.
+    /// Resumes the process by SIGCONT.
     pub fn thaw(&self) {
         signal(self.pid, "CONT");
     }
 
     /// Waits until `/health` has the status.
     pub async fn wait_for_health(&self, status: &str) {
-        eventually(&format!("/health says {status}"), SOON, || async {
+        eventually(&format!("/health has the status {status}"), SOON, || async {
             (self.health().await?["status"] == status).then_some(())
         })
         .await;
@@ -162,24 +168,24 @@ impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let lines = self.log_lines();
-            eprintln!("--- last words of node {} ---", self.pid);
+            eprintln!("--- last log lines of node {} ---", self.pid);
             lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("{line}"));
         }
     }
 }
 
-/// The addresses, if the line says that the program listens.
+/// Returns the addresses of the API and of `/metrics` when the log line reports that the program listens.
 fn listening(line: &str) -> Option<(String, String)> {
-    let said: Value = serde_json::from_str(line).ok()?;
-    let text = |name: &str| said[name].as_str().map(str::to_owned);
-    (said["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let text = |name: &str| entry[name].as_str().map(str::to_owned);
+    (entry["message"] == "listening").then(|| text("http.addr").zip(text("metrics.addr")))?
 }
 
 fn collect(stream: impl AsyncRead + Unpin + Send + 'static, logs: Arc<Mutex<Vec<String>>>) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            logs.lock().expect("the logs").push(line);
+            logs.lock().expect("the lock of the logs is not poisoned").push(line);
         }
     });
 }

@@ -1,18 +1,18 @@
-//! What a world is to be made of, and the settings of its nodes.
+//! The plan of a world: which servers, shop and nodes it has, and the settings of its nodes.
 
 use super::World;
 use super::node::Env;
 
-/// Signs webhooks; no secret of anybody's.
+/// Signs webhooks. It is used in tests only.
 pub const WEBHOOK_SECRET: &str = "whsec_dGVzdHMtc2lnbi13ZWJob29rcy13aXRoLXRoaXMtc2VjcmV0";
-/// The plain header's.
+/// The value of the header `X-Webhook-Secret`.
 pub const WEBHOOK_SHARED_SECRET: &str = "tests-prove-themselves-with-this-shared-secret";
 /// Signs events.
 pub const EVENTS_SECRET: &str = "whsec_dGVzdHMtdmVyaWZ5LWV2ZW50cy13aXRoLXRoaXMtc2VjcmV0";
-/// What the secrets of other shops are derived from.
+/// The key that the secrets of other shops are derived from.
 pub const SHOP_SECRETS_KEY: &str = "dGVzdHMtZGVyaXZlLXNlY3JldHMtb2Ytc2hvcHMtYnk=";
 
-/// What a world is made of; made by [`World::with`].
+/// The plan of a world. [`World::with`] creates it.
 #[derive(Default)]
 pub struct Plan {
     pub(super) nodes: Option<usize>,
@@ -25,55 +25,56 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many nodes run from the start; one unless said.
+    /// Sets how many nodes run from the start. The default is one.
     pub fn nodes(mut self, count: usize) -> Self {
         self.nodes = Some(count);
         self
     }
 
-    /// Nowhere to post events to.
+    /// Configures no shop that receives events.
     pub fn without_shop(mut self) -> Self {
         self.without_shop = true;
         self
     }
 
-    /// A Redis that the test may break.
+    /// Gives the world a private Redis that the test may stop, freeze or flush.
     pub fn own_redis(mut self) -> Self {
         self.own_redis = true;
         self
     }
 
-    /// A PostgreSQL that the test may break.
+    /// Gives the world a private PostgreSQL that the test may stop, freeze or restart.
     pub fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
         self
     }
 
-    /// As `own_postgres`, with standbys allowed.
+    /// Does what `own_postgres` does, and allows standbys.
     pub fn own_primary(mut self) -> Self {
         self.own_primary = true;
         self
     }
 
-    /// No Redis at all.
+    /// Gives the world a Redis address at which no server listens.
     pub fn without_redis(mut self) -> Self {
         self.redis_url = Some("redis://127.0.0.1:1".to_owned());
         self
     }
 
-    /// A setting of every node.
+    /// Sets a setting of every node.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
     }
 
-    /// Starts it.
+    /// Starts the world.
     pub async fn start(self) -> World {
         World::start_as(self).await
     }
 }
 
-/// Fast, so that tests are, and without limits that all tests from one address would run into.
+/// Returns the settings of a node: short intervals, so that tests are fast, and no limit that all tests from one
+/// address would reach together.
 pub(super) fn settings(database_url: &str, redis_url: &str, prefix: &str) -> Env {
     [
         ("DATABASE_URL", database_url),

@@ -1,4 +1,4 @@
-//! A TCP relay that a test puts before a server, to cut one node off while the others still reach it.
+//! A TCP proxy in front of a server. A test uses it to cut one node off while other nodes still reach the server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,53 +8,53 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What happens to bytes, of old connections and new ones alike.
+/// What the proxy does with bytes. It applies to open and to new connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Passage {
-    Open,
-    /// Nothing comes through, nothing is closed; what was sent meanwhile is lost for good.
-    Swallow,
-    /// Every connection is closed.
-    Refuse,
+pub enum ProxyMode {
+    Forward,
+    /// Drops every byte and keeps the connections open. Dropped bytes are never delivered.
+    Discard,
+    /// Closes every connection.
+    Close,
 }
 
-/// Where new connections lead, and how often the old ones were cut.
+/// The address for new connections, and how often open connections were closed.
 #[derive(Clone, Copy)]
 struct Target {
     address: SocketAddr,
     cuts: u64,
 }
 
-/// A relay to one address at a time; gone with the value.
+/// A proxy to one address at a time. It stops when the value is dropped.
 pub struct Proxy {
     pub port: u16,
-    passage: watch::Sender<Passage>,
+    mode: watch::Sender<ProxyMode>,
     target: watch::Sender<Target>,
 }
 
 impl Proxy {
-    /// A relay to 127.0.0.1:`port`.
-    pub async fn before(port: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let own_port = listener.local_addr().expect("its address").port();
-        let passage = watch::Sender::new(Passage::Open);
+    /// Starts a proxy to 127.0.0.1:`port`.
+    pub async fn start(port: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let own_port = listener.local_addr().expect("the listener has an address").port();
+        let mode = watch::Sender::new(ProxyMode::Forward);
         let target = watch::Sender::new(Target { address: local(port), cuts: 0 });
-        tokio::spawn(accept(listener, target.subscribe(), passage.subscribe()));
-        Proxy { port: own_port, passage, target }
+        tokio::spawn(accept(listener, target.subscribe(), mode.subscribe()));
+        Proxy { port: own_port, mode, target }
     }
 
-    /// From now on.
-    pub fn set(&self, passage: Passage) {
-        self.passage.send_replace(passage);
+    /// Sets what the proxy does with bytes from now on.
+    pub fn set(&self, mode: ProxyMode) {
+        self.mode.send_replace(mode);
     }
 
-    /// New connections lead to 127.0.0.1:`port` from now on, as when a name was moved; old ones stay where they are.
-    pub fn lead_to(&self, port: u16) {
+    /// Sends new connections to 127.0.0.1:`port`, as after a DNS change. Open connections keep their server.
+    pub fn set_target(&self, port: u16) {
         self.target.send_modify(|target| target.address = local(port));
     }
 
-    /// Closes every connection that is open now.
-    pub fn cut(&self) {
+    /// Closes every open connection.
+    pub fn close_connections(&self) {
         self.target.send_modify(|target| target.cuts += 1);
     }
 }
@@ -63,47 +63,47 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-async fn accept(listener: TcpListener, target: watch::Receiver<Target>, mut passage: watch::Receiver<Passage>) {
+async fn accept(listener: TcpListener, target: watch::Receiver<Target>, mut mode: watch::Receiver<ProxyMode>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(relay(client, target.clone(), passage.clone()));
+                    tokio::spawn(relay(client, target.clone(), mode.clone()));
                 }
             }
-            changed = passage.changed() => if changed.is_err() { return },
+            changed = mode.changed() => if changed.is_err() { return },
         }
     }
 }
 
-async fn relay(client: TcpStream, mut target: watch::Receiver<Target>, mut passage: watch::Receiver<Passage>) {
+async fn relay(client: TcpStream, mut target: watch::Receiver<Target>, mut mode: watch::Receiver<ProxyMode>) {
     let Target { address, cuts } = *target.borrow();
     let Ok(server) = TcpStream::connect(address).await else { return };
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
-    let there = pump(client_in, server_out, passage.clone());
-    let back = pump(server_in, client_out, passage.clone());
-    let refused = async { passage.wait_for(|p| *p == Passage::Refuse).await.is_ok() };
-    let cut = async { target.wait_for(|now| now.cuts > cuts).await.is_ok() };
+    let to_server = pump(client_in, server_out, mode.clone());
+    let to_client = pump(server_in, client_out, mode.clone());
+    let refused = async { mode.wait_for(|p| *p == ProxyMode::Close).await.is_ok() };
+    let closed_by_test = async { target.wait_for(|now| now.cuts > cuts).await.is_ok() };
     tokio::select! {
-        () = async { tokio::join!(there, back); } => {}
+        () = async { tokio::join!(to_server, to_client); } => {}
         _ = refused => {}
-        _ = cut => {}
+        _ = closed_by_test => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, passage: watch::Receiver<Passage>) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mode: watch::Receiver<ProxyMode>) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length) = from.read(&mut buffer).await {
         if length == 0 {
             break;
         }
-        let swallowed = *passage.borrow() == Passage::Swallow;
-        if !swallowed && to.write_all(&buffer[..length]).await.is_err() {
+        let discarded = *mode.borrow() == ProxyMode::Discard;
+        if !discarded && to.write_all(&buffer[..length]).await.is_err() {
             break;
         }
     }
-    if *passage.borrow() == Passage::Swallow {
+    if *mode.borrow() == ProxyMode::Discard {
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP as bytes, for requests that no client library sends.
+//! HTTP/1 over a plain socket, for requests that no client library sends.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An answer as it came over the wire.
+/// A response as it arrived.
 #[derive(Debug)]
 pub struct RawReply {
     pub status: u16,
-    /// Names in lower case, sorted.
+    /// Header names in lower case with their values, sorted.
     pub headers: Vec<(String, String)>,
-    /// Everything after the head.
+    /// All bytes after the head.
     pub body: Vec<u8>,
 }
 
@@ -21,33 +21,33 @@ impl RawReply {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON, `null` when it is none.
+    /// Returns the body as JSON, or `null` when it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 }
 
-/// Sends `request` as it is, and reads until the service ends the connection or the body has its length.
+/// Sends `request` unchanged. Reads until the service closes the connection or the body has its announced length.
 pub async fn send(address: &str, request: impl AsRef<[u8]>) -> RawReply {
     let request = request.as_ref();
-    let mut socket = TcpStream::connect(address).await.expect("a connection");
-    socket.write_all(request).await.expect("the request is taken");
+    let mut socket = TcpStream::connect(address).await.expect("the connection opens");
+    socket.write_all(request).await.expect("the request is sent");
     let reading = async {
         let (mut bytes, mut chunk) = (Vec::new(), vec![0; 16 * 1024]);
         loop {
-            let count = socket.read(&mut chunk).await.expect("an answer");
+            let count = socket.read(&mut chunk).await.expect("the response is read");
             bytes.extend_from_slice(&chunk[..count]);
             let reply = parse(&bytes);
             let length = |reply: &RawReply| reply.header("content-length")?.parse::<usize>().ok();
-            // An answer to HEAD has a length and no body: it is read to the end of the connection.
+            // A response to HEAD has a length and no body, so it is read until the connection closes.
             let is_whole =
                 !request.starts_with(b"HEAD") && reply.as_ref().is_some_and(|r| length(r) == Some(r.body.len()));
             if count == 0 || is_whole {
-                return reply.expect("a whole head");
+                return reply.expect("the response has a complete head");
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("the response arrives in time")
 }
 
 fn parse(bytes: &[u8]) -> Option<RawReply> {

@@ -1,9 +1,9 @@
-//! Many drivers at once, written into PostgreSQL past the service: on duty, and heard of just now.
+//! Drivers in bulk, inserted directly into PostgreSQL: on duty, with a current last known location.
 
 use super::{Place, World};
 
-/// Registers `count` drivers around a place, all of them AVAILABLE and fresh.
-pub async fn register(world: &World, count: i64, around: Place) {
+/// Inserts `count` drivers around a place. All are AVAILABLE and have a fix of this moment.
+pub async fn insert_candidates(world: &World, count: i64, around: Place) {
     let statement = "WITH made AS (
             INSERT INTO drivers (id, name, phone, on_duty, changed_at)
             SELECT gen_random_uuid(), 'Driver ' || n, '+91', true, now() - interval '1 hour'
@@ -14,5 +14,5 @@ pub async fn register(world: &World, count: i64, around: Place) {
         INSERT INTO driver_positions (driver_id, lat, lon, fix_time, last_seen_at, session_epoch)
         SELECT id, $2 + (random() - 0.5) * 0.4, $3 + (random() - 0.5) * 0.4, now(), now(), 1 FROM made";
     let done = sqlx::query(statement).bind(count).bind(around.lat).bind(around.lon).execute(&world.pool).await;
-    assert_eq!(done.expect("drivers").rows_affected() as i64, count);
+    assert_eq!(done.expect("the drivers are inserted").rows_affected() as i64, count);
 }

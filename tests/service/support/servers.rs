@@ -1,5 +1,8 @@
-//! PostgreSQL and Redis for tests: one pair for all ordinary tests of this binary, and pairs of their own for those that
-//! break a server.
+//! PostgreSQL and Redis servers for tests.
+//!
+//! Invariants:
+//! - Ordinary tests share one pair of servers and have a database and a key prefix each.
+//! - A test that stops, freezes or flushes a server has a private one. It must not do so to a shared server.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -12,20 +15,20 @@ use tokio::task::block_in_place;
 
 use super::node::{self, Env};
 
-/// Migrated once, and copied for every test.
+/// The template database. It is migrated once and copied for every test.
 const TEMPLATE: &str = "template_driver_tracker";
 
-/// The name of the databases of tests, before a number.
+/// The prefix of the names of test databases. A number follows.
 const DATABASE: &str = "test_";
 
-/// The operator's key that the template already holds.
+/// A prepared database: the operator's key in it.
 pub struct Prepared {
     pub admin_key: String,
 }
 
 static NUMBER: AtomicUsize = AtomicUsize::new(1);
 
-/// A number that no other test of this run has.
+/// Returns a number that is unique in this run.
 pub fn next_number() -> usize {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
@@ -34,7 +37,8 @@ fn scratch() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("service")
 }
 
-/// Starts a server in the first directory that no other run holds. Kept from run to run: making data anew takes long.
+/// Starts a server in the first directory that no other run uses. The directories stay between runs, because creating
+/// a cluster takes long.
 fn in_free_directory<S>(name: &str, start: impl Fn(&Path) -> Result<S, ServerError>) -> S {
     for n in 0..16 {
         match start(&scratch().join(format!("{name}-{n}"))) {
@@ -42,16 +46,16 @@ fn in_free_directory<S>(name: &str, start: impl Fn(&Path) -> Result<S, ServerErr
             outcome => return outcome.unwrap_or_else(|error| panic!("{error}")),
         }
     }
-    panic!("too many test runs at once");
+    panic!("all 16 directories are in use by other test runs");
 }
 
-/// The Redis that ordinary tests share; each has a key prefix of its own.
+/// Returns the Redis that ordinary tests share. Each test has its own key prefix.
 pub fn shared_redis() -> &'static PrivateRedis {
     static REDIS: OnceLock<PrivateRedis> = OnceLock::new();
     block_in_place(|| REDIS.get_or_init(|| in_free_directory("redis", |dir| PrivateRedis::start(dir, None))))
 }
 
-/// The PostgreSQL that ordinary tests share; each has a database of its own.
+/// Returns the PostgreSQL that ordinary tests share. Each test has its own database.
 pub fn shared_postgres() -> &'static PrivatePostgres {
     static POSTGRES: OnceLock<PrivatePostgres> = OnceLock::new();
     let options = PostgresOptions { remove_on_drop: false, ..PostgresOptions::for_tests() };
@@ -59,7 +63,7 @@ pub fn shared_postgres() -> &'static PrivatePostgres {
     block_in_place(|| POSTGRES.get_or_init(start))
 }
 
-/// A server of one test alone, gone with it, its directory too.
+/// A private server of one test. The server and its directory are removed on drop.
 pub struct Own<S> {
     server: Option<S>,
     directory: PathBuf,
@@ -68,7 +72,7 @@ pub struct Own<S> {
 impl<S> Deref for Own<S> {
     type Target = S;
     fn deref(&self) -> &S {
-        self.server.as_ref().expect("a server until it is dropped")
+        self.server.as_ref().expect("the server exists until the drop")
     }
 }
 
@@ -85,28 +89,28 @@ fn own<S>(name: &str, start: impl FnOnce(&Path) -> Result<S, ServerError>) -> Ow
     Own { server: Some(server), directory }
 }
 
-/// A Redis that a test may break.
+/// Starts a private Redis.
 pub fn own_redis() -> Own<PrivateRedis> {
     own("redis", |dir| PrivateRedis::start(dir, None))
 }
 
-/// A PostgreSQL that a test may break.
+/// Starts a private PostgreSQL.
 pub fn own_postgres() -> Own<PrivatePostgres> {
     own("postgres", |dir| PrivatePostgres::start_with(dir, None, PostgresOptions::for_tests()))
 }
 
-/// As [`own_postgres`], with standbys allowed.
+/// Starts a private PostgreSQL that allows standbys.
 pub fn own_primary() -> Own<PrivatePostgres> {
     let options = PostgresOptions { replication: true, ..PostgresOptions::for_tests() };
     own("primary", |dir| PrivatePostgres::start_with(dir, None, options))
 }
 
-/// A standby of a server that [`own_primary`] made.
+/// Starts a standby of a server that [`own_primary`] returned.
 pub fn own_standby(primary: &PrivatePostgres) -> Own<PrivatePostgres> {
     own("standby", |dir| PrivatePostgres::start_standby(primary, "standby", dir))
 }
 
-/// The least that the program must be told to run one of its commands on a database.
+/// Returns the smallest set of settings with which the program can run a command on a database.
 pub fn minimal_env(database_url: &str) -> Env {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     vec![
@@ -117,33 +121,30 @@ pub fn minimal_env(database_url: &str) -> Env {
     ]
 }
 
-/// Migrates the database by the program, and makes an operator's key in it by the program.
+/// Migrates the database and creates an operator's key in it, both by the program.
 async fn prepare(database_url: &str) -> Prepared {
     let env = minimal_env(database_url);
     let migrated = node::run(&["migrate"], &env).await;
     assert!(migrated.status.success(), "migrate failed: {}", String::from_utf8_lossy(&migrated.stderr));
     let made = node::run(&["api-key", "create", "--name", "tests", "--scope", "admin"], &env).await;
     assert!(made.status.success(), "api-key failed: {}", String::from_utf8_lossy(&made.stderr));
-    let admin_key = String::from_utf8(made.stdout).expect("a key in UTF-8").trim().to_owned();
-    assert!(
-        !admin_key.is_empty() && !admin_key.contains(char::is_whitespace),
-        "the key alone stands on standard output"
-    );
+    let admin_key = String::from_utf8(made.stdout).expect("the key is UTF-8").trim().to_owned();
+    assert!(!admin_key.is_empty() && !admin_key.contains(char::is_whitespace), "standard output contains only the key");
     Prepared { admin_key }
 }
 
-/// A connection to the database `name`.
+/// Opens a connection to a database.
 pub async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
 }
 
-/// Runs a statement that takes no parameters.
+/// Runs a statement without parameters.
 pub async fn execute(conn: &mut PgConnection, statement: String) {
     let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(conn).await;
     done.unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
 }
 
-/// A fresh, migrated database on the shared server: its URL and the operator's key in it.
+/// Creates a migrated database on the shared server. Returns its URL and the operator's key in it.
 pub async fn fresh_database() -> (String, &'static str) {
     static TEMPLATE_READY: tokio::sync::OnceCell<Prepared> = tokio::sync::OnceCell::const_new();
     let server = shared_postgres();
@@ -161,7 +162,7 @@ pub async fn fresh_database() -> (String, &'static str) {
     (server.url(&name), &prepared.admin_key)
 }
 
-/// A fresh, migrated database on a server of the test's own.
+/// Creates a migrated database on a private server. Returns its URL and the operator's key in it.
 pub async fn fresh_database_on(server: &PrivatePostgres) -> (String, String) {
     block_in_place(|| server.create_database("test")).unwrap_or_else(|error| panic!("{error}"));
     let url = server.url("test");
@@ -169,7 +170,7 @@ pub async fn fresh_database_on(server: &PrivatePostgres) -> (String, String) {
     (url, prepared.admin_key)
 }
 
-/// An empty database on the shared server, without the schema.
+/// Creates an empty database without the schema on the shared server. Returns its URL.
 pub async fn empty_database() -> String {
     let server = shared_postgres();
     let name = format!("{DATABASE}{}", next_number());
@@ -177,7 +178,7 @@ pub async fn empty_database() -> String {
     server.url(&name)
 }
 
-/// Drops a database of the shared server.
+/// Drops a database of the shared server. Ignores databases of other servers.
 pub async fn drop_database(url: &str) {
     let name = url.rsplit('/').next().unwrap_or_default();
     if name.starts_with(DATABASE) {
@@ -186,13 +187,13 @@ pub async fn drop_database(url: &str) {
     }
 }
 
-/// Drops what earlier runs left.
+/// Drops the databases that earlier runs left.
 async fn drop_leftovers(conn: &mut PgConnection) {
     let old: Vec<String> =
         sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname ~ '^(test_[0-9]+|template_driver_tracker)$'")
             .fetch_all(&mut *conn)
             .await
-            .expect("the list of databases");
+            .expect("the databases are listed");
     for name in old {
         execute(conn, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
     }

@@ -1,5 +1,8 @@
-//! A small shop that receives delivery events, checks their signatures with a library that is not ours, and can be told
-//! to fail.
+//! A small HTTP server that receives delivery events as a shop does, and can be set to fail.
+//!
+//! Invariants:
+//! - Every POST is recorded, also one that the shop refuses.
+//! - Signatures are verified by an independent library.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,51 +16,51 @@ use tokio::net::{TcpListener, TcpStream};
 use super::schema::Schema;
 use super::{SOON, eventually};
 
-/// One post, as it came.
+/// One recorded POST.
 #[derive(Clone, Debug)]
 pub struct Posted {
     pub at: Instant,
     pub headers: HeaderMap,
     pub raw: Vec<u8>,
     pub event: Value,
-    /// Whether the signature holds, by an independent library.
+    /// Whether the independent library accepts the signature.
     pub signed: bool,
-    /// What the shop answered.
-    pub answered: Reaction,
+    /// The shop's reaction.
+    pub reaction: Reaction,
 }
 
-/// What the shop does with a post.
+/// How the shop reacts to a POST.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reaction {
     Status(u16),
-    /// With a `Retry-After` in seconds.
+    /// Responds with this status and `Retry-After` in seconds.
     RetryAfter(u16, u64),
-    /// With a `Location`.
+    /// Responds with 302 and this `Location`.
     Redirect(String),
-    /// After a while.
+    /// Responds with this status after a delay.
     After(Duration, u16),
-    /// Takes the post and ends the connection.
+    /// Reads the POST and closes the connection.
     Drop,
-    /// Takes the post and never answers.
+    /// Reads the POST and never responds.
     Hang,
 }
 
-type Plan = Box<dyn Fn(&Value) -> Reaction + Send + Sync>;
+type ReactionRule = Box<dyn Fn(&Value) -> Reaction + Send + Sync>;
 
 struct Inner {
     verifiers: Vec<Webhook>,
     posts: Mutex<Vec<Posted>>,
-    plan: Mutex<Plan>,
+    rule: Mutex<ReactionRule>,
 }
 
 impl Reaction {
-    /// Whether the shop takes the event.
+    /// Returns whether the shop accepts the event.
     pub fn accepts(&self) -> bool {
         matches!(self, Self::Status(200..=299) | Self::After(_, 200..=299))
     }
 }
 
-/// The shop; its listener goes with the test's runtime.
+/// The shop. Its listener ends with the test's runtime.
 #[derive(Clone)]
 pub struct Shop {
     pub url: String,
@@ -65,13 +68,13 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Opens a shop that accepts everything that is signed with one of the secrets.
+    /// Starts a shop that accepts every POST. It verifies signatures with any of the secrets.
     pub async fn open(secrets: &[String]) -> Shop {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/delivery-events", listener.local_addr().expect("its address"));
-        let verifiers = secrets.iter().map(|s| Webhook::new(s).expect("a secret")).collect();
-        let plan: Plan = Box::new(|_| Reaction::Status(200));
-        let inner = Arc::new(Inner { verifiers, posts: Mutex::default(), plan: Mutex::new(plan) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}/delivery-events", listener.local_addr().expect("the listener has an address"));
+        let verifiers = secrets.iter().map(|s| Webhook::new(s).expect("the secret is valid")).collect();
+        let rule: ReactionRule = Box::new(|_| Reaction::Status(200));
+        let inner = Arc::new(Inner { verifiers, posts: Mutex::default(), rule: Mutex::new(rule) });
         let shop = Shop { url, inner: inner.clone() };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -81,49 +84,53 @@ impl Shop {
         shop
     }
 
-    /// Decides on every post from now on, by the event.
-    pub fn react(&self, plan: impl Fn(&Value) -> Reaction + Send + Sync + 'static) {
-        *self.inner.plan.lock().expect("the plan") = Box::new(plan);
+    /// Sets the reaction to every POST from now on, by the event.
+    pub fn set_reaction(&self, rule: impl Fn(&Value) -> Reaction + Send + Sync + 'static) {
+        *self.inner.rule.lock().expect("the lock of the rule is not poisoned") = Box::new(rule);
     }
 
-    /// Answers every post with one status from now on.
-    pub fn answer(&self, status: u16) {
-        self.react(move |_| Reaction::Status(status));
+    /// Responds to every POST with one status from now on.
+    pub fn respond_with(&self, status: u16) {
+        self.set_reaction(move |_| Reaction::Status(status));
     }
 
-    /// Every post so far.
+    /// Returns every POST so far.
     pub fn posts(&self) -> Vec<Posted> {
-        self.inner.posts.lock().expect("the posts").clone()
+        self.inner.posts.lock().expect("the lock of the posts is not poisoned").clone()
     }
 
-    /// Every post of a delivery so far.
+    /// Returns every POST of a delivery so far.
     pub fn posts_of(&self, delivery: &str) -> Vec<Posted> {
         self.posts().into_iter().filter(|p| p.event["deliveryId"] == delivery).collect()
     }
 
-    /// The names of the events of a delivery that the shop accepted, in order of arrival.
+    /// Returns the names of a delivery's events that the shop accepted, in order of arrival.
     pub fn accepted(&self, delivery: &str) -> Vec<String> {
-        let accepted = |p: &Posted| p.answered.accepts();
+        let accepted = |p: &Posted| p.reaction.accepts();
         let name = |p: Posted| p.event["event"].as_str().unwrap_or("?").to_owned();
         self.posts_of(delivery).into_iter().filter(accepted).map(name).collect()
     }
 
-    /// Waits for an accepted event of a delivery.
-    pub async fn event(&self, delivery: &str, name: &str) -> Posted {
-        eventually(&format!("the shop got {name} of {delivery}"), SOON, || async {
-            let fits = |p: &Posted| p.event["event"] == name && p.answered.accepts();
+    /// Waits for an accepted event of a delivery, and returns its POST.
+    pub async fn wait_for_event(&self, delivery: &str, name: &str) -> Posted {
+        eventually(&format!("the shop accepts {name} of {delivery}"), SOON, || async {
+            let fits = |p: &Posted| p.event["event"] == name && p.reaction.accepts();
             self.posts_of(delivery).into_iter().find(fits)
         })
         .await
     }
 
-    /// Every post was signed with a secret of the shop, and is an event by the schema.
+    /// Asserts that every POST has a valid signature and matches the schema of events.
     pub fn assert_all_signed(&self) {
         let schema = Schema::of("delivery-event");
         for post in self.posts() {
-            let faults = schema.unknown_fields(&post.event);
-            assert!(faults.is_empty(), "no event by docs/schemas/delivery-event.json: {}: {faults:?}", post.event);
-            assert!(post.signed, "a post without a good signature: {}", post.event);
+            let errors = schema.strict_errors(&post.event);
+            assert!(
+                errors.is_empty(),
+                "an event does not match docs/schemas/delivery-event.json: {}: {errors:?}",
+                post.event
+            );
+            assert!(post.signed, "a post has no valid signature: {}", post.event);
         }
     }
 }
@@ -132,11 +139,11 @@ async fn serve(stream: TcpStream, shop: Arc<Inner>) {
     let mut stream = BufReader::new(stream);
     while let Some((headers, raw)) = read_request(&mut stream).await {
         let event: Value = serde_json::from_slice(&raw).unwrap_or(Value::Null);
-        let answered = (shop.plan.lock().expect("the plan"))(&event);
+        let reaction = (shop.rule.lock().expect("the lock of the rule is not poisoned"))(&event);
         let signed = shop.verifiers.iter().any(|v| v.verify(&raw, &headers).is_ok());
-        let post = Posted { at: Instant::now(), headers, raw, event, signed, answered: answered.clone() };
-        shop.posts.lock().expect("the posts").push(post);
-        let (status, extra) = match answered {
+        let post = Posted { at: Instant::now(), headers, raw, event, signed, reaction: reaction.clone() };
+        shop.posts.lock().expect("the lock of the posts is not poisoned").push(post);
+        let (status, extra) = match reaction {
             Reaction::Status(status) => (status, String::new()),
             Reaction::RetryAfter(status, seconds) => (status, format!("retry-after: {seconds}\r\n")),
             Reaction::Redirect(to) => (302, format!("location: {to}\r\n")),
@@ -157,7 +164,7 @@ async fn serve(stream: TcpStream, shop: Arc<Inner>) {
     }
 }
 
-/// One request with a body of known length; `None` at the end of the connection.
+/// Reads one request with a body of known length. Returns `None` at the end of the connection.
 async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(HeaderMap, Vec<u8>)> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|n| *n > 0)?;

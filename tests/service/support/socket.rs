@@ -1,4 +1,4 @@
-//! Sockets as they are, for clients that are light, or behave badly.
+//! WebSocket clients without background tasks, for drivers in bulk and for clients that behave badly.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::session::{Closed, SUBPROTOCOL, upgrade};
 
-/// A socket whose buffers are small on this side.
+/// A WebSocket connection with small buffers in this process.
 pub type Socket = WebSocketStream<TcpStream>;
 
-/// Upgrades; `Err` says why not. `receive_buffer` is what the client's kernel takes for a client that does not read.
+/// Opens a connection. `Err` is the reason of the refusal. `receive_buffer` sets the size of the client's kernel
+/// receive buffer, which fills when the client does not read.
 pub async fn open(address: &str, token: &str, receive_buffer: Option<u32>) -> Result<Socket, Error> {
     let tcp = TcpSocket::new_v4()?;
     if let Some(bytes) = receive_buffer {
         tcp.set_recv_buffer_size(bytes)?;
     }
-    let tcp = tcp.connect(address.parse::<SocketAddr>().expect("an address")).await?;
+    let tcp = tcp.connect(address.parse::<SocketAddr>().expect("the address is valid")).await?;
     let authorization = format!("Bearer {token}");
     let headers = [("authorization", authorization.as_str()), ("sec-websocket-protocol", SUBPROTOCOL)];
     let config = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
@@ -30,27 +31,28 @@ pub async fn open(address: &str, token: &str, receive_buffer: Option<u32>) -> Re
     Ok(socket)
 }
 
-/// Five KB of answer to a few bytes: a hundred fixes, each refused by name.
-fn long_answer() -> Message {
+/// Returns a short frame that causes a response of 5 KB: a batch of a hundred fixes, each of which is refused by
+/// index.
+fn batch_with_long_response() -> Message {
     Message::text(format!("{{\"type\":\"batch\",\"ref\":\"x\",\"fixes\":[7{}]}}", ",7".repeat(99)))
 }
 
-/// A client that sends and does not read.
+/// A client that sends frames and does not read.
 pub struct Stuck {
     socket: Socket,
 }
 
 impl Stuck {
-    /// Connects; its kernel takes about `receive_buffer` bytes that it does not read.
+    /// Connects. The client's kernel accepts about `receive_buffer` bytes that the client does not read.
     pub async fn connect(address: &str, token: &str, receive_buffer: u32) -> Stuck {
-        Stuck { socket: open(address, token, Some(receive_buffer)).await.expect("an upgrade") }
+        Stuck { socket: open(address, token, Some(receive_buffer)).await.expect("the upgrade succeeds") }
     }
 
-    /// Asks for 5 KB again and again, until so much was asked for or the service reads no more.
-    pub async fn ask_for(&mut self, bytes: usize) {
+    /// Requests responses of 5 KB until they sum up to `bytes` or the service stops reading.
+    pub async fn request_bytes(&mut self, bytes: usize) {
         let asking = async {
             for _ in 0..bytes / 4500 {
-                if self.socket.send(long_answer()).await.is_err() {
+                if self.socket.send(batch_with_long_response()).await.is_err() {
                     return;
                 }
             }
@@ -58,13 +60,13 @@ impl Stuck {
         let _ = tokio::time::timeout(Duration::from_millis(1500), asking).await;
     }
 
-    /// Reads a few bytes and gives `false` when the socket has ended.
-    pub async fn sip(&mut self, bytes: usize) -> bool {
+    /// Reads up to `bytes` bytes. Returns `false` when the connection has ended.
+    pub async fn read_some(&mut self, bytes: usize) -> bool {
         let mut buffer = vec![0; bytes];
         !matches!(self.socket.get_mut().read(&mut buffer).await, Ok(0) | Err(_))
     }
 
-    /// Reads all that is there, until the end.
+    /// Reads everything until the connection ends, and returns how it ended.
     pub async fn read_to_the_end(&mut self) -> Closed {
         loop {
             match self.socket.next().await {
@@ -78,8 +80,8 @@ impl Stuck {
     }
 }
 
-/// Opens a socket at the present address, again after a moment when it is refused.
-pub async fn open_patiently(address: &watch::Receiver<String>, token: &str) -> Socket {
+/// Opens a connection to the current address. Retries after a random, growing delay when it is refused.
+pub async fn open_with_retries(address: &watch::Receiver<String>, token: &str) -> Socket {
     let mut limit_ms = 1000;
     loop {
         let at = address.borrow().clone();

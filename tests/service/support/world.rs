@@ -1,4 +1,11 @@
-//! Everything that one test has to itself: a database, keys in Redis, nodes, and a shop.
+//! The environment of one test: a database, a Redis key prefix, nodes, and a shop.
+//!
+//! Invariants:
+//! - No two tests share a database or a key prefix.
+//! - [`World::finish`] checks the invariants of the service.
+//!
+//! Reads and writes that bypass the service go through `pool` and `redis`. They must not replace an action that the
+//! service offers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +23,9 @@ use super::orders::{self, Order};
 use super::plan::{EVENTS_SECRET, Plan, SHOP_SECRETS_KEY, WEBHOOK_SECRET, WEBHOOK_SHARED_SECRET, settings};
 use super::redis::Redis;
 use super::servers::{self, Own};
-use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, together};
+use super::{Driver, Node, Place, SOON, Shop, eventually, invariants, join_all};
 
-/// One test's world.
+/// The environment of one test.
 pub struct World {
     pub nodes: Vec<Node>,
     pub pool: PgPool,
@@ -30,17 +37,17 @@ pub struct World {
     pub own_postgres: Option<Arc<Own<PrivatePostgres>>>,
     env: Env,
     has_redis: AtomicBool,
-    /// What must never stand in a log.
+    /// Texts that no log line may contain.
     secrets: std::sync::Mutex<Vec<String>>,
 }
 
 impl World {
-    /// One node, a shop, the shared servers.
+    /// Starts a world with one node and a shop on the shared servers.
     pub async fn start() -> World {
         World::with().start().await
     }
 
-    /// A world to be described.
+    /// Returns a plan that describes a world before it starts.
     pub fn with() -> Plan {
         Plan::default()
     }
@@ -76,7 +83,10 @@ impl World {
         env.extend(plan.settings);
         let mut world = World {
             nodes: Vec::new(),
-            pool: PgPoolOptions::new().max_connections(6).connect_lazy(&database_url).expect("a database URL"),
+            pool: PgPoolOptions::new()
+                .max_connections(6)
+                .connect_lazy(&database_url)
+                .expect("the database URL is valid"),
             redis: Redis::new(&redis_url, &prefix),
             secrets: std::sync::Mutex::new(secrets(&database_url, &admin_key)),
             database_url,
@@ -87,25 +97,25 @@ impl World {
             env,
             has_redis: AtomicBool::new(has_redis),
         };
-        let nodes = together((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
+        let nodes = join_all((0..plan.nodes.unwrap_or(1)).map(|_| world.start_node())).await;
         world.nodes = nodes;
         if world.has_redis() {
-            together(world.nodes.iter().map(|node| node.wait_for_health("ok"))).await;
+            join_all(world.nodes.iter().map(|node| node.wait_for_health("ok"))).await;
         }
         world
     }
 
-    /// Starts another node of this world, which the caller keeps.
+    /// Starts another node of this world. The caller keeps it.
     pub async fn start_node(&self) -> Node {
         self.start_node_with(&[]).await
     }
 
-    /// As `start_node`, with settings of its own.
+    /// Does what `start_node` does, with additional settings.
     pub async fn start_node_with(&self, settings: &[(&str, &str)]) -> Node {
         Node::start(&self.env_with(settings)).await
     }
 
-    /// The settings of a node of this world; later ones count.
+    /// Returns the settings of a node of this world. A later entry overrides an earlier one.
     pub fn env_with(&self, settings: &[(&str, &str)]) -> Env {
         let mut env = self.env.clone();
         env.push(("NODE_ID".to_owned(), format!("node-{}", servers::next_number())));
@@ -113,75 +123,77 @@ impl World {
         env
     }
 
-    /// Looks past the service into another database from now on.
-    pub async fn look_into(&mut self, database_url: &str) {
+    /// Makes the harness read from another database from now on.
+    pub async fn read_from(&mut self, database_url: &str) {
         self.pool.close().await;
-        self.pool = PgPoolOptions::new().max_connections(6).connect_lazy(database_url).expect("a database URL");
+        self.pool =
+            PgPoolOptions::new().max_connections(6).connect_lazy(database_url).expect("the database URL is valid");
         self.database_url = database_url.to_owned();
     }
 
-    /// The first node.
+    /// Returns the first node.
     pub fn node(&self) -> &Node {
         &self.nodes[0]
     }
 
-    /// The receiving shop.
+    /// Returns the shop that receives the events.
     pub fn shop(&self) -> &Shop {
-        self.shop.as_ref().expect("a world with a shop")
+        self.shop.as_ref().expect("the world has a shop")
     }
 
-    /// Whether the invariants of Redis are expected to hold from now on.
+    /// Sets whether the invariants of Redis are expected to hold from now on.
     pub fn expect_redis(&self, yes: bool) {
         self.has_redis.store(yes, Ordering::Relaxed);
     }
 
-    /// Whether Redis is there and right.
+    /// Returns whether Redis is expected to be reachable and consistent with PostgreSQL.
     pub fn has_redis(&self) -> bool {
         self.has_redis.load(Ordering::Relaxed)
     }
 
-    /// The operator's way into the first node.
+    /// Returns a client of the first node's API with the operator's key.
     pub fn admin(&self) -> Api {
         self.admin_at(self.node())
     }
 
-    /// The operator's way into a node.
+    /// Returns a client of a node's API with the operator's key.
     pub fn admin_at(&self, node: &Node) -> Api {
         node.api().keyed(Some(&self.admin_key))
     }
 
-    /// Remembers a secret that must never stand in a log.
-    pub fn keep_secret(&self, secret: &str) {
-        self.secrets.lock().expect("the secrets").push(secret.to_owned());
+    /// Registers a secret that no log line may contain.
+    pub fn register_secret(&self, secret: &str) {
+        self.secrets.lock().expect("the lock of the secrets is not poisoned").push(secret.to_owned());
     }
 
     /// Posts an order to the first node.
-    pub async fn order(&self, order: &Order) -> Reply {
-        self.order_at(self.node(), order).await
+    pub async fn post_order(&self, order: &Order) -> Reply {
+        self.post_order_at(self.node(), order).await
     }
 
     /// Posts an order to a node.
-    pub async fn order_at(&self, node: &Node, order: &Order) -> Reply {
+    pub async fn post_order_at(&self, node: &Node, order: &Order) -> Reply {
         orders::post_order(node, order, WEBHOOK_SECRET).await
     }
 
     /// Posts a cancellation to the first node.
-    pub async fn cancel(&self, id: &str, reason: Option<&str>) -> Reply {
+    pub async fn post_cancellation(&self, id: &str, reason: Option<&str>) -> Reply {
         orders::post_cancellation(self.node(), id, reason, WEBHOOK_SECRET).await
     }
 
-    /// Makes a driver by the API, and a token: the driver's id and the token.
+    /// Creates a driver and a token through the API. Returns the driver's id and the token.
     pub async fn new_driver(&self) -> (String, String) {
         let name = format!("Driver {}", servers::next_number());
         let body = json!({"name": name, "phone": "+91 80 5550 1000"});
         let made = self.admin().post("/api/v1/drivers", &body).await.expect(201);
-        let id = made["id"].as_str().expect("an id").to_owned();
+        let id = made["id"].as_str().expect("the response has an id").to_owned();
         let token = self.new_token(&id).await.1;
         (id, token)
     }
 
-    /// Makes many drivers past the service, which would take long for thousands: ids and tokens.
-    pub async fn many_drivers(&self, count: usize, on_duty: bool) -> (Vec<uuid::Uuid>, Vec<String>) {
+    /// Inserts many drivers directly into PostgreSQL, because the API would take too long for thousands. Returns
+    /// ids and tokens.
+    pub async fn insert_drivers(&self, count: usize, on_duty: bool) -> (Vec<uuid::Uuid>, Vec<String>) {
         let ids: Vec<uuid::Uuid> = (0..count).map(|_| uuid::Uuid::now_v7()).collect();
         let tokens: Vec<String> = ids.iter().map(|id| format!("dt_drv_{}-{id}", rand::random::<u128>())).collect();
         let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| Sha256::digest(token).to_vec()).collect();
@@ -195,59 +207,59 @@ impl World {
                 FROM unnest($1::uuid[], $2::bytea[]) AS t (id, hash) WHERE $3::boolean IS NOT NULL",
         ] {
             let query = sqlx::query(statement).bind(&ids).bind(&hashes).bind(on_duty);
-            query.execute(&self.pool).await.expect("drivers past the service");
+            query.execute(&self.pool).await.expect("the drivers are inserted");
         }
         (ids, tokens)
     }
 
-    /// Makes a token of a driver: its id and itself.
+    /// Creates a token of a driver through the API. Returns the token's id and the token.
     pub async fn new_token(&self, driver: &str) -> (String, String) {
         let made = self.admin().post(&format!("/api/v1/drivers/{driver}/tokens"), &json!({})).await.expect(201);
-        let text = |name: &str| made[name].as_str().expect("a token").to_owned();
+        let text = |name: &str| made[name].as_str().expect("the response has the token's fields").to_owned();
         let (id, token) = (text("tokenId"), text("token"));
-        self.keep_secret(&token);
+        self.register_secret(&token);
         (id, token)
     }
 
-    /// A driver whose app is connected to a node, off duty and silent.
+    /// Returns a driver whose app is connected to a node, off duty, and sends no heartbeats.
     pub async fn connected_at(&self, node: &Node, place: Place) -> Driver {
         let (id, token) = self.new_driver().await;
         Driver::connect(node, &id, &token, place).await
     }
 
-    /// A driver on duty at a place, connected to the first node, whom an order can be given to.
+    /// Returns a driver who is a candidate: on duty at a place, and connected to the first node.
     pub async fn on_duty(&self, place: Place) -> Driver {
         self.on_duty_at(self.node(), place).await
     }
 
-    /// A driver on duty at a place, connected to a node, whom an order can be given to.
+    /// Returns a driver who is a candidate: on duty at a place, and connected to a node.
     pub async fn on_duty_at(&self, node: &Node, place: Place) -> Driver {
         let mut driver = self.connected_at(node, place).await;
-        driver.come_on_duty().await;
-        self.until_findable(std::slice::from_ref(&driver)).await;
+        driver.go_on_duty().await;
+        self.wait_for_candidates(std::slice::from_ref(&driver)).await;
         driver
     }
 
-    /// Drivers on duty at the places, spread over the nodes, whom orders can be given to.
+    /// Returns candidates at the places, connected to the nodes in turn.
     pub async fn fleet(&self, places: &[Place]) -> Vec<Driver> {
         let mut fleet = Vec::new();
         for (group, chunk) in places.chunks(6).enumerate() {
             let work = chunk.iter().enumerate().map(|(n, place)| async move {
                 let node = &self.nodes[(group * 6 + n) % self.nodes.len()];
                 let mut driver = self.connected_at(node, *place).await;
-                driver.come_on_duty().await;
+                driver.go_on_duty().await;
                 driver
             });
-            fleet.extend(together(work).await);
+            fleet.extend(join_all(work).await);
         }
-        self.until_findable(&fleet).await;
+        self.wait_for_candidates(&fleet).await;
         fleet
     }
 
-    /// Waits until PostgreSQL, and Redis if there is one, know where the drivers are.
-    pub async fn until_findable(&self, drivers: &[Driver]) {
-        let ids: Vec<uuid::Uuid> = drivers.iter().map(|d| d.id.parse().expect("a UUID")).collect();
-        eventually("PostgreSQL knows where the drivers are", SOON, || async {
+    /// Waits until PostgreSQL, and Redis if there is one, have the drivers' last known locations.
+    pub async fn wait_for_candidates(&self, drivers: &[Driver]) {
+        let ids: Vec<uuid::Uuid> = drivers.iter().map(|d| d.id.parse().expect("a driver's id is a UUID")).collect();
+        eventually("PostgreSQL has the drivers' last known locations", SOON, || async {
             let known: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM driver_positions WHERE driver_id = ANY($1) AND lat IS NOT NULL",
             )
@@ -259,27 +271,27 @@ impl World {
         })
         .await;
         if self.has_redis() {
-            eventually("Redis knows where those are who are free", SOON, || async {
+            eventually("the drivers with a free slot are in drivers:geo", SOON, || async {
                 let free: Vec<String> =
                     sqlx::query_scalar("SELECT id::text FROM drivers WHERE id = ANY($1) AND status = 'AVAILABLE'")
                         .bind(&ids)
                         .fetch_all(&self.pool)
                         .await
                         .ok()?;
-                let findable = self.redis.findable().await?;
-                free.iter().all(|id| findable.contains(id)).then_some(())
+                let geo_members = self.redis.geo_members().await?;
+                free.iter().all(|id| geo_members.contains(id)).then_some(())
             })
             .await;
         }
     }
 
-    /// A delivery as operators see it.
+    /// Returns a delivery as the operators' API shows it.
     pub async fn delivery(&self, id: &str) -> Value {
         self.admin().get(&format!("/api/v1/deliveries/{id}")).await.expect(200)
     }
 
-    /// Waits until a delivery has a status, and gives it.
-    pub async fn until_delivery(&self, id: &str, status: &str) -> Value {
+    /// Waits until a delivery has a status, and returns the delivery.
+    pub async fn wait_for_delivery(&self, id: &str, status: &str) -> Value {
         eventually(&format!("delivery {id} is {status}"), SOON, || async {
             let delivery = self.admin().get(&format!("/api/v1/deliveries/{id}")).await;
             (delivery.body["status"] == status).then_some(delivery.body)
@@ -287,42 +299,42 @@ impl World {
         .await
     }
 
-    /// A driver as operators see them.
+    /// Returns a driver as the operators' API shows them.
     pub async fn driver(&self, id: &str) -> Value {
         self.admin().get(&format!("/api/v1/drivers/{id}")).await.expect(200)
     }
 
     /// Waits until a driver has a status.
-    pub async fn until_driver(&self, id: &str, status: &str) {
+    pub async fn wait_for_driver(&self, id: &str, status: &str) {
         eventually(&format!("driver {id} is {status}"), SOON, || async {
             (self.driver_status(id).await == status).then_some(())
         })
         .await;
     }
 
-    /// A driver's status, past the service.
+    /// Returns a driver's status, read directly from PostgreSQL.
     pub async fn driver_status(&self, id: &str) -> String {
-        let id: uuid::Uuid = id.parse().expect("a UUID");
+        let id: uuid::Uuid = id.parse().expect("a driver's id is a UUID");
         let found = sqlx::query_scalar("SELECT status FROM drivers WHERE id = $1").bind(id).fetch_one(&self.pool);
-        found.await.expect("a driver")
+        found.await.expect("the driver exists")
     }
 
-    /// How many rows a statement counts.
+    /// Returns the number that a counting statement yields.
     pub async fn count(&self, statement: &'static str) -> i64 {
-        sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("a count")
+        sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("the statement yields a count")
     }
 
-    /// The audit trail of a delivery, oldest first.
+    /// Returns the types of a delivery's audit rows, oldest first.
     pub async fn trail(&self, delivery: &str) -> Vec<String> {
-        let id: uuid::Uuid = delivery.parse().expect("a UUID");
+        let id: uuid::Uuid = delivery.parse().expect("a delivery's id is a UUID");
         sqlx::query_scalar("SELECT type FROM delivery_events WHERE delivery_id = $1 ORDER BY sequence")
             .bind(id)
             .fetch_all(&self.pool)
             .await
-            .expect("a trail")
+            .expect("the audit rows are read")
     }
 
-    /// Ends the test: everything that must always hold is checked, and all is taken down.
+    /// Ends the test: checks every invariant, and stops and removes everything.
     pub async fn finish(mut self) {
         let running = self.nodes.iter_mut().map(Node::is_running).collect::<Vec<_>>().contains(&true);
         invariants::assert_invariants(&self, running).await;
@@ -339,18 +351,18 @@ impl World {
         }
     }
 
-    /// No log line of any node holds a secret, nor one of `more`.
+    /// Asserts that no log line of any node contains a registered secret or a text of `more`.
     pub fn assert_logs_keep_secrets(&self, more: &[String]) {
-        let secrets = self.secrets.lock().expect("the secrets");
+        let secrets = self.secrets.lock().expect("the lock of the secrets is not poisoned");
         for line in self.nodes.iter().flat_map(Node::log_lines) {
             for secret in secrets.iter().chain(more) {
-                assert!(!line.contains(secret.as_str()), "a log line holds {secret:?}: {line}");
+                assert!(!line.contains(secret.as_str()), "a log line contains {secret:?}: {line}");
             }
         }
     }
 }
 
-/// Waits for a moment that only time brings; says why there is nothing to wait on.
+/// Waits for a fixed time. `why` says why there is no condition to wait for.
 pub async fn let_time_pass(why: &str, how_long: Duration) {
     let started = Instant::now();
     tokio::time::sleep(how_long).await;
