@@ -11,13 +11,17 @@ use crate::domain::event::{Actor, AuditType};
 use crate::domain::ids::DeliveryId;
 
 statements! {
-    // The hash covers the row before and everything in this one; jsonb prints one value one way.
+    // The hash covers the row before and everything in this one; jsonb prints one value one way. A row is never earlier than
+    // the one before it: a unit of work may have begun before another appended its row.
     APPEND = "WITH appended AS (
             INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, actor_id, data, prev_hash, hash)
-            SELECT d.id, d.last_sequence + 1, $2, $3, $4, $5, $6, d.last_hash,
+            SELECT d.id, d.last_sequence + 1, $2, m.at, $4, $5, $6, d.last_hash,
                    sha256(coalesce(d.last_hash, '') || convert_to(jsonb_build_array(d.id, d.last_sequence + 1, $2::text,
-                          (extract(epoch FROM $3::timestamptz) * 1000000)::bigint, $4::text, $5::text, $6::jsonb)::text, 'UTF8'))
-            FROM deliveries d WHERE d.id = $1
+                          (extract(epoch FROM m.at) * 1000000)::bigint, $4::text, $5::text, $6::jsonb)::text, 'UTF8'))
+            FROM deliveries d
+            CROSS JOIN LATERAL (SELECT greatest($3::timestamptz, (SELECT e.at FROM delivery_events e
+                WHERE e.delivery_id = d.id AND e.sequence = d.last_sequence)) AS at) m
+            WHERE d.id = $1
             ON CONFLICT DO NOTHING
             RETURNING delivery_id, sequence, hash)
         UPDATE deliveries d SET last_sequence = a.sequence, last_hash = a.hash FROM appended a

@@ -37,7 +37,7 @@ async fn a_cursor_that_postgresql_cannot_hold_is_a_faulty_field() {
     for key in [r#"["2026-01-01T00:00:00Z","\u0000"]"#, r#"["+12026-01-01T00:00:00Z","a"]"#] {
         let path = format!("/api/v1/shops?cursor={}", URL_SAFE_NO_PAD.encode(key));
         let reply = world.admin().get(&path).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["cursor".to_owned()]), "{key}");
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["cursor".to_owned()]), "{key}");
     }
     world.finish().await;
 }
@@ -46,15 +46,15 @@ async fn a_cursor_that_postgresql_cannot_hold_is_a_faulty_field() {
 async fn a_delivery_never_has_two_events_on_their_way_also_when_an_earlier_one_is_replayed() {
     let world = World::start().await;
     let driver = world.on_duty(RESTAURANT).await;
-    let answer = world.order(&Order::new("twice")).await.expect(201);
+    let answer = world.post_order(&Order::new("twice")).await.expect(201);
     let id = answer["deliveryId"].as_str().expect("an id").to_owned();
     let assigned = driver.session.take("assignment").await;
     let step = |status: &str| {
         json!({"type": "delivery.update", "deliveryId": id, "assignmentId": assigned["delivery"]["assignmentId"],
                "status": status})
     };
-    assert_eq!(driver.session.ask(step("PICKED_UP")).await["type"], "ok");
-    world.shop().event(&id, "DELIVERY_PICKED_UP_V1").await;
+    assert_eq!(driver.session.send_request(step("PICKED_UP")).await["type"], "ok");
+    world.shop().wait_for_event(&id, "DELIVERY_PICKED_UP_V1").await;
     eventually("both are delivered", SOON, || async {
         (world.count("SELECT count(*) FROM outbox WHERE state = 'delivered'").await == 2).then_some(())
     })

@@ -245,14 +245,14 @@ async fn a_name_that_the_json_parser_reserves_is_a_fault_of_its_field() {
         let order = FLOATS.split_once("\"metadata\": ").map(|(before, _)| before).unwrap();
         let order = format!("{order}\"metadata\": {{\"a\": {value}}}}}");
         let reply = http::send(signed(world.node(), &ready_path("vendure"), order.as_bytes(), WEBHOOK_SECRET)).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]));
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]));
         let driver = format!(r#"{{"name": "A", "phone": "1", "metadata": {{"a": {value}}}}}"#);
         let reply = post(&admin, "/api/v1/drivers", None, &driver).await;
-        assert_eq!((reply.status, reply.fields_at_fault()), (422, vec!["metadata".to_owned()]));
+        assert_eq!((reply.status, reply.invalid_field_names()), (422, vec!["metadata".to_owned()]));
     }
     let driver = world.connected_at(world.node(), RESTAURANT).await;
     driver.session.send_text(&format!(r#"{{"type": "batch", "ref": "d", "fixes": [], "pad": {deep}}}"#));
-    let answer = driver.session.answer("d").await;
+    let answer = driver.session.take_response("d").await;
     assert_eq!(answer["type"], "ok", "a field that nobody reads: {answer}");
     world.finish().await;
 }

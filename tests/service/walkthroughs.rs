@@ -71,7 +71,7 @@ async fn a_real_heartbeat_and_a_real_order_pass_the_functions_of_the_walk_throug
     let _driver = world.on_duty(RESTAURANT.offset(100.0, 0.0)).await;
     follow(&world, "One heartbeat", 0).await;
     let before_the_order = world.node().log_lines().len();
-    world.order(&Order::new("followed")).await.expect(201);
+    world.post_order(&Order::new("followed")).await.expect(201);
     follow(&world, "One order", before_the_order).await;
     world.finish().await;
 }
