@@ -14,6 +14,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use crate::domain::postgres_url;
+use crate::domain::webhook_secret::{self, SecretError};
 
 /// A value, or what it must be.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -170,11 +171,10 @@ fn has_user(url: &Url) -> bool {
 /// A secret of Standard Webhooks 1.0: `whsec_` and base64 of 24 to 64 bytes.
 pub(super) fn signing_secret(text: &str) -> Parsed<Secret<String>> {
     let must = "must be whsec_ and the base64 of 24 to 64 bytes (openssl rand -base64 32 makes the second part)";
-    let key = text.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
-    match key {
-        Some(key) if (24..=64).contains(&key.len()) => Ok(Secret::new(text.to_owned())),
-        Some(key) => Err(format!("{must}; it has {} bytes", key.len())),
-        None => Err(must.to_owned()),
+    match webhook_secret::signing_key(text) {
+        Ok(_) => Ok(Secret::new(text.to_owned())),
+        Err(SecretError::Length(bytes)) => Err(format!("{must}; it has {bytes} bytes")),
+        Err(_) => Err(must.to_owned()),
     }
 }
 
@@ -188,10 +188,8 @@ pub(super) fn secrets_key(text: &str) -> Parsed<Secret<String>> {
 
 /// A secret that travels in a header as it is.
 pub(super) fn shared_secret(text: &str) -> Parsed<Secret<String>> {
-    if text.len() <= 1024 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Secret::new(text.to_owned()));
-    }
-    Err("must be at most 1024 visible ASCII characters without spaces, since it is sent in a header".to_owned())
+    let must = "must be at most 1024 visible ASCII characters without spaces, since it is sent in a header";
+    webhook_secret::check_shared(text).map(|()| Secret::new(text.to_owned())).map_err(|_| must.to_owned())
 }
 
 /// A duration: a whole number and its unit, ms, s, m or h.

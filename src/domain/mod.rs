@@ -20,3 +20,4 @@ pub mod postgres_url;
 pub mod ranking;
 pub mod region;
 pub mod secret_token;
+pub mod webhook_secret;

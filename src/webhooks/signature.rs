@@ -9,13 +9,14 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use base64::Engine;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+
+use crate::domain::webhook_secret::{self, BASE64, KEY_BYTES, PREFIX};
+
+pub use crate::domain::webhook_secret::SecretError;
 
 /// How far a signed request's time may be from ours, in seconds, either way.
 pub const TOLERANCE_S: i64 = 300;
@@ -23,39 +24,7 @@ pub const TOLERANCE_S: i64 = 300;
 /// Signatures beyond this many in one header are not looked at.
 const MAX_SIGNATURES: usize = 32;
 
-const SECRET_PREFIX: &str = "whsec_";
 const SIGNATURE_PREFIX: &str = "v1,";
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-const MAX_SHARED_CHARS: usize = 1_024;
-
-/// Standard base64 that takes missing padding, which some senders leave off.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// Why a text is no secret. Says nothing of the text itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SecretError {
-    /// No `whsec_` before it.
-    #[error("a signing secret starts with whsec_")]
-    Prefix,
-    /// Not base64.
-    #[error("a signing secret is whsec_ and then base64, which this one is not")]
-    Base64,
-    /// Too short to be safe, or longer than the standard allows.
-    #[error("a signing secret is whsec_ and the base64 of 24 to 64 bytes; this one holds {0} bytes")]
-    Length(usize),
-    /// Nothing between two commas, or nothing at all.
-    #[error("a secret is empty")]
-    Empty,
-    /// Longer than a header should be.
-    #[error("a shared secret has at most {MAX_SHARED_CHARS} characters")]
-    SharedTooLong,
-    /// Something that a header cannot carry unchanged.
-    #[error("a shared secret holds only visible ASCII characters, no spaces")]
-    SharedCharacters,
-}
 
 /// A key that signs and verifies, written `whsec_` and base64.
 #[derive(Clone)]
@@ -77,7 +46,7 @@ impl SigningSecret {
 
     /// The secret's text, for whoever must hand it on. Never log it.
     pub fn expose(&self) -> String {
-        format!("{SECRET_PREFIX}{}", BASE64.encode(&self.key))
+        format!("{PREFIX}{}", BASE64.encode(&self.key))
     }
 
     fn mac(&self, id: &str, timestamp: &str, body: &[u8]) -> [u8; 32] {
@@ -89,12 +58,7 @@ impl FromStr for SigningSecret {
     type Err = SecretError;
 
     fn from_str(text: &str) -> Result<Self, SecretError> {
-        if text.is_empty() {
-            return Err(SecretError::Empty);
-        }
-        let encoded = text.strip_prefix(SECRET_PREFIX).ok_or(SecretError::Prefix)?;
-        let key = BASE64.decode(encoded).map_err(|_| SecretError::Base64)?;
-        if KEY_BYTES.contains(&key.len()) { Ok(Self { key }) } else { Err(SecretError::Length(key.len())) }
+        webhook_secret::signing_key(text).map(Self::from_key)
     }
 }
 
@@ -119,15 +83,7 @@ impl FromStr for SharedSecret {
     type Err = SecretError;
 
     fn from_str(text: &str) -> Result<Self, SecretError> {
-        if text.is_empty() {
-            Err(SecretError::Empty)
-        } else if text.len() > MAX_SHARED_CHARS {
-            Err(SecretError::SharedTooLong)
-        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            Err(SecretError::SharedCharacters)
-        } else {
-            Ok(Self(text.to_owned()))
-        }
+        webhook_secret::check_shared(text).map(|()| Self(text.to_owned()))
     }
 }
 
