@@ -111,6 +111,12 @@ async fn a_user_without_a_right_is_refused_with_a_sentence_that_says_what_to_typ
         }
         assert!(!said.contains("sesame-of-the-user") && !said.contains("not-the-password"), "{said}");
     };
+    let name = url::Url::parse(&url).expect("a URL").path()[1..].to_owned();
+    servers::execute(&mut conn, format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")).await;
+    for command in ["migrate", "serve"] {
+        run(command, &as_user, &["lacks the right CONNECT on the database", &name, "GRANT CONNECT ON DATABASE"]).await;
+    }
+    servers::execute(&mut conn, format!("GRANT CONNECT ON DATABASE {name} TO PUBLIC")).await;
     let grant = format!("GRANT CREATE ON SCHEMA public TO {user}");
     run("migrate", &as_user, &["lacks the right CREATE on the schema public", &grant]).await;
     for command in ["migrate", "serve"] {
