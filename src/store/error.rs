@@ -2,6 +2,9 @@
 
 use std::cell::Cell;
 
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -64,6 +67,12 @@ fn ends_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server ended the connection with this error: of a missing right it does so only while it opens one.
+fn is_fatal(error: &dyn DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
 /// What the operator must do about an error that no other moment mends; `None` for any other error.
 pub(super) fn advice(code: &str, message: &str) -> Option<String> {
     Some(match code {
@@ -98,6 +107,12 @@ impl From<sqlx::Error> for StoreError {
                 let code = db.code().unwrap_or_default();
                 if is_passing(&code) {
                     Self::Unavailable(db.message().to_owned())
+                } else if code == "42501" && is_fatal(db.as_ref()) {
+                    Self::Refused(format!(
+                        "the user in DATABASE_URL lacks the right CONNECT on the database ({}): run GRANT CONNECT ON DATABASE \
+                         the database TO the user, as the owner of the database or as a superuser",
+                        db.message()
+                    ))
                 } else if let Some(sentence) = advice(&code, db.message()) {
                     Self::Refused(sentence)
                 } else if let Some(constraint) = db.constraint() {

@@ -116,6 +116,12 @@ async fn a_user_without_a_right_is_refused_with_a_message_that_has_the_statement
             "{output_text}"
         );
     };
+    let name = url::Url::parse(&url).expect("a URL").path()[1..].to_owned();
+    servers::execute(&mut conn, format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")).await;
+    for command in ["migrate", "serve"] {
+        run(command, &as_user, &["lacks the right CONNECT on the database", &name, "GRANT CONNECT ON DATABASE"]).await;
+    }
+    servers::execute(&mut conn, format!("GRANT CONNECT ON DATABASE {name} TO PUBLIC")).await;
     let grant = format!("GRANT CREATE ON SCHEMA public TO {user}");
     run("migrate", &as_user, &["lacks the right CREATE on the schema public", &grant]).await;
     for command in ["migrate", "serve"] {
