@@ -74,7 +74,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// 2 for what no other moment mends, 1 for what may be mended by it.
+    /// 2 when a retry cannot succeed without a change, 1 when it may.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::SchemaBehind | Self::SchemaTooNew | Self::Presence(_) | Self::Secret(_) | Self::RedisCluster => 2,
@@ -353,11 +353,11 @@ fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, StartE
 /// Waits for PostgreSQL, migrates if asked to, and refuses a schema that does not fit.
 async fn prepare_database(config: &Config, database: &Database) -> Result<(), StartError> {
     let began = Instant::now();
-    let mut told = false;
+    let mut is_logged = false;
     loop {
         match check_schema(config, database).await {
             Err(StartError::Store(error)) if error.is_unavailable() && began.elapsed() < DATABASE_PATIENCE => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut is_logged, true) {
                     tracing::warn!(error = %error, "waiting for PostgreSQL");
                 }
                 tokio::time::sleep(DATABASE_PAUSE).await;

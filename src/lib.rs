@@ -1,7 +1,9 @@
 //! driver-tracker: tracks delivery drivers in real time and gives every shop order to the nearest available one.
 //!
-//! The rooms, and who may know whom: `domain ← store, presence, vendure ← dispatch ← protocol ← actors ← http ← listeners ← app`; never upward.
-//! `store`, `presence` and `vendure` never know each other. `dev` is never needed in production.
+//! The layers, each of which imports only from its left: `domain, process ← config, telemetry, store, presence, webhooks ←
+//! shops, dispatch ← protocol, effects ← ingest, assignment, outbox, sessions, background ← http ← listeners ← app`.
+//! `store`, `presence` and `webhooks` never import each other. `dev` is behind a feature, and not part of a production build.
+//! `tests/service/architecture.rs` holds the exact map.
 
 pub mod app;
 pub mod assignment;

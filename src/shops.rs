@@ -1,7 +1,7 @@
 //! `ShopDirectory`: every shop as requests and posts need it, in memory: its secrets, its limit, where its events go.
 //!
-//! The shop `vendure` is as the configuration makes it; others stand in PostgreSQL, whose word each node takes over within
-//! a second. While PostgreSQL is out, the last word holds.
+//! The shop `vendure` is as the configuration makes it. Others stand in PostgreSQL, and each node reads their changes within a
+//! second. While PostgreSQL is out, the shops last read stay.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl ShopDirectory {
         posted.map(|(name, shop)| (name.clone(), shop.clone())).collect()
     }
 
-    /// Reads the shops anew if something about them has changed.
+    /// Reads the shops again when something about them has changed.
     pub async fn refresh(&self, database: &Database) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let version = self.known.load().version;

@@ -22,7 +22,7 @@ const MAX_TRIES: usize = 100;
 pub(super) enum Outcome {
     /// It was given to this driver.
     Given(DriverId),
-    /// It waits no more, or another node has it in hand.
+    /// It no longer waits, or another node holds it.
     Gone,
     /// Nobody is near.
     Nobody,
@@ -39,7 +39,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Whoever gave the order back themselves is not asked again.
+    /// Drivers who rejected the order themselves are not candidates again.
     pub(super) async fn of(
         services: &AssignmentServices,
         order: WaitingOrder,

@@ -1,4 +1,4 @@
-//! The slow full comparison of Redis with PostgreSQL: drift that no change of a driver will ever mend, such as a field that
+//! The slow full comparison of Redis with PostgreSQL: drift that no change of a driver will ever repair, such as a field that
 //! somebody deleted. One page a tick, by the node that holds the lease; what changed lately is left to the re-application.
 
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ impl FullResync {
         Ok(if page.len() == PAGE as usize { page.last().map(|driver| driver.id) } else { None })
     }
 
-    /// Whoever was not to be found a tick ago was just joining, or is lost: PostgreSQL learns of a driver between their
+    /// A driver who was absent a run ago was just joining, or is lost: PostgreSQL learns of a driver between their
     /// heartbeat and their join.
     async fn look_again(&mut self) -> Result<(), ReconcileError> {
         let ids = std::mem::take(&mut self.absent);

@@ -83,12 +83,12 @@ impl StallDetector {
     }
 }
 
-/// How long silence is borne.
+/// How long a driver may be silent.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     /// Silent since the configured time, and the time that a word may take to reach PostgreSQL.
     noticed: Duration,
-    /// Later by more than a heartbeat's interval: whoever fell silent at the same moment has been noticed by now.
+    /// Later by more than a heartbeat's interval: drivers who fell silent at the same moment have been noticed by now.
     judged: Duration,
 }
 
@@ -98,7 +98,7 @@ impl Limits {
         Self { noticed, judged: noticed + heartbeat.interval + heartbeat.interval / 2 }
     }
 
-    /// After an outage of ours everybody's last word is old. Drivers had as long as anybody has to speak up again, and what
+    /// After an outage of ours every last heartbeat is old. Drivers had the usual time to send one again, and what
     /// they said had time to reach PostgreSQL, before the first is judged.
     fn may_judge(&self, healthy_for: Duration) -> bool {
         healthy_for >= self.noticed
@@ -110,7 +110,8 @@ fn is_outage(fell_silent: usize, on_duty: i64) -> bool {
     fell_silent > OUTAGE_DRIVERS && fell_silent as i64 * 10 > on_duty
 }
 
-/// Who is to be judged now, and whether this is an outage. `suspended` learns who fell silent in it, and forgets who spoke.
+/// The drivers to mark offline now, and whether this is an outage of ours. Drivers who fell silent in one are added to
+/// `suspended`; drivers who sent a heartbeat are removed.
 fn verdict(
     silent: &[SilentDriver],
     on_duty: i64,

@@ -1,4 +1,4 @@
-//! Redis made anew from PostgreSQL, when it came back empty or strange.
+//! Rebuilds Redis from PostgreSQL when it is cold.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::presence::{Presence, PresenceError, RebuildDriver};
 use crate::store::drivers::{self, RebuildRow};
 use crate::store::{Database, StoreError};
 
-/// Drivers in one page: large, since PostgreSQL reads the next one while Redis is told of this one.
+/// Drivers in one page: large, since PostgreSQL reads the next one while Redis stores this one.
 const PAGE: i64 = 4000;
 
 /// How often a page is offered to a Redis that does not answer in time.
@@ -21,7 +21,7 @@ const LOAD_TRIES: u32 = 5;
 /// Between two tries: longer than the breaker is open, and all of them shorter than the token lives.
 const LOAD_PAUSE: Duration = Duration::from_millis(700);
 
-/// Fills Redis and lets it be believed. Whoever holds the lease does it; a token in Redis, taken before the first read of
+/// Fills Redis and sets its generation, so that it is trusted. The holder of the lease does it; a token in Redis, taken before the first read of
 /// PostgreSQL, makes it safe against another node, a flush and a restart of Redis in the middle.
 pub(super) async fn rebuild(database: &Database, presence: &Presence, lease: &Lease) -> Result<(), ReconcileError> {
     let Some(token) = presence.begin_rebuild().await? else { return Err(ReconcileError::Elsewhere) };
@@ -37,8 +37,8 @@ pub(super) async fn rebuild(database: &Database, presence: &Presence, lease: &Le
                 None => Ok(Vec::new()),
             }
         };
-        let (told, read, renewed) = tokio::join!(load(presence, &page), reading, lease.acquire());
-        told?;
+        let (loading, read, renewed) = tokio::join!(load(presence, &page), reading, lease.acquire());
+        loading?;
         // Lost to nobody as long as the token is ours.
         if let Err(error) = renewed {
             tracing::debug!(error = %error, "the lease was not renewed during a rebuild");
@@ -58,7 +58,7 @@ pub(super) async fn rebuild(database: &Database, presence: &Presence, lease: &Le
 }
 
 /// A call that Redis did not answer in time costs its page and not the whole rebuild: what is loaded twice is no harm, and the
-/// token tells whether what was loaded before is still there.
+/// token shows whether what was loaded before is still there.
 async fn load(presence: &Presence, page: &[RebuildDriver]) -> Result<(), PresenceError> {
     let mut tries = 1;
     loop {

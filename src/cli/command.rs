@@ -137,7 +137,7 @@ fn config_flag() -> Arg {
 }
 
 fn setting_flag(setting: &'static Setting) -> Arg {
-    // Values are taken as plain text here and validated with those of the other sources, so that all problems are told
+    // Values are taken as plain text here and validated with those of the other sources, so that all problems are reported
     // at once and clap never prints a secret.
     let arg = Arg::new(setting.name)
         .long(setting.flag())

@@ -130,7 +130,7 @@ fn dev(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> 
     if let Some(listen) = matches.get_one::<SocketAddr>("listen") {
         sources.set(Origin::Flag, "LISTEN_ADDR", &listen.to_string());
     }
-    // The default is no wish: without one, `dev` looks for a free port.
+    // The default is not an address that was asked for: without one, `dev` looks for a free port.
     let listen = match sources.given("LISTEN_ADDR") {
         Some(text) => {
             Some(text.parse().map_err(|_| usage("LISTEN_ADDR must be an address and a port, such as 127.0.0.1:8080"))?)

@@ -15,7 +15,7 @@ use crate::store::drivers::{self, DriverChanged};
 use crate::store::schema::{self, SchemaState};
 use crate::store::{Database, StoreError};
 
-/// Between two looks at what differs: longer than a commit takes to reach Redis, and than the keepers take to mend it.
+/// Between two comparisons: longer than a commit takes to reach Redis, and than the reconciliation takes to repair it.
 const PAUSE: Duration = Duration::from_millis(3500);
 /// Drivers in one page.
 const PAGE: i64 = 5000;

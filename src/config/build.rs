@@ -1,6 +1,6 @@
 //! From the sources to a [`Config`]: reads every value, then looks at those that must fit each other.
 //!
-//! Nothing stops at the first problem. A value that is `None` here was told as a problem already.
+//! Nothing stops at the first problem. A value that is `None` here is reported as a problem already.
 
 mod heartbeats;
 
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         self.problems.push(sentence.into());
     }
 
-    /// The value, parsed. `Some(None)`: not given, and no default. `None`: wrong, and told.
+    /// The value, parsed. `Some(None)`: not given, and no default. `None`: wrong, and reported.
     fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<Option<T>> {
         let Some(setting) = Setting::named(name) else {
             self.problem(format!("{name} is not a setting"));

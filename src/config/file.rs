@@ -1,7 +1,7 @@
 //! The file of settings: TOML, flat, keys in lower case.
 //!
-//! A key that is no setting is refused, with the nearest that is. TOML's own messages quote the line at fault, which may
-//! hold a secret: only the message and the line's number are told.
+//! A key that is no setting is refused, with the nearest that is. TOML's own messages quote the invalid line, which may
+//! hold a secret: only the message and the line's number are reported.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Where values come from, and which one wins: preset < file < environment < flag.
 //!
 //! A value that is empty counts as not given, so that `REDIS_KEY_PREFIX=` in a compose file means the default. Problems
-//! found while reading (a file that cannot be read, a key that does not exist) are kept and told with all the others.
+//! found while reading (a file that cannot be read, a key that does not exist) are kept and reported with all the others.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -92,7 +92,7 @@ impl Sources {
     }
 
     /// Sets a value by the name that it has in the environment. A name that is no setting is a programmer's mistake and
-    /// is told as a problem.
+    /// is reported as a problem.
     pub fn set(&mut self, origin: Origin, name: &str, value: &str) {
         match Setting::named(name) {
             Some(setting) => self.put(setting, origin, value),

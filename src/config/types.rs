@@ -1,4 +1,4 @@
-//! What the service is told, as types. Every value here has been checked, alone and beside the others.
+//! The configuration, as types. Every value here has been checked, alone and beside the others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub struct Config {
     pub shop_secrets_keys: Vec<Secret<String>>,
     /// Rates and counts.
     pub limits: LimitsConfig,
-    /// The drivers' signs of life.
+    /// The drivers' heartbeats.
     pub heartbeat: HeartbeatConfig,
     /// Giving orders to drivers.
     pub assignment: AssignmentConfig,
@@ -159,13 +159,13 @@ pub struct LimitsConfig {
     pub auth_failures_per_minute: u32,
 }
 
-/// The drivers' signs of life. `interval_busy` ≤ `interval` ≤ `interval_idle` ≤ `ttl` / 3, `offline_after` is at least
+/// The drivers' heartbeats. `interval_busy` ≤ `interval` ≤ `interval_idle` ≤ `ttl` / 3, `offline_after` is at least
 /// `ttl`, and `position_flush` below it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeartbeatConfig {
-    /// How often an app should say where it is, of a driver on duty with nothing in hand.
+    /// How often an app should say where it is, of a driver on duty without a delivery.
     pub interval: Duration,
-    /// … of a driver with a delivery in hand.
+    /// … of a driver with a delivery.
     pub interval_busy: Duration,
     /// … of a driver off duty.
     pub interval_idle: Duration,
@@ -186,7 +186,7 @@ pub struct HeartbeatConfig {
 }
 
 impl HeartbeatConfig {
-    /// How often the app of a driver should speak up who is followed so closely.
+    /// The heartbeat interval of drivers of this tier.
     pub fn interval_of(&self, tier: HeartbeatTier) -> Duration {
         match tier {
             HeartbeatTier::Idle => self.interval_idle,

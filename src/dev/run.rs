@@ -72,7 +72,7 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// 2 for a configuration that cannot work, 1 for what another moment may mend.
+    /// 2 for a configuration that cannot work, 1 for a failure that may pass.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
@@ -206,16 +206,16 @@ async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources
     })
 }
 
-/// Where to listen: as told; else where it was last time, 8080 the first time, or the next free port.
+/// Where to listen: the given address; else where it was last time, 8080 the first time, or the next free port.
 fn choose_address(
-    told: Option<SocketAddr>,
+    given: Option<SocketAddr>,
     sources: &Sources,
     kept: &mut Kept,
 ) -> Result<(Option<String>, String), DevError> {
     let metrics = next_free_port(kept.metrics_port.unwrap_or(FIRST_PORTS.1))?;
     let metrics = format!("127.0.0.1:{metrics}");
-    if let Some(told) = told {
-        return Ok((Some(told.to_string()), metrics));
+    if let Some(given) = given {
+        return Ok((Some(given.to_string()), metrics));
     }
     if sources.given("LISTEN_ADDR").is_some() {
         return Ok((None, metrics));

@@ -1,5 +1,5 @@
 //! A small shop that receives delivery events, for `dev` and for tests: it checks the signature with its own code,
-//! remembers what came, and can be told to fail.
+//! remembers what came, and can be made to fail.
 //!
 //! It shares nothing with the sending side, so that a mistake there cannot hide here. Bounded: the oldest events are
 //! forgotten. What it counts: repeats of an event that was already accepted, and events accepted out of order.
@@ -26,7 +26,7 @@ const MAX_IDS: usize = 1_000_000;
 const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Standard Webhooks: how far the sender's clock may be off, in seconds.
 const TOLERANCE_S: u64 = 300;
-/// "Never answers", for whoever waits less long.
+/// "Never answers", for a sender that waits less long.
 const HANG: Duration = Duration::from_secs(3600);
 
 /// Why a shop cannot start.
@@ -84,7 +84,7 @@ pub struct ShopEvent {
 }
 
 impl ShopEvent {
-    /// Whether the sender was told that all is well.
+    /// Whether the sender got a 2xx.
     pub fn accepted(&self) -> bool {
         (200..300).contains(&self.answered)
     }

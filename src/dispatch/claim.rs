@@ -16,7 +16,7 @@ use crate::store::{StoreError, deliveries, drivers};
 pub enum Claim {
     /// The order is the driver's.
     Given,
-    /// The order waits no more, or another node has it in hand.
+    /// The order no longer waits, or another transaction holds it.
     OrderGone,
     /// Another transaction holds the driver and may yet let go.
     DriverContended,
@@ -24,7 +24,7 @@ pub enum Claim {
     DriverGone,
 }
 
-/// What to do about an order that another transaction has in hand.
+/// Whether to wait for the lock of an order that another transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockWait {
     /// Leave it to that one.

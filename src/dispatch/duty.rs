@@ -1,4 +1,4 @@
-//! A driver's wish to work, by their own word, an operator's, or their long silence.
+//! A driver's duty: requested by the driver or an operator, or ended because the driver fell silent.
 
 use super::lifecycle::{self, Reason};
 use super::{DispatchError, Unit};
@@ -10,10 +10,10 @@ use crate::store::assignments::EndedAs;
 use crate::store::drivers::DriverChanged;
 use crate::store::{deliveries, drivers, positions};
 
-/// The reason of a change that the driver asked for: the one change that their session is not told of.
+/// The reason of a change that the driver asked for: the one change of which the session gets no `status` frame.
 pub const ASKED_BY_DRIVER: &str = "asked by the driver";
 
-/// Sets the wish. Deliveries in hand stay; the status follows. Gives the driver's state since.
+/// Sets the requested duty. Active deliveries stay; the status is derived. Returns the driver's new state.
 pub async fn set_duty(
     unit: &mut Unit<'_>,
     driver: DriverId,
@@ -32,7 +32,7 @@ pub async fn set_duty(
 }
 
 /// Takes a driver off duty who was silent for `silent_s` seconds, and takes back what they have not fetched yet, on duty or
-/// not. Judged again from locked rows: `false` when they were heard of since.
+/// not. Checked again on locked rows: `false` when a heartbeat arrived in between.
 pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) -> Result<bool, DispatchError> {
     let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
     let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
@@ -52,7 +52,7 @@ pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) 
     Ok(true)
 }
 
-/// What a wish is called on the wire: AVAILABLE or OFFLINE; BUSY is nobody's wish.
+/// The requested duty by its name on the wire: AVAILABLE or OFFLINE; BUSY cannot be requested.
 pub fn requested_duty(status: DriverStatus) -> Option<bool> {
     match status {
         DriverStatus::Available => Some(true),

@@ -32,7 +32,7 @@ pub enum DispatchError {
     /// There is one already.
     #[error("there is already {0}")]
     Exists(&'static str),
-    /// A field is at fault.
+    /// A field is invalid.
     #[error("invalid fields")]
     Fields(Vec<FieldError>),
     /// A request with the same `Idempotency-Key` is still under way.

@@ -18,7 +18,7 @@ use crate::store::outbox::{self, NewEvent};
 use crate::store::{StoreError, audit, shops};
 use crate::webhooks::event::{EventDriver, OutboundDetails, OutboundEvent};
 
-/// Why something ended, in the words of whoever ended it.
+/// Why something ended, in the words of its actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// Never empty.
@@ -57,7 +57,7 @@ impl Failure {
 /// Why this driver.
 #[derive(Debug, Clone, Copy)]
 pub enum Grounds<'r> {
-    /// Nobody who was free stood nearer to the pickup, in metres.
+    /// The nearest free driver; the distance to the pickup in metres.
     Nearest {
         /// How far.
         distance_m: f64,
@@ -120,7 +120,7 @@ pub async fn assign(
     record(unit, delivery, AuditType::Assigned, actor, data, Some(driver), Some(details)).await
 }
 
-/// Takes an assigned delivery back to waiting. The driver is told unless they did it themselves.
+/// Unassigns a delivery: it waits again. The driver gets a command unless they rejected it themselves.
 pub async fn unassign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -257,7 +257,7 @@ async fn tell_cancelled(
     Ok(())
 }
 
-/// Appends to the audit trail, and puts into the outbox what the shop is told of it.
+/// Appends a row to the audit trail, and the event for the shop to the outbox.
 pub(super) async fn record(
     unit: &mut Unit<'_>,
     delivery: &Delivery,

@@ -120,7 +120,7 @@ async fn advance(
         }
     }?;
     match holder {
-        // Their app still shows it as it was. A failure is told by `assignment.cancelled`.
+        // The driver's app still shows the old state. A failure is sent as `assignment.cancelled`.
         Some((driver, assignment)) if *actor != Actor::Driver(driver.0) && step != DriverUpdate::Failed => {
             commands::insert(unit.conn, driver, CommandKind::Delivery, delivery.id, assignment, None).await?;
             unit.effects.commands.push(driver);

@@ -29,7 +29,7 @@ pub async fn open(
 pub struct DriverSnapshot {
     /// The driver.
     pub driver: Driver,
-    /// What is in hand.
+    /// The active deliveries.
     pub deliveries: Vec<Delivery>,
     /// Where the driver last was.
     pub last_fix: Option<Fix>,

@@ -19,7 +19,7 @@ pub struct DispatchSettings {
     pub first_delay_s: f64,
     /// Size of regions.
     pub resolution: Resolution,
-    /// How lately PostgreSQL must have heard of a driver who is given an order, in seconds: the heartbeat's time to live,
+    /// How recently PostgreSQL must have received a heartbeat of a driver who is assigned an order, in seconds: the heartbeat's time to live,
     /// and the time that a position may take to get there.
     pub seen_within_s: f64,
 }
@@ -33,7 +33,7 @@ pub struct Effects {
     pub commands: Vec<DriverId>,
     /// Regions with an order that waits.
     pub waiting: Vec<Region>,
-    /// Deliveries that were given to somebody or ended, for whoever waits on them.
+    /// Deliveries that were assigned or ended, for the requests that wait for them.
     pub resolved: Vec<DeliveryId>,
     /// Drivers whose sessions must look at themselves again.
     pub sessions: Vec<DriverId>,

@@ -91,7 +91,7 @@ impl FromStr for DeliveryStatus {
 pub enum DeliveryAction {
     /// A driver is given the order.
     Assign,
-    /// The order goes back to waiting: the driver was lost, or gave it back before pickup.
+    /// The order waits again: the driver was lost, or rejected it before pickup.
     TakeBack,
     /// The driver has the goods.
     PickUp,
@@ -133,7 +133,7 @@ pub enum FailureCode {
     Timeout,
     /// An operator ended it.
     ManualCancel,
-    /// Nobody to do it.
+    /// No driver was found.
     NoDriver,
 }
 

@@ -1,4 +1,4 @@
-//! A driver's state: their wish, their slots, and the status that follows from both.
+//! A driver's state: the requested duty, the slots, and the status derived from both.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,16 +37,16 @@ impl fmt::Display for DriverStatus {
 /// How closely a driver is followed: what the interval of their heartbeats hangs on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HeartbeatTier {
-    /// Off duty with nothing in hand: nobody asks where they are.
+    /// Off duty without a delivery: the position is not needed.
     Idle,
-    /// On duty with nothing in hand.
+    /// On duty without a delivery.
     Ready,
-    /// With a delivery in hand: somebody waits for them.
+    /// With a delivery: a customer waits for the driver.
     Busy,
 }
 
 impl HeartbeatTier {
-    /// Whoever has something in hand is followed closely, on duty or not.
+    /// A driver with a delivery is followed closely, on duty or not.
     pub fn of(on_duty: bool, used_slots: i32) -> Self {
         match (used_slots > 0, on_duty) {
             (true, _) => Self::Busy,
@@ -76,11 +76,11 @@ impl FromStr for DriverStatus {
 /// Everything that a driver's status follows from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DriverState {
-    /// The driver's own wish to work.
+    /// The requested duty.
     pub on_duty: bool,
     /// Not deactivated by an operator.
     pub active: bool,
-    /// Deliveries in hand.
+    /// Active deliveries.
     pub used_slots: i32,
     /// Deliveries that the driver can hold at once, at least 1.
     pub capacity: i32,
@@ -89,7 +89,7 @@ pub struct DriverState {
 /// What can happen to a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DriverChange {
-    /// The wish: on or off duty. Deliveries in hand stay.
+    /// The requested duty: on or off. Active deliveries stay.
     SetDuty(bool),
     /// A delivery takes a slot.
     Take,
@@ -107,16 +107,16 @@ pub enum DriverRefusal {
     /// No free slot.
     #[error("the driver has no free slot")]
     Full,
-    /// There is no slot to give back.
+    /// No slot is taken.
     #[error("the driver holds no delivery")]
     NothingHeld,
-    /// Deliveries are in hand.
+    /// The driver has active deliveries.
     #[error("the driver still holds a delivery")]
     StillHolding,
     /// The driver is deactivated.
     #[error("the driver is deactivated")]
     Inactive,
-    /// A capacity below 1, or below what is in hand.
+    /// A capacity below 1, or below the number of active deliveries.
     #[error("the capacity is below the deliveries in hand")]
     CapacityBelowHeld,
 }

@@ -1,4 +1,4 @@
-//! What the audit trail records, and what of it a shop is told.
+//! The types of the audit trail, and of the events that are posted to shops.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -198,7 +198,7 @@ impl Selection {
         self.state.unwrap_or(OutboundState::Dead)
     }
 
-    /// Nobody posts a whole history again by leaving something out: of events that are not dead, it must be said whose.
+    /// A forgotten filter must not post a whole history again: for events that are not dead, a shop or delivery is required.
     pub fn may_be_replayed(&self) -> bool {
         self.state_to_replay() == OutboundState::Dead || self.shop.is_some() || self.delivery_id.is_some()
     }

@@ -1,4 +1,4 @@
-//! A field of a request that is at fault, named by its path.
+//! An invalid field of a request, named by its path.
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! Which addresses lie inside an operator's network: the rule of "no address inside unless allowed".
 //!
-//! Pure: it judges an address, and resolves nothing. Whoever connects to a name must judge the address that it connects
+//! Pure: it checks an address and resolves nothing. A caller that connects to a name must check the address that it connects
 //! to, not another resolution of the same name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

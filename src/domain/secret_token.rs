@@ -30,7 +30,7 @@ impl TokenKind {
     }
 }
 
-/// A token of 256 random bits, base64url behind a prefix that tells what it is for. Debug does not show it.
+/// A token of 256 random bits, base64url behind a prefix that names its purpose. Debug does not show it.
 pub struct SecretToken(String);
 
 impl SecretToken {

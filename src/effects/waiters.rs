@@ -21,7 +21,7 @@ impl AssignmentWaiters {
         receiver
     }
 
-    /// Lets the request that waits for this delivery read its row, and forgets it.
+    /// Lets the request that waits for this delivery read its row, and removes its waiter.
     pub fn resolve(&self, delivery: DeliveryId) {
         if let Some((_, sender)) = self.waiting.remove(&delivery) {
             let _ = sender.send(());

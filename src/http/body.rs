@@ -26,7 +26,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is still read of a body over the cap, so that a client that sends before it reads sees the answer.
 const MAX_DRAINED_BYTES: usize = 1024 * 1024;
 
-/// Reads a body of at most `max_bytes`, whether or not its length was told.
+/// Reads a body of at most `max_bytes`, whether or not it declares its length.
 pub async fn read(headers: &HeaderMap, payload: &mut Payload, max_bytes: usize) -> Result<Bytes, Problem> {
     let reading = collect(headers, payload, max_bytes);
     tokio::time::timeout(READ_TIMEOUT, reading)
@@ -35,11 +35,11 @@ pub async fn read(headers: &HeaderMap, payload: &mut Payload, max_bytes: usize) 
 }
 
 async fn collect(headers: &HeaderMap, payload: &mut Payload, max_bytes: usize) -> Result<Bytes, Problem> {
-    let told = header_text(headers, CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<usize>().ok());
-    if told.is_some_and(|bytes| bytes > MAX_DRAINED_BYTES) {
+    let declared = header_text(headers, CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > MAX_DRAINED_BYTES) {
         return Err(Problem::too_large(max_bytes));
     }
-    let mut body = BytesMut::with_capacity(told.unwrap_or(0).min(max_bytes));
+    let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(max_bytes));
     let mut total = 0;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::bad_request("incomplete_body", "the body could not be read"))?;

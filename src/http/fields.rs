@@ -40,7 +40,7 @@ impl<'a> Fields<'a> {
         self.errors.push(FieldError::new(format!("{}{name}", self.prefix), code, message));
     }
 
-    /// Whether nothing was at fault; else the 422.
+    /// Ok when every field was valid; else the 422.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }

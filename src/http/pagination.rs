@@ -16,7 +16,7 @@ const MAX_LIMIT: i64 = 200;
 /// No cursor of ours is longer.
 const MAX_CURSOR_BYTES: usize = 256;
 
-/// Which part of a list is wanted; `K` tells one item from those after it.
+/// Which part of a list is wanted; `K` separates an item from those after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<K> {
     /// At most so many items.
@@ -33,7 +33,7 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
         Self { limit, after }
     }
 
-    /// How many rows to ask for: one more than wanted tells whether there are more.
+    /// How many rows to ask for: one more than wanted shows whether there are more.
     pub fn fetch(&self) -> i64 {
         self.limit as i64 + 1
     }

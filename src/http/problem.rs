@@ -91,7 +91,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 422, naming every field at fault.
+    /// 422, naming every invalid field.
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = "some fields are not as they must be; see errors";
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);

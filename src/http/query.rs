@@ -126,7 +126,7 @@ impl Query {
         self.parse(name, "type", "must be a number", |text| text.parse().ok().filter(|n: &f64| n.is_finite()))
     }
 
-    /// Whether nothing was at fault; else the 422.
+    /// Ok when every parameter was valid; else the 422.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }

@@ -28,7 +28,7 @@ enum State {
     HalfOpen,
 }
 
-/// Leave to make one call, to be settled by [`Permit::succeed`] or [`Permit::fail`].
+/// The permit to make one call, to be ended by [`Permit::succeed`] or [`Permit::fail`].
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     breaker: &'a Breaker,

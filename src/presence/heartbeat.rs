@@ -1,6 +1,6 @@
 //! Heartbeats: they renew who is online and move who can be found, and can add nobody.
 //!
-//! `SET … GET` writes first and tells afterwards what stood there; a condition would take a script, at more than twice the
+//! `SET … GET` writes first and returns the old value; a condition would take a script, at more than twice the
 //! cost. The rare heartbeat of a session that was replaced is therefore undone in one more trip, before its answer is
 //! given: the newer session's value goes back, and `drivers:geo` is made to follow it.
 
@@ -53,8 +53,8 @@ impl Presence {
                 Ok(mut more) => due.append(&mut more),
                 Err(error) => {
                     // The caller learns nothing of the chunks before, which did arrive.
-                    let told = heartbeats.iter().zip(&due).filter(|(_, due)| **due).map(|(beat, _)| beat.driver_id);
-                    self.inner.unanswered().extend(told);
+                    let answered = heartbeats.iter().zip(&due).filter(|(_, due)| **due).map(|(beat, _)| beat.driver_id);
+                    self.inner.unanswered().extend(answered);
                     return Err(error);
                 }
             }
@@ -69,7 +69,7 @@ impl Presence {
         let sent = || chunk.iter().zip(&live).filter_map(|(beat, left_ms)| left_ms.map(|left_ms| (beat, left_ms)));
         let mut commands: Vec<Cmd> = sent().map(|(beat, left_ms)| inner.remember(beat, left_ms)).collect();
         commands.extend(inner.moves(sent().map(|(beat, _)| beat)));
-        // Whoever errs or goes away before the answers leaves the drivers owed.
+        // An error or a cancelled call before the answers leaves the drivers marked as unanswered.
         let owing = Owing { inner, chunk, live: &live };
         let owed = owing.of_before();
         let mut answers = inner.link.batch("heartbeats", commands).await?.into_iter();
@@ -125,7 +125,7 @@ impl Presence {
     }
 }
 
-/// Heartbeats under way: dropped before they are settled, their drivers are due at their next one, since nobody knows
+/// Heartbeats under way: when dropped before their answers, their drivers are due at their next one, since it is unknown
 /// whether their keys had lapsed.
 struct Owing<'a> {
     inner: &'a Inner,

@@ -16,7 +16,7 @@ use crate::domain::ids::DriverId;
 /// Hints that may wait for their receiver; more are dropped.
 const QUEUE: usize = 1_024;
 
-/// A silent connection is tested this often: a cut cable tells nobody.
+/// A silent connection is tested this often: a cut cable is not reported by anything.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

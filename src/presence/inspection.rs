@@ -1,4 +1,4 @@
-//! What Redis holds, read and not judged: for whoever compares it with PostgreSQL. Writes nothing, and reads cold data too.
+//! Reads what Redis holds, for a comparison with PostgreSQL. Writes nothing, and reads cold data too.
 
 use std::collections::{BTreeMap, BTreeSet};
 

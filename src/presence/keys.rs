@@ -21,7 +21,7 @@ pub(super) struct Keys {
     pub(super) expiry: String,
     /// Says that the rest may be believed, and of which database and which run of Redis.
     pub(super) generation: String,
-    /// The token of whoever rebuilds.
+    /// The token of the node that rebuilds.
     pub(super) rebuild: String,
     /// The database whose epochs `status` holds.
     pub(super) database: String,

@@ -213,7 +213,7 @@ impl Link {
             .await
             .map_err(Outage::Connect)?;
         let Some(run_id) = info_field(&server, "run_id").map(Arc::from) else {
-            let error = (ErrorKind::UnexpectedReturnType, "INFO tells no run_id, so that a restart would go unseen");
+            let error = (ErrorKind::UnexpectedReturnType, "INFO has no run_id, so that a restart would not be noticed");
             return Err(Outage::Connect(error.into()));
         };
         let is_cluster = info_field(&server, "redis_mode") == Some("cluster");

@@ -1,4 +1,5 @@
-//! Who is in `drivers:geo`, in the usual course of things; a rebuild and what mends drift change it too, by the same `settle`.
+//! Who is in `drivers:geo` in normal operation. A rebuild and the repair of drift change it too, by the same function `settle`
+//! of `common.lua`.
 
 use redis::{Cmd, Value};
 
@@ -176,7 +177,7 @@ impl Inner {
         scripts::JOIN.call(&self.script_keys(&self.keys.online(driver)), &args)
     }
 
-    /// A join: who belongs after all is scored anew, everybody else taken out.
+    /// A join: a member that belongs there gets a new score, every other one is removed.
     fn sweep_one(&self, member: &[u8]) -> Cmd {
         match driver_of(member) {
             Some(driver) => self.join(driver),

@@ -1,14 +1,13 @@
 //! Every Redis command, key name and Lua script of the service, and the breaker before them.
 //!
 //! Redis accelerates and decides nothing: it can vanish, stall, or come back empty at any moment. So every call here is
-//! bounded in time, and every answer is one of three: an answer, "failed" ([`PresenceError::Unavailable`]), or "not to be
-//! believed" ([`PresenceError::Cold`]). Nobody near is an answer, and is never said for the other two.
+//! bounded in time, and every answer is one of three: an answer, "failed" ([`PresenceError::Unavailable`]), or "not trusted" ([`PresenceError::Cold`]). Nobody near is an answer, and is never said for the other two.
 //!
 //! Invariants, each held by a script or by the form of a command:
 //! - `drivers:geo` holds only drivers whom `drivers:status` calls AVAILABLE. A heartbeat moves members and can never add
 //!   one (`GEOADD XX`); only scripts add, all of them by `settle` in `common.lua`, which looks at status and online key first.
-//! - An older epoch never overwrites a newer one; an equal one is applied again, which heals. The
-//!   heartbeat of a replaced session does for the length of one round trip, and is undone before anybody is told of it.
+//! - An older epoch never overwrites a newer one; an equal one is applied again, which repairs. The
+//!   heartbeat of a replaced session does for the length of one round trip, and is undone before its answer is returned.
 //! - A search names nobody whose heartbeat has expired, whatever `drivers:geo` still holds.
 //! - Data is believed only under a generation that names this database and this run of Redis.
 //!

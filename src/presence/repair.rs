@@ -18,7 +18,7 @@ pub struct Expected {
     pub change: StatusChange,
     /// Redis must know of them; of an OFFLINE driver it may know nothing until they speak.
     pub must_be_known: bool,
-    /// Add them if they belong into `drivers:geo` and are not there. Whoever is seen so for the first time may just be joining:
+    /// Add them if they belong into `drivers:geo` and are not there. A driver who is absent for the first time may just be joining:
     /// PostgreSQL learns of a driver between their heartbeat and their join.
     pub must_be_found: bool,
 }
@@ -62,7 +62,7 @@ impl Presence {
         for chunk in expected.chunks(BATCH) {
             let commands = chunk.iter().map(|one| self.inner.repair(one)).collect();
             for answer in self.inner.link.batch("heal", commands).await? {
-                outcomes.push(healed(&answer)?);
+                outcomes.push(repaired(&answer)?);
             }
         }
         Ok(outcomes)
@@ -129,7 +129,7 @@ impl Inner {
     }
 }
 
-fn healed(answer: &Value) -> Result<Repaired, Outage> {
+fn repaired(answer: &Value) -> Result<Repaired, Outage> {
     match answer {
         Value::Int(0) => Ok(Repaired::Equal),
         Value::Int(bits @ 4..=5) => Ok(Repaired::Absent { status: bits & 1 == 1 }),

@@ -20,7 +20,7 @@ pub const MAX_URL_CHARS: usize = 8192;
 /// The longest reason, in characters.
 pub const MAX_REASON_CHARS: usize = 1000;
 
-/// What is wrong with a frame, as the driver is told.
+/// What is wrong with a frame, for the answer to the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameError {
     /// The frame's own `ref`, if it could be read.
@@ -79,7 +79,7 @@ pub enum FrameBody {
         /// Each, or why it is refused.
         fixes: Vec<Result<Fix, FixRefusal>>,
     },
-    /// The wish to work.
+    /// The requested duty.
     Status {
         /// AVAILABLE, else OFFLINE.
         on_duty: bool,

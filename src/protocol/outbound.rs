@@ -11,7 +11,7 @@ use crate::store::commands::{Command, CommandKind};
 use crate::store::deliveries::Delivery;
 use crate::store::drivers::DriverChanged;
 
-/// How often a driver's app speaks up, and how long its silence is borne.
+/// How often a driver's app sends heartbeats, and how long one lasts.
 #[derive(Debug, Clone, Copy)]
 pub struct HeartbeatInterval {
     /// Between heartbeats, in milliseconds.
@@ -135,7 +135,7 @@ pub fn status(changed: &DriverChanged, reason: &str) -> Value {
     json!({"type": "status", "status": changed.status, "onDuty": changed.on_duty, "reason": reason})
 }
 
-/// How often to speak up from now on.
+/// The heartbeat interval from now on.
 pub fn config(interval: HeartbeatInterval) -> Value {
     json!({"type": "config", "heartbeatIntervalMs": interval.heartbeat_interval_ms, "ttlMs": interval.ttl_ms})
 }

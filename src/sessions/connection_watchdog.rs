@@ -5,7 +5,7 @@
 //! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
 //! byte passes. It needs no descriptor and no thread of its own, and no timer while all goes well.
 //!
-//! It never closes politely: whoever takes no bytes would not get a close frame either. The socket is reset, so that the
+//! It sends no close frame: a peer that takes no bytes would not get it. The socket is reset, so that the
 //! kernel drops what waits in it.
 
 use std::io;
@@ -20,27 +20,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// How long a peer may leave waiting what was written to it: not less, since a phone may have no network for a while. The
-/// kernel is told the same, and acts at its next probe of a window that stays closed, or when nothing answers any more.
+/// kernel gets the same timeout, and acts at its next probe of a window that stays closed, or when nothing answers any more.
 const TAKE_WITHIN: Duration = Duration::from_secs(15);
 /// A peer that takes so many bytes within that time is slow, and not stuck.
 const ENOUGH: usize = 16 * 1024;
-/// How long a connection may be open with no request in hand and nothing sent: from the last byte of a response to the end of
+/// How long a connection may be open without a request in flight and nothing sent: from the last byte of a response to the end of
 /// the next head. The server's own limits (5 s without a byte, 10 s for the first head) do not cover the head of a second
 /// request that never ends.
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 /// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// What a connection's watchdog is told, and what it tells; cheap to clone.
+/// The state that a connection's watchdog shares with requests and sessions; cheap to clone.
 #[derive(Clone, Default)]
 pub struct ConnectionWatchdog {
-    told: Arc<Told>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Shared {
     /// Requests that have no response yet.
-    in_hand: AtomicU32,
+    in_flight: AtomicU32,
     /// A session has taken the connection over.
     is_session: AtomicBool,
     timed_out: AtomicBool,
@@ -49,38 +49,38 @@ struct Told {
 }
 
 /// A request that has no response yet; until dropped.
-pub struct InHand(Arc<Told>);
+pub struct InFlight(Arc<Shared>);
 
 impl ConnectionWatchdog {
-    /// A request has come in whole; it is in hand until what is given is dropped.
-    pub fn request(&self) -> InHand {
-        self.told.in_hand.fetch_add(1, Ordering::Relaxed);
-        InHand(self.told.clone())
+    /// A request has been received; it is in flight until the guard is dropped.
+    pub fn request(&self) -> InFlight {
+        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.shared.clone())
     }
 
     /// From now on frames pass, and no requests: the session looks after its own silence.
     pub fn leave_to_session(&self) {
-        self.told.is_session.store(true, Ordering::Relaxed);
+        self.shared.is_session.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection was cut off because its peer took nothing.
     pub fn has_timed_out(&self) -> bool {
-        self.told.timed_out.load(Ordering::Relaxed)
+        self.shared.timed_out.load(Ordering::Relaxed)
     }
 
     /// Whether the peer has ended its side of the connection: nobody waits for an answer.
     pub fn has_left(&self) -> bool {
-        self.told.left.load(Ordering::Relaxed)
+        self.shared.left.load(Ordering::Relaxed)
     }
 
     fn waits_for_request(&self) -> bool {
-        !self.told.is_session.load(Ordering::Relaxed) && self.told.in_hand.load(Ordering::Relaxed) == 0
+        !self.shared.is_session.load(Ordering::Relaxed) && self.shared.in_flight.load(Ordering::Relaxed) == 0
     }
 }
 
-impl Drop for InHand {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,19 +109,19 @@ impl Watched {
         Self { socket, watchdog: ConnectionWatchdog::default(), blocked: None, idle: None }
     }
 
-    /// What tells the watchdog of requests and sessions.
+    /// The handle for requests and sessions.
     pub fn watchdog(&self) -> ConnectionWatchdog {
         self.watchdog.clone()
     }
 
-    /// Has the kernel forget what it holds for the peer as soon as the socket is dropped.
+    /// Makes the kernel drop what it holds for the peer as soon as the socket is dropped.
     fn cut(&self, why: &'static str) -> io::Error {
         let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         io::Error::new(io::ErrorKind::TimedOut, why)
     }
 
     fn time_out(&self, error: io::Error) -> io::Error {
-        self.watchdog.told.timed_out.store(true, Ordering::Relaxed);
+        self.watchdog.shared.timed_out.store(true, Ordering::Relaxed);
         error
     }
 
@@ -183,7 +183,7 @@ impl AsyncRead for Watched {
             Poll::Pending => false,
         };
         if ended {
-            this.watchdog.told.left.store(true, Ordering::Relaxed);
+            this.watchdog.shared.left.store(true, Ordering::Relaxed);
         }
         match read {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -233,12 +233,12 @@ mod tests {
         (Watched::new(served.unwrap().0), peer.unwrap())
     }
 
-    /// Reads for longer than a connection may be silent; `None` when that is borne.
+    /// Reads for longer than a connection may be silent; `None` when the connection stays open.
     async fn read_on(socket: &mut Watched) -> Option<io::Result<u8>> {
         tokio::time::timeout(REQUEST_WITHIN * 3, socket.read_u8()).await.ok()
     }
 
-    /// Answers each byte at once, so that nobody ever sees it in hand.
+    /// Answers each byte at once, so that it is never seen in flight.
     async fn answer_for_ever(socket: &mut Watched) -> io::Result<Infallible> {
         loop {
             socket.read_u8().await?;
@@ -338,13 +338,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_in_hand_and_a_session_may_be_silent() {
+    async fn a_request_in_flight_and_a_session_may_be_silent() {
         let (mut socket, _peer) = pair().await;
         pause();
         let watchdog = socket.watchdog();
-        let in_hand = watchdog.request();
-        assert!(read_on(&mut socket).await.is_none(), "cut off with a request in hand");
-        drop(in_hand);
+        let in_flight = watchdog.request();
+        assert!(read_on(&mut socket).await.is_none(), "cut off with a request in flight");
+        drop(in_flight);
         assert!(read_on(&mut socket).await.is_some_and(|read| read.is_err()), "left open after it");
         let (mut socket, _peer) = pair().await;
         socket.watchdog().leave_to_session();

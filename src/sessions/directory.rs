@@ -75,7 +75,7 @@ impl SessionDirectory {
     }
 
     /// Counts a session that may be about to be here, or what one that is over has left to do, for as long as what is given
-    /// lives. Whoever takes it first and looks then whether the node drains is either refused or waited for.
+    /// lives. A caller that takes it first and then checks whether the node drains is either refused or waited for.
     pub fn hold(&self) -> Hold {
         self.held.fetch_add(1, Ordering::SeqCst);
         Hold(self.held.clone())

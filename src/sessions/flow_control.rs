@@ -64,7 +64,7 @@ impl Outgoing {
         self.sent - self.asked >= ASK_EVERY
     }
 
-    /// What a ping carries: how far whoever answers it has read.
+    /// The payload of a ping: how far a client that answers it has read.
     pub fn ask(&mut self) -> [u8; 8] {
         self.asked = self.sent;
         self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);

@@ -27,7 +27,7 @@ use crate::store::{commands, drivers, positions, sessions};
 
 /// A frame that was carried out.
 pub struct FrameOutcome {
-    /// What the driver is told.
+    /// The answer to the driver.
     pub answer: Value,
     /// The driver's state since, where the frame was about it.
     pub changed: Option<DriverChanged>,
@@ -102,15 +102,15 @@ impl FrameHandler {
         let reference = frame.reference.as_deref();
         let answer = match frame.body {
             FrameBody::Heartbeat { seq, fix } => {
-                let told = self.take_over_http(driver, fix.into_iter().collect()).await?;
-                match told.refused.first() {
+                let tally = self.take_over_http(driver, fix.into_iter().collect()).await?;
+                match tally.refused.first() {
                     None => outbound::ok(reference, json!({})),
                     Some((_, refusal)) => refused_fix(reference, Some(seq), refusal),
                 }
             }
             FrameBody::Batch { fixes } => {
-                let told = self.take_over_http(driver, fixes).await?;
-                outbound::ok(reference, told.to_json())
+                let tally = self.take_over_http(driver, fixes).await?;
+                outbound::ok(reference, tally.to_json())
             }
             FrameBody::Status { on_duty } => return self.set_duty(driver, session, reference, on_duty).await,
             FrameBody::OfferAnswer => return Err(DispatchError::NotFound),
@@ -170,7 +170,7 @@ impl FrameHandler {
                 })
             })
             .await?;
-        // The session learns before anybody looks at it, so that it is not told what it asked for.
+        // The session learns the epoch before the next poll, so that it gets no `status` frame for its own request.
         if let (Some(epoch), Some(entry)) = (session, self.services.directory.get(driver))
             && entry.session_epoch == epoch
         {
@@ -251,7 +251,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Judges fixes in the order of their times, whatever order they came in; tells of them by the place they came in.
+    /// Judges fixes in the order of their times, whatever order they came in; names them by the place they came in.
     pub fn of(fixes: Vec<Result<Fix, FixRefusal>>, filter: &mut JumpFilter) -> Self {
         let (mut believable, mut refused) = (Vec::new(), Vec::new());
         for (index, fix) in fixes.into_iter().enumerate() {
@@ -277,7 +277,7 @@ impl Tally {
         std::mem::take(&mut self.believed)
     }
 
-    /// What the driver is told.
+    /// The fields of the answer.
     pub fn to_json(&self) -> Value {
         let refused: Vec<Value> = self
             .refused

@@ -1,5 +1,4 @@
-//! The interval that a session's app was last told: how often to speak up. It follows what the driver is doing, and is told anew
-//! when it changes, whoever changed it.
+//! The heartbeat interval that a session's app was last sent. It follows the driver's tier, and is sent again when that changes.
 
 use crate::config::HeartbeatConfig;
 use crate::domain::driver::HeartbeatTier;
@@ -15,7 +14,7 @@ pub fn interval_of(tier: HeartbeatTier, config: &HeartbeatConfig) -> HeartbeatIn
     }
 }
 
-/// Of one session. Nothing is told before its `welcome`.
+/// Of one session. Set by its `welcome`.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionInterval {
     tier: HeartbeatTier,
@@ -24,7 +23,7 @@ pub struct SessionInterval {
 }
 
 impl SessionInterval {
-    /// As a driver's `welcome` tells it.
+    /// The interval of a driver's `welcome`.
     pub fn of(state: &DriverChanged) -> Self {
         Self { tier: state.heartbeat_tier(), epoch: state.epoch }
     }
@@ -34,7 +33,7 @@ impl SessionInterval {
         self.tier
     }
 
-    /// Takes a newer state in; true when the app must be told another interval.
+    /// Applies a newer state; true when the app needs another interval.
     pub fn follow(&mut self, state: &DriverChanged) -> bool {
         if state.epoch < self.epoch {
             return false;
@@ -60,7 +59,7 @@ mod tests {
         assert!(interval.follow(&state(5, true, 1)));
         assert!(!interval.follow(&state(4, true, 0)), "the answer to the driver's own frame, overtaken by an order");
         assert_eq!(interval.heartbeat_tier(), HeartbeatTier::Busy);
-        assert!(!interval.follow(&state(6, false, 1)), "off duty with an order in hand is as busy");
+        assert!(!interval.follow(&state(6, false, 1)), "off duty with an order is as busy");
         assert!(interval.follow(&state(7, false, 0)));
         assert!(!interval.follow(&state(7, false, 0)));
     }

@@ -1,11 +1,11 @@
 //! `SessionMailbox`: what waits for a session. One slot of each kind, the latest wins; so a session that is frozen by its
-//! client costs what one of each kind costs, however long and however often it is told.
+//! client costs what one of each kind costs, however long it is frozen and however many messages come.
 //!
 //! An actor's own mailbox would not do: its capacity holds for each sender, and every clone of an address is another one.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | `Wake` | whoever put something into a slot | none | the next one wakes, and takes all |
+//! | `Wake` | the sender that filled a slot | none | the next one wakes, and takes all |
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -137,7 +137,7 @@ impl SessionMailbox {
 
     /// Takes all that waits: what ends the session first, then in no order that matters.
     pub fn take(&self) -> impl Iterator<Item = ToSession> + use<> {
-        // First: whoever puts something in from here on wakes again.
+        // First: a message that is put in from here on wakes again.
         self.shared.is_waking.store(false, Ordering::Release);
         std::mem::take(&mut *lock(&self.shared.slots)).into_messages()
     }

@@ -31,7 +31,7 @@ statements! {
 /// What came of trying to lock the driver that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverLock {
-    /// Locked: AVAILABLE, heard of lately, and nobody else can take them now.
+    /// Locked: AVAILABLE with a recent heartbeat, and no other transaction can take the driver now.
     Held,
     /// Another transaction holds the row; the driver may be free again when it ends.
     HeldByAnother,
@@ -57,7 +57,7 @@ pub async fn lock_chosen_driver(
     }
 }
 
-/// Drivers who gave this delivery back themselves.
+/// Drivers who rejected this delivery.
 pub async fn declined_by(conn: &mut PgConnection, delivery: DeliveryId) -> Result<Vec<DriverId>, StoreError> {
     let ids: Vec<Uuid> = query_scalar(DECLINED_BY).bind(delivery.0).fetch_all(conn).await?;
     Ok(ids.into_iter().map(DriverId).collect())
@@ -101,7 +101,7 @@ pub enum EndedAs {
     Delivered,
     /// The delivery failed.
     Failed,
-    /// The driver gave it back.
+    /// The driver rejected it.
     Rejected,
     /// The service or an operator took it back.
     TakenBack,

@@ -11,7 +11,7 @@ use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, MessageId};
 statements! {
     INSERT = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    // An assignment that no longer holds is not announced any more; everything else is told.
+    // An assignment that is no longer active is not announced; every other command is sent.
     UNACKED = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
         delivery_columns!(), "
         FROM unnest($1::uuid[]) AS u (driver_id)

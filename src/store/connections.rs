@@ -5,7 +5,7 @@
 //! - A connection that met an error of a failover is closed, and so is, before its next use, every connection that was
 //!   opened before that moment: it leads to the same server.
 //! - Connections live for about ten minutes, each process with a lifetime of its own, and are replaced one at a time, so
-//!   that neither a node nor a fleet of nodes opens all of its connections anew at once.
+//!   that neither a node nor a fleet of nodes replaces all of its connections at once.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(800);
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a connection may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long nobody asks again after no server took writes.
+/// The pause after no server took writes.
 const REFUSAL_HOLDS: Duration = Duration::from_millis(200);
 /// How many new connections one caller tries while others find a server that takes writes.
 const MAX_TRIES: u32 = 3;
@@ -98,7 +98,7 @@ impl Connections {
         }
     }
 
-    /// A connection to a server that takes writes. Runs in a task that nobody cuts short.
+    /// A connection to a server that takes writes. Runs in a task that no caller cancels.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         if !self.settled.load(Ordering::Acquire) {
             self.choose().await?;
@@ -130,7 +130,7 @@ impl Connections {
                 Err(error) => error,
             };
             close(connection);
-            // What another connection was told meanwhile is newer than this one, which was on its way before.
+            // Another connection has learned something newer than this one, which started before.
             if is_last || !self.was_taken_since(began) {
                 self.unsettle();
                 self.note_refusal(&refusal);

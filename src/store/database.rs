@@ -1,4 +1,4 @@
-//! The one way to use PostgreSQL: work runs in a task of its own that nobody can cut short.
+//! The one way to use PostgreSQL: work runs in a task of its own that no caller can cancel.
 //!
 //! A `pool.begin()` that is cancelled poisons the pooled connection (transact-rs/sqlx#4393), so a caller that gives up
 //! only stops waiting; the work itself ends by commit, rollback, or by throwing its connection away.
@@ -36,7 +36,7 @@ const PROVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Session settings live only as long as the transaction, so that a transaction pooler may stand between.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '6s'";
-/// For positions and leases alone: what a crash of PostgreSQL takes of the last moments is mended by the next heartbeat.
+/// For positions and leases alone: the next heartbeat or renewal replaces what a crash of PostgreSQL loses.
 const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL synchronous_commit = off; \
                              SET LOCAL idle_in_transaction_session_timeout = '6s'";
 
@@ -64,7 +64,7 @@ struct Shared {
     proof: Mutex<ProofState>,
 }
 
-/// When PostgreSQL last failed us, so that nobody judges drivers by an outage of ours.
+/// When PostgreSQL last failed, so that drivers are not marked offline because of our outage.
 struct Health {
     started: Instant,
     /// Milliseconds after `started` from which on every call succeeded.

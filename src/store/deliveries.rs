@@ -224,7 +224,7 @@ pub async fn get_by_order(
     one(query_as(GET_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }
 
-/// Reads a delivery and locks it, waiting for whoever holds it.
+/// Reads a delivery and locks it, waiting for the transaction that holds it.
 pub async fn lock(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     one(query_as(LOCK).bind(id.0).fetch_optional(conn).await?)
 }
@@ -243,13 +243,13 @@ pub async fn lock_pending(conn: &mut PgConnection, id: DeliveryId) -> Result<Opt
     one(query_as(LOCK_PENDING).bind(id.0).fetch_optional(conn).await?)
 }
 
-/// Locks what a driver has in hand, by id.
+/// Locks the active deliveries of a driver, by id.
 pub async fn lock_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
     let rows: Vec<Row> = query_as(LOCK_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// What a driver has in hand, oldest first.
+/// The active deliveries of a driver, oldest first.
 pub async fn active_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
     let rows: Vec<Row> = query_as(ACTIVE_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()

@@ -49,7 +49,7 @@ statements! {
         WHERE ($1::uuid IS NULL OR id > $1)
           AND ($2::double precision IS NULL OR changed_at < clock_timestamp() - make_interval(secs => $2))
         ORDER BY id LIMIT $3";
-    // Whoever is on duty, or has an order that is not fetched yet; silent since their last word or their last change.
+    // Drivers on duty, or with an order that is not picked up yet; silent since their last heartbeat or change.
     SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
                - greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at)) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
@@ -105,7 +105,7 @@ struct Row {
 }
 
 impl Driver {
-    /// The state as those are told who follow changes.
+    /// The state as Redis and sessions receive it.
     pub fn as_changed(&self) -> DriverChanged {
         let DriverState { on_duty, used_slots, .. } = self.state;
         DriverChanged { id: self.id, epoch: self.epoch, status: self.status, on_duty, used_slots }
@@ -135,7 +135,7 @@ impl TryFrom<Row> for Driver {
     }
 }
 
-/// A driver's state at an epoch: what Redis and sessions are told.
+/// A driver's state at an epoch, as Redis and sessions receive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriverChanged {
     /// Who.
@@ -144,9 +144,9 @@ pub struct DriverChanged {
     pub epoch: i64,
     /// The status since.
     pub status: DriverStatus,
-    /// The wish since.
+    /// The requested duty since.
     pub on_duty: bool,
-    /// Deliveries in hand since.
+    /// Active deliveries since.
     pub used_slots: i32,
 }
 
@@ -210,7 +210,7 @@ pub async fn get(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>
     query_as::<Row>(GET).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
 
-/// Reads a driver and locks the row, waiting for whoever holds it.
+/// Reads a driver and locks the row, waiting for the transaction that holds it.
 pub async fn lock(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
     query_as::<Row>(LOCK).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
@@ -326,7 +326,7 @@ pub struct RebuildRow {
     pub changed: DriverChanged,
     /// Last stored position, as latitude, longitude and the device's time.
     pub fix: Option<(f64, f64, DateTime<Utc>)>,
-    /// How long ago the driver was last heard of, in milliseconds.
+    /// How long ago the last heartbeat was, in milliseconds.
     pub silent_ms: Option<i64>,
     /// The session that the position came from.
     pub session_epoch: Option<i64>,
@@ -376,7 +376,7 @@ pub async fn page_for_comparison(
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
-/// A driver of whom nothing was heard for long.
+/// A driver who has been silent for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SilentDriver {
     /// Who.
@@ -385,7 +385,7 @@ pub struct SilentDriver {
     pub silent_ms: i64,
 }
 
-/// Drivers of whom nothing was heard for `seconds` and who are on duty or hold an unfetched order, the longest silent
+/// Drivers who were silent for `seconds` and are on duty or hold an order that is not picked up, the longest silent
 /// first; and how many are on duty in all. Every one of them: how many fell silent together says whose fault it is.
 pub async fn silent(conn: &mut PgConnection, seconds: f64) -> Result<(Vec<SilentDriver>, i64), StoreError> {
     let rows: Vec<(Uuid, i64)> = query_as(SILENT).bind(seconds).fetch_all(&mut *conn).await?;
@@ -393,7 +393,7 @@ pub async fn silent(conn: &mut PgConnection, seconds: f64) -> Result<(Vec<Silent
     Ok((rows.into_iter().map(|(id, silent_ms)| SilentDriver { id: DriverId(id), silent_ms }).collect(), on_duty))
 }
 
-/// The deliveries that drivers have in hand, as pairs.
+/// The active deliveries of drivers, as pairs.
 pub async fn active_deliveries(
     conn: &mut PgConnection,
     ids: &[DriverId],

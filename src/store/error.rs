@@ -44,7 +44,7 @@ pub(super) async fn watching_connection<T>(work: impl Future<Output = T>) -> (T,
     MUST_CLOSE.scope(Cell::new(false), watched).await
 }
 
-/// SQLSTATE classes and codes that another moment may mend: connection trouble, shutdown, too many connections,
+/// SQLSTATE classes and codes of failures that pass: connection trouble, shutdown, too many connections,
 /// timeouts, deadlocks, read-only (a standby that is being promoted).
 fn is_passing(code: &str) -> bool {
     code.starts_with("08")
@@ -73,7 +73,7 @@ fn is_fatal(error: &dyn DatabaseError) -> bool {
     error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
-/// What the operator must do about an error that no other moment mends; `None` for any other error.
+/// What the operator must do about an error that does not pass by itself; `None` for any other error.
 pub(super) fn advice(code: &str, message: &str) -> Option<String> {
     Some(match code {
         "28P01" | "28000" => format!(

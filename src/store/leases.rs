@@ -1,6 +1,6 @@
 //! Work that one node does at a time: a row a piece of work, held for a while and renewed.
 //!
-//! A lease keeps nodes from doing the same work twice; it never makes that work safe. Whoever stalls may go on for a moment
+//! A lease keeps nodes from doing the same work twice; it never makes that work safe. A node that stalls may go on for a moment
 //! after another has taken over.
 
 use sqlx::PgConnection;

@@ -1,7 +1,7 @@
 //! Events on their way to shops, at least once and in order per delivery.
 //!
 //! Only a delivery's lowest pending event may be leased, so two relays cannot reorder; an id is never used as a cursor. A
-//! lease names its owner and its try: whoever lost it cannot settle it. Events behind one that waits for its next try wait as
+//! lease names its owner and its try: a relay that lost it cannot record a result. Events behind one that waits for its next try wait as
 //! long, so that what is looked up as due is about what may be posted, however much waits for a shop that does not answer.
 
 use chrono::{DateTime, Utc};

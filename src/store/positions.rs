@@ -69,7 +69,7 @@ pub struct StoredPosition {
     pub driver_id: DriverId,
     /// Where, when known.
     pub fix: Option<Fix>,
-    /// When last heard of, by the database's clock.
+    /// When the last heartbeat was received, by the database's clock.
     pub last_seen_at: DateTime<Utc>,
     /// How long ago that was, in milliseconds.
     pub silent_ms: i64,
@@ -92,7 +92,7 @@ fn fix_of(lat: f64, lon: f64, time: DateTime<Utc>) -> Result<Fix, StoreError> {
     Ok(Fix { position: Position::new(lat, lon).map_err(StoreError::corrupt)?, time })
 }
 
-/// The stored positions of some drivers; who was never heard of is left out.
+/// The stored positions of some drivers; drivers without a heartbeat are left out.
 pub async fn get(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<StoredPosition>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows: Vec<Row> = query_as(GET).bind(ids).fetch_all(conn).await?;

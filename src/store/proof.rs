@@ -20,7 +20,7 @@ use super::statement::{query, query_as};
 
 /// How long a proof may take before the verdict is that PostgreSQL takes no writes.
 pub(super) const PROOF_TIMEOUT: Duration = Duration::from_millis(1200);
-/// How long a verdict holds for whoever asks after it.
+/// How long an outcome is reused for later calls.
 const VERDICT_HOLDS: Duration = Duration::from_millis(200);
 /// How long a proof whose commit hangs is left alone.
 const HUNG_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub(super) struct ProofState {
 pub(super) struct Running {
     pub(super) task: JoinHandle<Result<(), StoreError>>,
     pub(super) note: Note,
-    /// Dropped, it tells the task to let go of its connection.
+    /// When dropped, the task discards its connection.
     pub(super) stop: tokio::sync::oneshot::Sender<()>,
     pub(super) began: Instant,
 }

@@ -10,7 +10,7 @@ use super::error::advice;
 use super::servers::Servers;
 use super::statement::{query_as, query_scalar};
 
-/// Held by whoever migrates: any number that nobody else uses.
+/// Held during a migration: a number that is used for nothing else.
 const MIGRATION_LOCK: i64 = 0x6472_6976_6572_7472;
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -72,7 +72,7 @@ pub enum MigrationError {
     },
 }
 
-/// A migration that fails for want of a right is told as one: it changes tables that another user owns.
+/// A migration that fails because a right is missing is reported as that: it changes tables that another user owns.
 fn in_words(error: &MigrateError) -> String {
     let (MigrateError::Execute(sqlx::Error::Database(db))
     | MigrateError::ExecuteMigration(sqlx::Error::Database(db), _)) = error
@@ -185,7 +185,7 @@ async fn mend_indexes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// What tells this database, at this point of its life, from every other: it changes at a restore or a promotion.
+/// Distinguishes this database, at this point of its history, from every other: it changes at a restore or a promotion.
 pub async fn identity(conn: &mut PgConnection) -> Result<String, StoreError> {
     Ok(query_scalar(IDENTITY).fetch_one(conn).await?)
 }

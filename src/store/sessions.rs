@@ -79,7 +79,7 @@ pub struct LiveSession {
     pub epoch: i64,
 }
 
-/// Drivers about whom something that a session must be told happened within `seconds`: their state, a newer session, a
+/// Drivers for whom something that their session must receive happened within `seconds`: their state, a newer session, a
 /// revoked token; or a command that was not acknowledged, for four times as long, since it is said again. Those of all nodes;
 /// longer than any transaction takes, it misses none.
 pub async fn recent(conn: &mut PgConnection, seconds: f64) -> Result<HashSet<DriverId>, StoreError> {
@@ -96,7 +96,7 @@ pub struct SessionState {
     pub session_epoch: i64,
     /// A newer session of the driver exists.
     pub replaced: bool,
-    /// PostgreSQL has not heard of it: a standby that was promoted may lack the last commits.
+    /// PostgreSQL does not know it: a standby that was promoted may lack the last commits.
     pub lost: bool,
     /// Its token was revoked or its driver deactivated.
     pub revoked: bool,

@@ -103,7 +103,7 @@ pub async fn has_url(conn: &mut PgConnection, shop: &str) -> Result<bool, StoreE
     Ok(query_scalar(HAS_URL).bind(shop).fetch_one(conn).await?)
 }
 
-/// Every node reads the shops anew.
+/// Every node reads the shops again.
 async fn changed(conn: &mut PgConnection) -> Result<(), StoreError> {
     query(CHANGED).execute(conn).await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Where drivers went with a delivery in hand. Keyed by driver and time: deliveries of one driver share their fixes, and
-//! `assignments` tells which fix was whose.
+//! Where drivers went with a delivery. Keyed by driver and time: deliveries of one driver share their fixes, and
+//! `assignments` says which fix belongs to which delivery.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use sqlx::{FromRow, PgConnection};

@@ -105,7 +105,7 @@ pub async fn near(
     rows.into_iter().map(waiting_order).collect()
 }
 
-/// Puts off the next search for orders that nobody could be found for.
+/// Postpones the next search for orders without a candidate.
 pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;

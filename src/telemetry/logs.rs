@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::TelemetryError;
 use crate::config::{LogConfig, LogFormat};
 
-/// Libraries whose `info` is noise here. `RUST_LOG` may name them to hear more.
+/// Libraries whose `info` is noise here. `RUST_LOG` may name them to see more.
 const QUIETED: &str = "sqlx=warn,hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,redis=warn,actix_server=warn,\
                        actix_http=warn,tungstenite=warn,tokio_tungstenite=warn,mio=warn";
 
@@ -23,7 +23,7 @@ pub enum LogOutput {
     Stdout,
     /// Standard error: commands whose standard output is their answer, such as `api-key`.
     Stderr,
-    /// A file: `dev`, whose standard output tells what it sees.
+    /// A file: `dev`, whose standard output shows its live summary.
     File(std::fs::File),
 }
 

@@ -1,4 +1,4 @@
-//! Logs and metrics: how the process tells what it does.
+//! Logs and metrics.
 //!
 //! Owns the subscriber of `tracing`, the recorder of `metrics` and the list of metric names. Starts no listener and no
 //! task: the application serves [`Metrics::render`] on its own listener and calls [`Metrics::upkeep`] now and then.

@@ -34,7 +34,7 @@ pub enum OrderError {
     /// Not JSON at all: 400.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// JSON of another shape, or fields at fault: 422. Never empty.
+    /// JSON of another shape, or invalid fields: 422. Never empty.
     #[error("{} fields of the body are at fault", .0.len())]
     Invalid(Vec<FieldError>),
 }
@@ -69,7 +69,7 @@ pub fn parse_cancellation(body: &[u8]) -> Result<Cancellation, OrderError> {
     })
 }
 
-/// Opens `body`, reads it by `parse`, and gives its value only when nothing was at fault.
+/// Opens `body`, reads it by `parse`, and returns its value only when every field was valid.
 fn read<T>(body: &[u8], parse: impl FnOnce(&mut Reader, &Object<'_>) -> Option<T>) -> Result<T, OrderError> {
     let mut reader = Reader::default();
     let value = match reader.open(body)? {

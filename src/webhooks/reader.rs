@@ -1,4 +1,4 @@
-//! Reads a JSON body by hand, so that every field at fault is named at once, by its path.
+//! Reads a JSON body by hand, so that every invalid field is named at once, by its path.
 //!
 //! Values stay raw text until a field is asked for: integers of any length keep their digits, `1e400` is a number out of
 //! range and not a broken document, and unknown fields cost nothing, however deep. `null` means absent. Of a repeated key
@@ -27,7 +27,7 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 #[error("the body is not JSON: {0}")]
 pub struct NotJson(pub String);
 
-/// Collects what is at fault while the fields are read.
+/// Collects the invalid fields while they are read.
 #[derive(Debug, Default)]
 pub struct Reader {
     errors: Vec<FieldError>,
@@ -95,17 +95,17 @@ impl Reader {
         Ok(self.object(&Field { path: String::new(), raw: document.get() }))
     }
 
-    /// Names one more field at fault.
+    /// Adds an invalid field.
     pub fn fault(&mut self, path: &str, code: &'static str, message: impl Into<String>) {
         self.errors.push(FieldError::new(path, code, message));
     }
 
-    /// What was found at fault, in the order of reading.
+    /// The invalid fields, in the order of reading.
     pub fn into_errors(self) -> Vec<FieldError> {
         self.errors
     }
 
-    /// True while nothing was at fault.
+    /// True while every field was valid.
     pub fn is_clean(&self) -> bool {
         self.errors.is_empty()
     }

@@ -1,6 +1,6 @@
 //! Secrets of shops, derived and never stored: `HMAC-SHA256(key of the configuration, shop, direction, id)`.
 //!
-//! Whoever reads the database learns none. A key is named by its fingerprint, so that another can take its place: new
+//! A reader of the database learns none. A key is named by its fingerprint, so that another can take its place: new
 //! secrets come from the first key, old ones from the key that they came from for as long as it is configured.
 
 use std::fmt;

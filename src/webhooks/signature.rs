@@ -44,7 +44,7 @@ impl SigningSecret {
         Self { key }
     }
 
-    /// The secret's text, for whoever must hand it on. Never log it.
+    /// The secret's text, for the one answer that shows it. Never log it.
     pub fn expose(&self) -> String {
         format!("{PREFIX}{}", BASE64.encode(&self.key))
     }

@@ -42,8 +42,8 @@ impl Accounts {
 
 fn own_uid() -> Result<u32, ServerError> {
     let what = || "could not ask `id -u` who this is".to_owned();
-    let told = Command::new("id").arg("-u").output().map_err(|source| ServerError::Io { what: what(), source })?;
-    let number = String::from_utf8_lossy(&told.stdout).trim().parse();
+    let output = Command::new("id").arg("-u").output().map_err(|source| ServerError::Io { what: what(), source })?;
+    let number = String::from_utf8_lossy(&output.stdout).trim().parse();
     number.map_err(|_| ServerError::Io { what: what(), source: std::io::ErrorKind::InvalidData.into() })
 }
 

@@ -12,7 +12,7 @@ use super::account::{Account, Accounts, can_reach};
 use super::process::wait_until;
 use super::{ServerError, about};
 
-/// A log longer than this is begun anew at the next start.
+/// A log longer than this is emptied at the next start.
 const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How much of a log's end an error carries.
@@ -122,7 +122,7 @@ pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError
     let link = dir.join("cluster");
     if let Ok(found) = fs::metadata(&link) {
         let path = fs::canonicalize(&link).map_err(about("find", &link))?;
-        // As root: whoever owned the data goes on owning it, also after a first run that was not root's.
+        // As root: the owner of the data stays the owner, also after a first run that was not root's.
         let owner = Account { uid: found.uid(), gid: found.gid() };
         let account = accounts.unprivileged.map(|_| owner);
         let usable = if accounts.own_uid == 0 { owner.uid != 0 } else { owner.uid == accounts.own_uid };

@@ -1,6 +1,6 @@
 //! Free ports on loopback.
 //!
-//! A port found free can be taken by another before it is used: whoever starts a server on one tries again with the next.
+//! A port found free can be taken by another before it is used: a caller that starts a server on one tries again with the next.
 
 use std::net::{Ipv4Addr, TcpListener};
 

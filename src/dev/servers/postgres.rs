@@ -196,8 +196,8 @@ impl Kind for Postgres {
 
     /// The postmaster writes its state into its pid file; `pg_ctl` waits in the same way.
     fn is_ready(&self, _port: u16, pid: u32) -> bool {
-        let Ok(told) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
-        let mut lines = told.lines();
+        let Ok(text) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
+        let mut lines = text.lines();
         lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
@@ -212,7 +212,7 @@ impl Postgres {
         account::command(self.programs.bin.join(name), self.place.account, "KILL")
     }
 
-    /// Makes the data anew. An `initdb` that was cut short leaves only `data.new`, which is never used.
+    /// Creates the data. An `initdb` that was cut short leaves only `data.new`, which is never used.
     fn init(&mut self, directory: &Directory) -> Result<(), ServerError> {
         let (data, unfinished) = (self.data(), self.place.path.join("data.new"));
         for leftover in [&data, &unfinished] {
@@ -295,8 +295,8 @@ fn programs_for(found: &str, directory: &Directory) -> Result<PostgresPrograms, 
 
 /// Ends a postmaster that an earlier run left on our data. A pid file whose process is gone is PostgreSQL's own business.
 fn end_leftover(data: &Path) {
-    let Ok(told) = fs::read_to_string(data.join("postmaster.pid")) else { return };
-    let Some(pid) = told.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
+    let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return };
+    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
     let arguments = process::arguments(pid);
     if arguments.iter().any(|argument| Path::new(argument) == data) {
         process::end_leftover(pid, Postgres::STOP_PLAN);

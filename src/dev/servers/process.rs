@@ -1,4 +1,4 @@
-//! Processes: signals to a server and all its children, and what `/proc` tells.
+//! Processes: signals to a server and all its children, and what `/proc` says.
 //!
 //! Signals go out by the shell's own `kill`, since `unsafe` is forbidden here and `/bin/kill` is not everywhere.
 

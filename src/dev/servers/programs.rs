@@ -56,14 +56,14 @@ fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
     if !["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()) {
         return None;
     }
-    let told = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
-    let major = major_of(&String::from_utf8_lossy(&told.stdout))?;
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    let major = major_of(&String::from_utf8_lossy(&output.stdout))?;
     Some(PostgresPrograms { bin, major })
 }
 
 /// `postgres (PostgreSQL) 15.13 (Debian 15.13-0)` → 15.
-fn major_of(told: &str) -> Option<u32> {
-    let version = told.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+fn major_of(output: &str) -> Option<u32> {
+    let version = output.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
 }

@@ -3,7 +3,7 @@
 //! Invariants: every command is acknowledged, also when it is repeated; a stage of a delivery is done only when the
 //! service said `ok`; `welcome` is the truth after a reconnect. Must not do IO.
 
-mod heard;
+mod received;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::wire::{Delivery, Incoming, Stage};
 
 /// A request that got no answer for so long is sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a driver who leaves waits to be told that it is off duty.
+/// How long a driver who leaves waits for the answer that it is off duty.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Heartbeats whose ack is still to come; more than that are not remembered.
 const MAX_UNACKED: usize = 256;
-/// Deliveries in hand, beyond any capacity that makes sense.
+/// Active deliveries, beyond any capacity that makes sense.
 const MAX_JOBS: usize = 64;
 const MIN_HEARTBEAT_MS: u64 = 50;
 
@@ -34,7 +34,7 @@ enum Step {
     /// The next stage is reached at this time.
     Due(Duration),
     /// Said, not answered yet.
-    Told { reference: String, stage: Stage, at: Duration },
+    Sent { reference: String, stage: Stage, at: Duration },
 }
 
 struct Job {
@@ -44,25 +44,25 @@ struct Job {
 
 impl Job {
     fn is(&self, reference: &str) -> bool {
-        matches!(&self.step, Step::Told { reference: told, .. } if told == reference)
+        matches!(&self.step, Step::Sent { reference: sent, .. } if sent == reference)
     }
 
     fn ends(&self) -> bool {
-        matches!(self.step, Step::Told { stage: Stage::Delivered, .. })
+        matches!(self.step, Step::Sent { stage: Stage::Delivered, .. })
     }
 }
 
-/// The driver's wish to be on or off duty, as last told to the service.
+/// The duty that the driver requests, and whether the service knows it.
 #[derive(Clone, PartialEq)]
-enum Wish {
-    /// To be told at this time.
-    Untold(Duration),
-    Told {
+enum RequestedDuty {
+    /// To be sent at this time.
+    Unsent(Duration),
+    Sent {
         reference: String,
         on: bool,
         at: Duration,
     },
-    Agreed(bool),
+    Confirmed(bool),
 }
 
 /// See the module.
@@ -78,7 +78,7 @@ pub(super) struct Agent {
     unacked: VecDeque<u64>,
     capacity: usize,
     on_duty: bool,
-    wish: Wish,
+    duty: RequestedDuty,
     jobs: VecDeque<Job>,
     leaving_since: Option<Duration>,
     /// What `reconnect` asked for.
@@ -100,7 +100,7 @@ impl Agent {
             unacked: VecDeque::new(),
             capacity: 1,
             on_duty: false,
-            wish: Wish::Untold(Duration::ZERO),
+            duty: RequestedDuty::Unsent(Duration::ZERO),
             jobs: VecDeque::new(),
             leaving_since: None,
             come_back_after: None,
@@ -136,7 +136,7 @@ impl Agent {
 
     /// Whether there is nothing more to say.
     pub(super) fn is_done(&self, now: Duration) -> bool {
-        let off = self.wish == Wish::Agreed(false);
+        let off = self.duty == RequestedDuty::Confirmed(false);
         match self.leaving_since {
             Some(since) => off || now >= since + LEAVE_WITHIN,
             None => off && self.jobs.is_empty() && self.mover.duty(now).0 == Duty::Over,
@@ -160,15 +160,15 @@ impl Agent {
         let job = self.jobs.front().map(|job| match &job.step {
             Step::Unplanned => now,
             Step::Due(at) => *at,
-            Step::Told { at, .. } => *at + ANSWER_WITHIN,
+            Step::Sent { at, .. } => *at + ANSWER_WITHIN,
         });
-        let wish = match &self.wish {
-            Wish::Untold(at) => Some(*at),
-            Wish::Told { at, .. } => Some(*at + ANSWER_WITHIN),
-            Wish::Agreed(_) => self.mover.duty(now).1,
+        let duty = match &self.duty {
+            RequestedDuty::Unsent(at) => Some(*at),
+            RequestedDuty::Sent { at, .. } => Some(*at + ANSWER_WITHIN),
+            RequestedDuty::Confirmed(_) => self.mover.duty(now).1,
         };
         let leave = self.leaving_since.map(|since| since + LEAVE_WITHIN);
-        [job, wish, leave].into_iter().flatten().fold(self.next_heartbeat, Duration::min)
+        [job, duty, leave].into_iter().flatten().fold(self.next_heartbeat, Duration::min)
     }
 
     /// Says and does what is due.
@@ -179,7 +179,7 @@ impl Agent {
         if now >= self.next_heartbeat {
             self.heartbeat(now);
         }
-        self.say_wish(now);
+        self.send_duty(now);
         self.work(now);
         self.publish_freedom(now);
     }
@@ -233,23 +233,23 @@ impl Agent {
         self.say(&frame);
     }
 
-    /// On duty while the movement says so; a driver with something in hand does not go off duty for a break.
+    /// On duty while the movement says so; a driver with a delivery does not go off duty for a break.
     fn wants_duty(&self, now: Duration) -> bool {
         self.leaving_since.is_none() && (self.mover.duty(now).0 == Duty::On || !self.jobs.is_empty())
     }
 
-    fn say_wish(&mut self, now: Duration) {
+    fn send_duty(&mut self, now: Duration) {
         let on = self.wants_duty(now);
-        let due = match &self.wish {
-            Wish::Untold(at) => now >= *at,
-            Wish::Told { on: told, at, .. } => *told != on || now >= *at + ANSWER_WITHIN,
-            Wish::Agreed(agreed) => *agreed != on,
+        let due = match &self.duty {
+            RequestedDuty::Unsent(at) => now >= *at,
+            RequestedDuty::Sent { on: sent, at, .. } => *sent != on || now >= *at + ANSWER_WITHIN,
+            RequestedDuty::Confirmed(agreed) => *agreed != on,
         };
         if due {
             let reference = self.next_reference('s');
             let status = if on { "AVAILABLE" } else { "OFFLINE" };
             self.say(&json!({"type": "status", "status": status, "ref": reference}));
-            self.wish = Wish::Told { reference, on, at: now };
+            self.duty = RequestedDuty::Sent { reference, on, at: now };
         }
     }
 
@@ -262,7 +262,7 @@ impl Agent {
             Stage::PickedUp if !self.mover.is_traced() => Stage::InTransit,
             _ => Stage::Delivered,
         };
-        let told = match &job.step {
+        let sent = match &job.step {
             Step::Unplanned => {
                 let done_at = match next {
                     Stage::PickedUp => self.mover.head_for(now, job.delivery.pickup),
@@ -272,12 +272,12 @@ impl Agent {
                 job.step = Step::Due(done_at);
                 None
             }
-            Step::Told { reference, at, .. } if now >= *at + ANSWER_WITHIN => Some(reference.clone()),
-            Step::Due(_) | Step::Told { .. } => None,
+            Step::Sent { reference, at, .. } if now >= *at + ANSWER_WITHIN => Some(reference.clone()),
+            Step::Due(_) | Step::Sent { .. } => None,
         };
         let due = matches!(job.step, Step::Due(at) if now >= at);
-        if due || told.is_some() {
-            let reference = told.unwrap_or_else(|| self.next_reference('u'));
+        if due || sent.is_some() {
+            let reference = sent.unwrap_or_else(|| self.next_reference('u'));
             self.report_stage(now, next, reference);
         }
     }
@@ -293,7 +293,7 @@ impl Agent {
             frame["lat"] = json!(place.lat());
             frame["lon"] = json!(place.lon());
         }
-        job.step = Step::Told { reference, stage, at: now };
+        job.step = Step::Sent { reference, stage, at: now };
         self.say(&frame);
     }
 
@@ -301,13 +301,13 @@ impl Agent {
 
     fn freedom(&self) -> Freedom {
         let ending = self.jobs.iter().filter(|job| job.ends()).count();
-        let told_duty = match self.wish {
-            Wish::Told { on, .. } => Some(on),
-            Wish::Untold(_) | Wish::Agreed(_) => None,
+        let sent_duty = match self.duty {
+            RequestedDuty::Sent { on, .. } => Some(on),
+            RequestedDuty::Unsent(_) | RequestedDuty::Confirmed(_) => None,
         };
-        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && told_duty != Some(true)) {
+        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && sent_duty != Some(true)) {
             Freedom::Taken
-        } else if !self.in_session || told_duty.is_some() || self.jobs.len() >= self.capacity {
+        } else if !self.in_session || sent_duty.is_some() || self.jobs.len() >= self.capacity {
             Freedom::Unsure
         } else {
             Freedom::Free

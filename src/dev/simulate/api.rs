@@ -224,7 +224,7 @@ impl Api {
         good(answer).await.map(drop).map_err(SimulateError::Rest)
     }
 
-    /// Takes a driver out of service; one with a delivery in hand stays.
+    /// Takes a driver out of service; one with a delivery stays.
     pub(super) async fn deactivate_driver(&self, id: &str) -> Result<(), SimulateError> {
         let request = self.authorized(self.client.delete(self.url(&format!("api/v1/drivers/{id}"))?));
         let answer = request.send().await.map_err(ApiError::from).map_err(SimulateError::Rest)?;

@@ -150,7 +150,7 @@ impl Client {
 
     async fn converse(&mut self, socket: &mut Socket) -> End {
         let opened = self.clock.now();
-        let mut heard = opened;
+        let mut last_received = opened;
         let mut leaving = false;
         loop {
             let now = self.clock.now();
@@ -160,7 +160,7 @@ impl Client {
             if self.send_all(socket).await.is_err() {
                 return self.lost("socket: cannot send");
             }
-            let deaf_at = if self.agent.in_session() { heard + SILENCE } else { opened + WELCOME_WITHIN };
+            let deaf_at = if self.agent.in_session() { last_received + SILENCE } else { opened + WELCOME_WITHIN };
             let wake = self.clock.instant(self.agent.deadline(now).min(deaf_at));
             tokio::select! {
                 () = stopped(&mut self.stop), if !leaving => {
@@ -168,9 +168,9 @@ impl Client {
                     self.agent.leave(self.clock.now());
                 }
                 message = socket.next() => {
-                    heard = self.clock.now();
+                    last_received = self.clock.now();
                     match message {
-                        Some(Ok(Message::Text(text))) => self.agent.on_text(heard, &text),
+                        Some(Ok(Message::Text(text))) => self.agent.on_text(last_received, &text),
                         Some(Ok(Message::Close(frame))) => return self.closed(frame.map(|frame| frame.code)),
                         Some(Ok(_)) => {}
                         Some(Err(_)) | None => return self.lost("socket: lost"),

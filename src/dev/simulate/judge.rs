@@ -87,7 +87,7 @@ impl History {
         self.fixes.retain(|fix| fix.seq != seq);
     }
 
-    /// From `at` on the driver is this; what was said of later times is forgotten.
+    /// From `at` on the driver is this; what was noted for later times is dropped.
     pub(super) fn set_freedom(&mut self, at: Duration, freedom: Freedom) {
         if self.freedom_at(Duration::MAX) == freedom && !self.freedom.is_empty() {
             return;

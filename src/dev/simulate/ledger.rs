@@ -15,19 +15,19 @@ use crate::domain::position::Position;
 
 /// Rates are averages over so long.
 const RATE_OVER: Duration = Duration::from_secs(5);
-/// An order is judged so long after its answer: by then every assignment that was made meanwhile has been heard of
+/// An order is judged so long after its answer: by then every assignment made in between has been received
 /// (an unacknowledged one is repeated every 5 s).
 const JUDGE_AFTER: Duration = Duration::from_secs(6);
-/// An assignment that is heard of was made at most so long ago.
+/// An assignment that is received was made at most so long ago.
 const HEARD_WITHIN: Duration = Duration::from_secs(6);
 /// An order without a driver counts as one that will need a driver of this run for so long after its post. Later it may have
 /// gone to a driver of somebody else's, which this run never hears of.
 const NEEDS_DRIVER_FOR: Duration = Duration::from_secs(60);
 /// Orders under way at once, beyond which none are posted.
 const MAX_OPEN_ORDERS: usize = 100_000;
-/// The greatest latency that is told: an hour.
+/// The greatest latency that is reported: an hour.
 const MAX_LATENCY_US: u64 = 3_600_000_000;
-/// Kinds of errors told apart.
+/// Kinds of errors that are counted apart.
 const MAX_KINDS: usize = 64;
 
 /// How the webhook answered an order.
@@ -35,7 +35,7 @@ const MAX_KINDS: usize = 64;
 pub(super) enum Answer {
     /// 201 on the first try.
     AtOnce,
-    /// 202, or whatever a repeated post was told.
+    /// 202, or the answer to a repeated post.
     Later,
 }
 

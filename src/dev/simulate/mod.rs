@@ -232,7 +232,7 @@ async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<ExistingDriver
     }
 }
 
-/// Takes drivers out of service; those with a delivery in hand stay as they are.
+/// Takes drivers out of service; those with a delivery stay as they are.
 async fn tidy(api: &Arc<Api>, ids: Vec<String>) {
     let requests = stream::iter(ids).for_each_concurrent(REST_AT_ONCE, |id| async move {
         if let Err(error) = api.deactivate_driver(&id).await {

@@ -1,4 +1,4 @@
-//! What a run tells: a snapshot each second, and the closing report.
+//! The output of a run: a snapshot each second, and the closing report.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct Progress {
     pub orders_posted: u64,
     /// Of those, given to a driver of this run at least once.
     pub orders_assigned: u64,
-    /// Taken by the service, and no driver has heard of them yet.
+    /// Accepted by the service, and not sent to a driver yet.
     pub orders_waiting: u64,
     /// Handed over.
     pub orders_delivered: u64,

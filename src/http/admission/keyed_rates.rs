@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Above so many keys, those that are back at rest are forgotten, once a second at most: it takes a look at each.
+/// Above so many keys, the idle ones are removed, once a second at most: each is looked at.
 const MANY_KEYS: usize = 10_000;
 
 /// A rate for each key.
@@ -20,7 +20,7 @@ pub struct KeyedRate<K: Hash + Eq + Clone> {
     limiter: Option<DefaultKeyedRateLimiter<K>>,
     clock: DefaultClock,
     began: Instant,
-    /// When keys were last forgotten, in seconds after `began`.
+    /// When idle keys were last removed, in seconds after `began`.
     tidied_s: AtomicU64,
 }
 

@@ -160,14 +160,14 @@ fn parse_frames(body: &Value) -> Result<&[Value], Problem> {
 }
 
 /// An error in answer to a frame that was not read.
-fn told(frame: &Value, code: &'static str, message: &str) -> Value {
+fn error_answer(frame: &Value, code: &'static str, message: &str) -> Value {
     let (reference, seq, subject) = name_of_value(frame);
     let error = FrameError { reference, seq, subject, code, message: message.to_owned() };
     outbound::error(&error, Utc::now())
 }
 
 fn unavailable(frame: &Value) -> Value {
-    told(frame, "unavailable", "not possible just now; try again")
+    error_answer(frame, "unavailable", "not possible just now; try again")
 }
 
 /// The size of a frame, in bytes. A proof is not counted: one that is too long is left out, and never blocks its step.
@@ -185,16 +185,16 @@ async fn answer(
 ) -> Value {
     let now = Utc::now();
     if limits.admit_frame(who.driver_id).is_err() {
-        return told(frame, "rate_limited", "too many frames; send fewer");
+        return error_answer(frame, "rate_limited", "too many frames; send fewer");
     }
     let is_batch = frame.get("type").and_then(Value::as_str) == Some("batch");
     let max_bytes = if is_batch { MAX_BATCH_BYTES } else { MAX_FRAME_BYTES };
     if size_of(frame) > max_bytes {
-        return told(frame, "invalid_frame", "the frame is too big");
+        return error_answer(frame, "invalid_frame", "the frame is too big");
     }
     match parse_value(frame, now, rules) {
         Ok(parsed) => {
-            // A task of its own: whoever stops waiting must not keep what follows the commit from being done.
+            // A task of its own: a caller that stops waiting must not cancel what follows the commit.
             let (handler, who) = (handler.clone(), *who);
             let answering = rt::spawn(async move { handler.answer(&who, None, parsed).await });
             answering.await.unwrap_or_else(|_| unavailable(frame))

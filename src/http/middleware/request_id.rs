@@ -32,7 +32,7 @@ where
 /// Gives a request its id and its span, and counts it.
 async fn trace(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
-    let _in_hand = request.conn_data::<ConnectionWatchdog>().map(ConnectionWatchdog::request);
+    let _in_flight = request.conn_data::<ConnectionWatchdog>().map(ConnectionWatchdog::request);
     let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
     let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let span = tracing::info_span!("request", request.id = %id, http.method = method_label(request.method()));

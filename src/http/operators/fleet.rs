@@ -116,7 +116,7 @@ pub struct DriverViews {
 }
 
 impl DriverViews {
-    /// Drivers with where they are and what they have in hand.
+    /// Drivers with their last known locations and active deliveries.
     async fn show_all(&self, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
         let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
         let mut places = LastKnownLocations::ask(&self.presence, &ids).await;
@@ -221,11 +221,11 @@ async fn set_status(
 ) -> Result<HttpResponse, Problem> {
     let id: DriverId = path_id(&path)?;
     let mut fields = Fields::of(&body.object);
-    let wish = |fields: &mut Fields<'_>, name: &str| {
+    let requested = |fields: &mut Fields<'_>, name: &str| {
         let requested_duty = |text: &str| text.parse::<DriverStatus>().ok().and_then(duty::requested_duty);
         fields.choice(name, "AVAILABLE, OFFLINE", requested_duty)
     };
-    let on_duty = fields.required("status", wish).unwrap_or_default();
+    let on_duty = fields.required("status", requested).unwrap_or_default();
     let reason = fields.required("reason", Fields::reason).unwrap_or_default();
     fields.finish()?;
     let keyed = Keyed::of(&request, &staff.0, &body.raw)?;

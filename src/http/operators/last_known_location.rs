@@ -1,7 +1,7 @@
-//! Where drivers are and whether they are online: what Redis says, and what PostgreSQL last heard, whichever knows more.
+//! The last known location of drivers, and whether they are online: from Redis and PostgreSQL, whichever is newer.
 //!
-//! PostgreSQL hears of a driver later than Redis, never earlier: when it calls somebody fresh they are, and a Redis that
-//! is out, cold or empty takes nobody away.
+//! A heartbeat reaches PostgreSQL later than Redis, never earlier: a driver who is fresh there is online, also while Redis is
+//! out, cold or empty.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::store::positions::StoredPosition;
 /// What is known of one driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LastKnownLocation {
-    /// Heard of within the heartbeat's time to live.
+    /// A heartbeat arrived within the TTL.
     pub online: bool,
     /// Where they last were.
     pub fix: Option<Fix>,
@@ -45,7 +45,7 @@ impl LastKnownLocations {
         }
     }
 
-    /// Adds what PostgreSQL heard; `ttl` is how long a heartbeat keeps a driver online.
+    /// Adds the positions stored in PostgreSQL; `ttl` is how long a heartbeat keeps a driver online.
     pub fn note_stored(&mut self, stored: &[StoredPosition], ttl: Duration) {
         for row in stored {
             let known = self.found.entry(row.driver_id).or_default();

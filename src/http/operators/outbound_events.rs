@@ -91,7 +91,7 @@ async fn replay(
     Ok(answer.await?.into_response())
 }
 
-/// Which events, as the body says. Everything dead is asked for by nothing; whoever wants more than that names whose.
+/// The events that the body selects. An empty body selects everything dead; more than that needs a shop or a delivery.
 fn replayed(caller: &Caller, body: &JsonBody) -> Result<(Selection, Option<EventId>), Problem> {
     let mut fields = Fields::of(&body.object);
     let state = fields.choice("state", "dead, delivered, pending", |text| text.parse::<OutboundState>().ok());

@@ -29,7 +29,7 @@ use crate::store::shops;
 use crate::webhooks::network::check_url;
 use crate::webhooks::shop_keys::{Direction, ShopKeys};
 
-/// How long a secret is good beside the one that takes its place, unless told otherwise: a day, in seconds.
+/// How long a secret stays valid beside its successor by default: a day, in seconds.
 const OVERLAP_S: i64 = 86_400;
 const MOST_OVERLAP_S: i64 = 30 * 86_400;
 /// In a kept answer, the fingerprint of the key that its secrets come from.
@@ -166,7 +166,7 @@ fn current_key(keys: &ShopKeys) -> Result<String, Problem> {
     })
 }
 
-/// Writes each secret beside its id: in the answer to whoever made it, and nowhere else.
+/// Writes each secret beside its id: in the answer to the caller who made it, and nowhere else.
 fn reveal(keys: &ShopKeys, shop: &mut Value) {
     let by = shop.as_object_mut().and_then(|fields| fields.remove(BY));
     let by = by.as_ref().and_then(Value::as_str).unwrap_or_default();

@@ -22,7 +22,7 @@ pub fn position(fix: &Fix, now: DateTime<Utc>) -> Value {
     })
 }
 
-/// A driver, where they are, and what they have in hand.
+/// A driver with the last known location and the active deliveries.
 pub fn driver(driver: &Driver, place: &LastKnownLocation, active: &[DeliveryId], now: DateTime<Utc>) -> Value {
     let state = &driver.state;
     let mut value = json!({

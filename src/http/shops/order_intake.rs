@@ -95,10 +95,10 @@ impl OrderIntake {
             return answer(&received);
         }
         let id = received.delivery.id;
-        let settled = self.waiters.register(id);
+        let resolved = self.waiters.register(id);
         self.use_cases.apply(effects).await;
-        if tokio::time::timeout(self.wait, settled).await.is_err() {
-            // Nobody waits any more: forget the waiter.
+        if tokio::time::timeout(self.wait, resolved).await.is_err() {
+            // This request waits no longer: remove its waiter.
             self.waiters.resolve(id);
         }
         if let Some(delivery) = self.read_again(id).await {

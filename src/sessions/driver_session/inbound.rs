@@ -59,18 +59,18 @@ impl DriverSession {
                 self.alive(Some(seq), last_fix);
             }
             FrameBody::Batch { fixes } => {
-                let mut told = Tally::of(fixes, &mut self.filter);
+                let mut tally = Tally::of(fixes, &mut self.filter);
                 self.alive(None, last_fix);
                 // They may be of an order that is over by now.
-                self.track(told.take_believed());
-                self.send(ctx, &outbound::ok(frame.reference.as_deref(), told.to_json()));
+                self.track(tally.take_believed());
+                self.send(ctx, &outbound::ok(frame.reference.as_deref(), tally.to_json()));
             }
             _ => self.enqueue(frame, ctx),
         }
     }
 
     /// The driver is alive, where the newest believed fix says: one that came just now, or the one from before, which is
-    /// no news to anybody who has heard of a newer one (an app may use HTTP beside its socket).
+    /// not new where a newer one is known (an app may use HTTP beside its socket).
     #[tracing::instrument(level = "trace", skip_all)]
     fn alive(&mut self, seq: Option<i64>, last_fix: Option<Fix>) {
         HEARTBEATS.increment(1);
@@ -91,7 +91,7 @@ impl DriverSession {
         self.services.frames.heartbeats().offer(slot);
     }
 
-    /// Whether the driver has a delivery in hand, as far as this session knows.
+    /// Whether the driver has a delivery, as far as this session knows.
     fn is_followed(&self) -> bool {
         self.interval.is_some_and(|interval| interval.heartbeat_tier() == HeartbeatTier::Busy)
     }

@@ -1,4 +1,4 @@
-//! What the node tells a session, and what the driver hears of it.
+//! Messages from the node to the session, and the frames that they become.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::store::commands::Command;
 use crate::store::drivers::DriverChanged;
 use crate::store::sessions::SessionState;
 
-/// A command that is not acknowledged is sent again when it comes again after this. The courier brings it every five seconds,
+/// A command that is not acknowledged is sent again when it comes again after this. The command dispatcher delivers it every five seconds,
 /// sometimes a little less: compared with five, it would wait for the next time.
 const REPEAT_AFTER: Duration = Duration::from_millis(4500);
 
@@ -80,7 +80,7 @@ impl DriverSession {
         }
     }
 
-    /// Tells the app how often to speak up from now on, if that is another interval than it knows.
+    /// Sends a `config` frame when the heartbeat interval for this driver changed.
     pub(super) fn follow_interval(&mut self, changed: &DriverChanged, ctx: &mut Ctx) {
         if let Some(interval) = &mut self.interval
             && interval.follow(changed)

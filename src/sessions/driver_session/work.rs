@@ -1,5 +1,5 @@
 //! Frames that need PostgreSQL: outcome out one at a time, in order, by tasks that outlive the session. An app may say its last
-//! word and close at once; and what follows a commit must be done, whoever still listens.
+//! word and close at once; and what follows a commit must be done, also when the socket is closed.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ const MAX_QUEUED: usize = 32;
 pub(super) struct Work {
     queue: VecDeque<Frame>,
     /// The frame that is being outcome out.
-    in_hand: Option<JoinHandle<()>>,
+    in_flight: Option<JoinHandle<()>>,
 }
 
 impl DriverSession {
@@ -38,21 +38,21 @@ impl DriverSession {
 
     /// Carries out the next frame that waits, one at a time.
     fn work(&mut self, ctx: &mut Ctx) {
-        if self.work.in_hand.is_some() {
+        if self.work.in_flight.is_some() {
             return;
         }
         let Some(frame) = self.work.queue.pop_front() else { return };
         let (reference, subject, silent) = (frame.reference.clone(), frame.subject(), is_silent(&frame));
         let (frames, identity, epoch) = (self.services.frames.clone(), self.identity, self.session_epoch());
-        let (told, answer) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         let hold = self.services.directory.hold();
-        self.work.in_hand = Some(actix::spawn(async move {
+        self.work.in_flight = Some(actix::spawn(async move {
             // Nobody listens once the session is over.
-            let _ = told.send(frames.handle(&identity, Some(epoch), frame).await);
+            let _ = sender.send(frames.handle(&identity, Some(epoch), frame).await);
             drop(hold);
         }));
         ctx.spawn(answer.into_actor(self).map(move |answer, this, ctx| {
-            this.work.in_hand = None;
+            this.work.in_flight = None;
             // Without an answer the app asks again.
             if let Ok(answer) = answer {
                 this.answered(answer, reference, subject, silent, ctx);
@@ -61,17 +61,17 @@ impl DriverSession {
         }));
     }
 
-    /// Leaves what is in hand and what waits behind it to a task of its own: the session is over.
+    /// Hands the frame in flight and those that wait to a task of its own: the session is over.
     pub(super) fn finish_work(&mut self) {
-        let Work { queue, in_hand } = std::mem::take(&mut self.work);
+        let Work { queue, in_flight } = std::mem::take(&mut self.work);
         if queue.is_empty() {
             return;
         }
         let (frames, identity, epoch) = (self.services.frames.clone(), self.identity, self.session_epoch());
         let hold = self.services.directory.hold();
         actix::spawn(async move {
-            if let Some(in_hand) = in_hand {
-                let _ = in_hand.await;
+            if let Some(in_flight) = in_flight {
+                let _ = in_flight.await;
             }
             for frame in queue {
                 if let Err(error) = frames.handle(&identity, Some(epoch), frame).await {

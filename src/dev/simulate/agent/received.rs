@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::wire::{Delivery, Incoming, Stage};
-use super::{ANSWER_WITHIN, Agent, Job, MAX_JOBS, MIN_HEARTBEAT_MS, Step, Wish};
+use super::{ANSWER_WITHIN, Agent, Job, MAX_JOBS, MIN_HEARTBEAT_MS, RequestedDuty, Step};
 
 impl Agent {
     pub(super) fn on_frame(&mut self, now: Duration, frame: Incoming) {
@@ -14,7 +14,7 @@ impl Agent {
                 self.on_duty = driver.on_duty;
                 self.heartbeat_every = Duration::from_millis(heartbeat_interval_ms.max(MIN_HEARTBEAT_MS));
                 self.next_heartbeat = now;
-                self.wish = Wish::Agreed(driver.on_duty);
+                self.duty = RequestedDuty::Confirmed(driver.on_duty);
                 self.ledger.connected(self.index, Duration::from_millis(ttl_ms));
                 self.reconcile(now, deliveries);
             }
@@ -58,15 +58,15 @@ impl Agent {
 
     fn on_ok(&mut self, now: Duration, reference: Option<&str>, on_duty: Option<bool>) {
         let Some(reference) = reference else { return };
-        if let Wish::Told { reference: told, on, .. } = &self.wish
-            && told == reference
+        if let RequestedDuty::Sent { reference: sent, on, .. } = &self.duty
+            && sent == reference
         {
             self.on_duty = on_duty.unwrap_or(*on);
-            self.wish = Wish::Agreed(*on);
+            self.duty = RequestedDuty::Confirmed(*on);
             return;
         }
         let Some(at) = self.jobs.iter().position(|job| job.is(reference)) else { return };
-        let Step::Told { stage, .. } = self.jobs[at].step else { return };
+        let Step::Sent { stage, .. } = self.jobs[at].step else { return };
         if stage == Stage::Delivered {
             self.finish(now, at);
         } else {
@@ -90,8 +90,8 @@ impl Agent {
         }
         self.ledger.error(&format!("frame: {code}"));
         let Some(reference) = reference else { return };
-        if matches!(&self.wish, Wish::Told { reference: told, .. } if told == reference) {
-            self.wish = Wish::Untold(again_at.unwrap_or(now + ANSWER_WITHIN));
+        if matches!(&self.duty, RequestedDuty::Sent { reference: sent, .. } if sent == reference) {
+            self.duty = RequestedDuty::Unsent(again_at.unwrap_or(now + ANSWER_WITHIN));
         } else if let Some(job) = self.jobs.iter_mut().find(|job| job.is(reference)) {
             match again_at {
                 Some(at) => job.step = Step::Due(at),
@@ -124,7 +124,7 @@ impl Agent {
         }
     }
 
-    /// After a reconnect: `welcome` holds everything that is still in hand.
+    /// After a reconnect: `welcome` holds every active delivery.
     fn reconcile(&mut self, now: Duration, deliveries: Vec<Delivery>) {
         let gone = |job: &Job| !deliveries.iter().any(|delivery| delivery.id == job.delivery.id);
         while let Some(at) = self.jobs.iter().position(gone) {
@@ -140,7 +140,7 @@ impl Agent {
                 .iter_mut()
                 .find(|job| job.delivery.id == delivery.id && job.delivery.assignment_id == delivery.assignment_id);
             match known {
-                Some(job) if job.delivery.status != delivery.status || matches!(job.step, Step::Told { .. }) => {
+                Some(job) if job.delivery.status != delivery.status || matches!(job.step, Step::Sent { .. }) => {
                     *job = Job { delivery, step: Step::Unplanned };
                 }
                 Some(_) => {}
