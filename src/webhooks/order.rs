@@ -87,7 +87,7 @@ fn order(reader: &mut Reader, root: &Object<'_>) -> Option<NewOrder> {
     let channel_id = reader.required_id(root, "channelId");
     let pickup = stop(reader, root, "pickup");
     let drop = stop(reader, root, "drop");
-    let order_code = reader.text_or_integer(root, "orderCode", MAX_CODE_CHARS);
+    let order_code = reader.text_or_number(root, "orderCode", MAX_CODE_CHARS);
     let seller = seller(reader, root);
     let items = items(reader, root);
     let ready_at = reader.time(root, "readyAt");
@@ -114,7 +114,7 @@ fn stop(reader: &mut Reader, root: &Object<'_>, key: &str) -> Option<Stop> {
     let details = StopDetails {
         address: reader.text(&object, "address", MAX_LINE_CHARS),
         contact_name: reader.text(&object, "contactName", MAX_NAME_CHARS),
-        phone: reader.text_or_integer(&object, "phone", MAX_PHONE_CHARS),
+        phone: reader.text_or_number(&object, "phone", MAX_PHONE_CHARS),
         notes: reader.text(&object, "notes", MAX_LINE_CHARS),
     };
     let position = Position::new(lat?, lon?).ok()?;
@@ -130,7 +130,7 @@ fn seller(reader: &mut Reader, root: &Object<'_>) -> Option<Seller> {
 fn items(reader: &mut Reader, root: &Object<'_>) -> Option<Vec<Item>> {
     let objects = reader.objects(root, "items", MAX_ITEMS)?;
     let item = |object: &Object<'_>| Item {
-        sku: reader.text_or_integer(object, "sku", MAX_CODE_CHARS),
+        sku: reader.text_or_number(object, "sku", MAX_CODE_CHARS),
         name: reader.text(object, "name", MAX_NAME_CHARS),
         quantity: reader.positive(object, "quantity", MAX_QUANTITY),
     };

@@ -225,9 +225,13 @@ fn numbers_are_taken_where_shops_send_them_for_texts() {
     assert_eq!(order.order_code.as_deref(), Some("20260127"));
     assert_eq!(order.drop.details.phone.as_deref(), Some("919812345678"));
     assert_eq!(order.items.unwrap()[0].sku.as_deref(), Some("12345678901234567890"));
-    for (given, code) in
-        [("9.1981e11", "type"), ("20260127.0", "type"), ("true", "type"), (&*"9".repeat(129), "length")]
+    for (given, taken) in
+        [("9.1981e11", "919810000000"), ("20260127.0", "20260127"), ("-0.0", "0"), ("1.50", "1.50"), ("1e400", "1e400")]
     {
+        let order = parse_order(FULL.replace("\"T3XK\"", given).as_bytes()).unwrap();
+        assert_eq!(order.order_code.as_deref(), Some(taken), "{given}");
+    }
+    for (given, code) in [("true", "type"), ("[1]", "type"), (&*"9".repeat(129), "length")] {
         let body = FULL.replace("\"T3XK\"", given);
         assert_eq!(faults(body.as_bytes()), [format!("orderCode {code}")], "{given}");
     }

@@ -74,6 +74,12 @@ impl Field<'_> {
         self.is_integer().then(|| text.to_owned())
     }
 
+    /// The text of a number: of a whole one its decimal digits, of any other what is written.
+    fn number_text(&self) -> Option<String> {
+        let whole = || self.whole_float().map(|number| number.to_string());
+        self.integer_text().or_else(whole).or_else(|| self.is_number().then(|| self.raw.to_owned()))
+    }
+
     /// A whole number that is written as another one (`2.0`, `1e2`), which JSON Schema calls an integer too.
     fn whole_float(&self) -> Option<i64> {
         let number: f64 = if self.is_number() { self.raw.parse().ok()? } else { return None };
@@ -162,12 +168,13 @@ impl Reader {
         self.bounded(&field, text, max_chars)
     }
 
-    /// An optional text that some senders write as a number: an integer is taken as its decimal text.
-    pub fn text_or_integer(&mut self, object: &Object<'_>, key: &str, max_chars: usize) -> Option<String> {
+    /// An optional text that some senders write as a number: a number is taken as its text, a whole one (`9e9`, `5.0`) as
+    /// its decimal digits.
+    pub fn text_or_number(&mut self, object: &Object<'_>, key: &str, max_chars: usize) -> Option<String> {
         let field = object.get(key)?;
-        let text = match field.integer_text() {
-            Some(digits) => digits,
-            None => self.string(&field, "must be a string or an integer")?,
+        let text = match field.number_text() {
+            Some(text) => text,
+            None => self.string(&field, "must be a string or a number")?,
         };
         self.bounded(&field, text, max_chars)
     }

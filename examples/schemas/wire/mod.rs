@@ -86,12 +86,12 @@ shape! {
     Name = {"type": "string", "maxLength": MAX_NAME_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A code.
     Code = {"type": "string", "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
-    /// The same where shops write it; an integer is taken as its decimal text.
-    SentCode = {"type": ["string", "integer"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
+    /// The same where shops write it; a number is taken as its text.
+    SentCode = {"type": ["string", "number"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A telephone number.
     Phone = {"type": "string", "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
-    /// The same where shops write it; an integer is taken as its decimal text.
-    SentPhone = {"type": ["string", "integer"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
+    /// The same where shops write it; a number is taken as its text.
+    SentPhone = {"type": ["string", "number"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// Degrees; the bound is that of Redis GEO.
     Latitude = {"type": "number", "minimum": (-MAX_LATITUDE), "maximum": MAX_LATITUDE};
     /// Degrees.
