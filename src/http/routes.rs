@@ -17,11 +17,19 @@ pub fn resource(path: &str, allow: &'static str) -> Resource {
 }
 
 fn method_not_allowed(allow: &'static str) -> HttpResponse {
+    let allow = with_head(allow);
     let detail = format!("this takes {allow}");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
     let mut response = problem.error_response();
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    if let Ok(allow) = HeaderValue::try_from(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
     response
+}
+
+/// A path that takes GET takes HEAD too.
+fn with_head(allow: &str) -> String {
+    allow.replacen("GET", "GET, HEAD", 1)
 }
 
 /// What nothing else took.
@@ -51,4 +59,17 @@ where
     T: Send + 'static,
 {
     Ok(database.transact(work).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_405_names_head_beside_get() {
+        for (given, named) in [("GET", "GET, HEAD"), ("GET, POST", "GET, HEAD, POST"), ("POST", "POST")] {
+            let response = method_not_allowed(given);
+            assert_eq!(response.headers().get(ALLOW).unwrap(), named);
+        }
+    }
 }
