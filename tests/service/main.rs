@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - A test acts through the service's interfaces. It reads or writes the stores directly only to check or to prepare
-//! a state.
+//!   a state.
 //! - Every test of a running service ends with `World::finish`, which checks the invariants.
 
 #![allow(missing_docs)]

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! - Every test builds a [`World`], acts on it only through the service's interfaces, and ends with
-//! [`World::finish`].
+//!   [`World::finish`].
 //! - [`World::finish`] checks the invariants in PostgreSQL and Redis.
 //!
 //! A test waits for a condition with a deadline. It must not sleep for a fixed time in the hope that a condition then
