@@ -1,4 +1,8 @@
-//! The commands that run no service: `migrate`, `api-key`, `events` and `doctor`.
+//! Runs the commands that start no service: `migrate`, `api-key`, `events` and `doctor`.
+//!
+//! Invariants: a command works directly on the stores and needs no running service.
+//!
+//! Must not: parse arguments, which `cli` does.
 
 mod diagnosis;
 pub mod doctor;
@@ -14,31 +18,31 @@ use crate::store::{Database, StoreError, credentials, schema, shops};
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// PostgreSQL.
+    /// PostgreSQL failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A migration.
+    /// A migration failed.
     #[error(transparent)]
     Migrate(#[from] MigrationError),
-    /// The shop is not there.
+    /// The shop does not exist.
     #[error("there is no shop {0:?}: start the service once, or name a shop that exists")]
     NoSuchShop(String),
-    /// The key is not there.
+    /// The key does not exist, or is revoked.
     #[error("there is no valid key with this id")]
     NoSuchKey,
-    /// The event is not there.
+    /// The event does not exist.
     #[error("there is no event {0}")]
     NoSuchEvent(EventId),
 }
 
-/// Brings the schema up to date.
+/// Applies the missing migrations.
 pub async fn migrate(config: MaintenanceConfig) -> Result<(), CommandError> {
     schema::migrate(config.database.url.expose()).await?;
     tracing::info!(version = schema::newest_known(), "the database is up to date");
     Ok(())
 }
 
-/// Makes, lists or revokes API keys. The key itself is all that `create` prints on standard output.
+/// Creates, lists or revokes API keys. `create` prints only the key on standard output.
 pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
     let url = config.database.url.expose();
     let database = Database::new(url, 1, false, tokio::runtime::Handle::current())?;
@@ -65,7 +69,7 @@ pub async fn api_key(command: ApiKeyCommand, config: MaintenanceConfig) -> Resul
     Ok(())
 }
 
-/// Makes an API key and gives it, once.
+/// Creates an API key and returns it. Only its hash is stored, so the key cannot be shown again.
 pub async fn create_api_key(database: &Database, name: String, scope: KeyScope) -> Result<String, CommandError> {
     let token = SecretToken::random(TokenKind::ApiKey);
     let hash = token.hash();

@@ -1,9 +1,14 @@
-//! driver-tracker: tracks delivery drivers in real time and gives every shop order to the nearest available one.
+//! driver-tracker tracks delivery drivers in real time and assigns every shop order to the nearest available driver.
 //!
-//! The layers, each of which imports only from its left: `domain, process ← config, telemetry, store, presence, webhooks ←
-//! shops, dispatch ← protocol, effects ← ingest, assignment, outbox, sessions, background ← http ← listeners ← app`.
-//! `store`, `presence` and `webhooks` never import each other. `dev` is behind a feature, and not part of a production build.
-//! `tests/service/architecture.rs` holds the exact map.
+//! The layers, lowest first:
+//! `domain, process ← config, telemetry, store, presence, webhooks ← shops, dispatch ← protocol, effects ← ingest,
+//! assignment, outbox, sessions, background ← http ← listeners ← app`.
+//!
+//! Invariants:
+//! - A module imports only from lower layers. `tests/service/architecture.rs` lists the exact imports and enforces them.
+//! - `store`, `presence` and `webhooks` never import each other.
+//! - `cli` parses the command line. `commands` runs the commands that start no service.
+//! - `dev` exists only with the feature `dev`. Production never needs it.
 
 pub mod app;
 pub mod assignment;

@@ -1,4 +1,4 @@
-//! The program: parses the command line, runs what it names, and ends with 0, 1 or 2.
+//! The program: parses the command line, runs the command, and exits with 0, 1 or 2.
 
 use std::process::ExitCode;
 
@@ -11,8 +11,7 @@ use driver_tracker::dev;
 use driver_tracker::telemetry::{self, LogOutput};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// With glibc's allocator what passes through while drivers connect leaves holes that nothing fits: 36 KB a connected driver
-/// instead of 15.
+/// glibc's allocator fragments the heap while drivers connect: a connected driver takes 36 KB instead of 15 KB.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -24,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    // One provider of cryptography for every TLS connection of the process; the first call counts.
+    // One cryptography provider serves every TLS connection of the process. Only the first call has an effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(invocation) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// An exit code and the sentence that goes with it.
+/// An exit code and the error message.
 type Failure = (u8, String);
 
 fn passing(error: impl std::fmt::Display) -> Failure {
@@ -74,12 +73,12 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
     }
 }
 
-/// The answer of a production build to `dev` and `simulate`.
+/// The error of `dev` and `simulate` in a production build.
 #[cfg(not(feature = "dev"))]
 const NOT_IN_THIS_BUILD: &str =
     "this is a production build, without `dev` and `simulate`: build it with the Cargo feature `dev` to have them";
 
-/// What `doctor` ends with when it could not look; 1 is for what differs.
+/// The exit code of `doctor` when it could not compare. Exit code 1 means that the stores differ.
 const NOT_COMPARED: u8 = 2;
 
 async fn doctor(args: DoctorArgs, config: DoctorConfig) -> Result<(), Failure> {
@@ -124,7 +123,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         }
         tokio::select! {
             () = service.stop() => {}
-            // A second signal ends at once; nothing durable is lost by it.
+            // A second signal ends the process at once. No durable data is lost.
             _ = terminate.recv() => tracing::warn!("ended at once by a second signal"),
             _ = interrupt.recv() => tracing::warn!("ended at once by a second signal"),
         }

@@ -1,4 +1,6 @@
-//! Where Redis and PostgreSQL differ about drivers. Pure: what both say was read before.
+//! Compares what Redis and PostgreSQL hold about drivers.
+//!
+//! Must not: read the stores. The functions are pure, and the caller reads both stores before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,19 +8,19 @@ use crate::domain::driver::DriverStatus;
 use crate::domain::ids::DriverId;
 use crate::presence::Contents;
 
-/// What PostgreSQL says of a driver.
+/// The state that PostgreSQL has for a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known {
-    /// Derived from the driver's state.
+    /// The status, derived from the driver's state.
     pub status: DriverStatus,
-    /// Of that state.
+    /// The epoch of that state.
     pub epoch: i64,
 }
 
-/// How Redis differs about one driver.
+/// How Redis differs from PostgreSQL for one driver.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Difference {
-    /// AVAILABLE or BUSY, and no field in `drivers:status`. (Of an OFFLINE driver Redis knows nothing until they speak.)
+    /// AVAILABLE or BUSY, and no field in `drivers:status`. Redis needs no field of an OFFLINE driver who has not sent anything.
     StatusMissing,
     /// Another status or epoch in `drivers:status`.
     StatusDiffers,
@@ -26,16 +28,16 @@ pub enum Difference {
     MissingInGeo,
     /// In `drivers:geo` without being AVAILABLE.
     ExtraInGeo,
-    /// In `drivers:geo`, and silent for longer than the TTL.
+    /// In `drivers:geo`, and without a heartbeat for longer than the TTL.
     StaleMember,
-    /// In `drivers:geo` and not in `drivers:expiry`: no sweep would ever look.
+    /// In `drivers:geo` and not in `drivers:expiry`. No sweep would ever check the driver.
     NeverSwept,
-    /// Redis speaks of a driver whom PostgreSQL does not know.
+    /// Redis holds a driver who does not exist in PostgreSQL.
     UnknownDriver,
 }
 
 impl Difference {
-    /// Its name in JSON.
+    /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::StatusMissing => "status_missing",
@@ -48,7 +50,7 @@ impl Difference {
         }
     }
 
-    /// What it means, after "so many drivers".
+    /// The description, to follow the number of drivers in a sentence.
     pub fn words(self) -> &'static str {
         match self {
             Self::StatusMissing => "have no status in Redis",
@@ -62,10 +64,10 @@ impl Difference {
     }
 }
 
-/// What differs, by kind.
+/// The drivers that differ, by kind.
 pub type Differences = BTreeMap<Difference, BTreeSet<DriverId>>;
 
-/// Everything that differs about the drivers of either side.
+/// All differences between the drivers in PostgreSQL and the drivers in Redis.
 pub fn compare(known: &BTreeMap<DriverId, Known>, redis: &Contents) -> Differences {
     let mut found = Differences::new();
     let mut note = |difference, driver: DriverId| {
@@ -103,7 +105,8 @@ fn differences_of(driver: DriverId, known: &Known, redis: &Contents) -> Vec<Diff
     found
 }
 
-/// What was seen twice, of drivers whose state did not change in between: the rest was on its way.
+/// The differences that were found twice, for drivers whose state did not change in between. The other differences came from
+/// changes that had not reached Redis yet.
 pub fn confirmed(
     first: &Differences,
     second: &Differences,
@@ -130,7 +133,7 @@ mod tests {
         Known { status: DriverStatus::Available, epoch }
     }
 
-    /// Redis as it should be for a driver who is free at epoch 3, online and placed.
+    /// The right contents of Redis for a driver who is AVAILABLE at epoch 3 and online with a position.
     fn right(driver: DriverId) -> Contents {
         Contents {
             statuses: [(driver, "AVAILABLE:3".to_owned())].into(),

@@ -1,4 +1,6 @@
-//! `doctor`: reads PostgreSQL and Redis, changes neither, and says what differs.
+//! The command `doctor`: compares Redis with PostgreSQL and reports the differences.
+//!
+//! Must not: change either store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,20 +17,21 @@ use crate::store::drivers::{self, DriverChanged};
 use crate::store::schema::{self, SchemaState};
 use crate::store::{Database, StoreError};
 
-/// Between two comparisons: longer than a commit takes to reach Redis, and than the reconciliation takes to repair it.
+/// The pause before differences are checked again. It is longer than a commit takes to reach Redis, and longer than the
+/// reconciliation takes to repair drift.
 const PAUSE: Duration = Duration::from_millis(3500);
 /// Drivers in one page.
 const PAGE: i64 = 5000;
-/// The most that one call to Redis may take: nobody waits behind this one.
+/// The timeout of one call to Redis. It is long because no request waits for the call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the stores could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum DoctorError {
-    /// PostgreSQL.
+    /// PostgreSQL failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Redis.
+    /// Redis failed.
     #[error(transparent)]
     Presence(#[from] PresenceError),
     /// Migrations are missing.
@@ -39,14 +42,14 @@ pub enum DoctorError {
     SchemaTooNew,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Diagnosis {
     drivers: usize,
     redis: Overview,
     contents: Contents,
     differences: Differences,
-    /// How many ids are shown of each kind.
+    /// How many ids of each kind are shown.
     shown: usize,
 }
 
@@ -75,7 +78,7 @@ pub async fn examine(args: &DoctorArgs, config: &DoctorConfig) -> Result<Diagnos
     Ok(Diagnosis { drivers: known.len(), redis, contents, differences, shown: args.shown })
 }
 
-/// What is younger than a moment is on its way, and no difference.
+/// Compares the drivers that differ again after [`PAUSE`]. A change that had not reached Redis yet is no difference.
 async fn look_again(
     database: &Database,
     presence: &Presence,
@@ -119,12 +122,12 @@ fn known_of(driver: &DriverChanged) -> (DriverId, Known) {
 }
 
 impl Diagnosis {
-    /// Whether Redis may be believed and nothing differs.
+    /// Whether Redis is warm and nothing differs.
     pub fn is_same(&self) -> bool {
         self.differences.is_empty() && self.contents.unknown_members.is_empty() && self.problems().is_empty()
     }
 
-    /// `warm`, or why nothing in Redis is believed.
+    /// `warm`, or why the data in Redis is not trusted.
     fn generation(&self) -> &'static str {
         match &self.redis.generation {
             Some(_) if self.redis.generation == self.redis.expected_generation => "warm",
@@ -138,7 +141,7 @@ impl Diagnosis {
         self.redis.eviction_policy.as_deref().is_some_and(|policy| policy != "noeviction")
     }
 
-    /// What is wrong with Redis as a whole, as a name and a sentence.
+    /// The problems of Redis as a whole, each as a name and a sentence.
     fn problems(&self) -> Vec<(&'static str, &'static str)> {
         let mut problems = Vec::new();
         match self.generation() {
@@ -155,7 +158,7 @@ impl Diagnosis {
         problems
     }
 
-    /// For programs.
+    /// The result as JSON, for programs.
     pub fn to_json(&self) -> Value {
         let redis = &self.redis;
         let differences = self.differences.iter().map(|(difference, drivers)| {
@@ -178,7 +181,7 @@ impl Diagnosis {
         })
     }
 
-    /// For people.
+    /// The result as text, for people.
     pub fn to_text(&self) -> String {
         let (redis, contents) = (&self.redis, &self.contents);
         let limit = match redis.max_memory {

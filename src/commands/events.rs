@@ -1,4 +1,6 @@
-//! `events`: what is on its way to shops, what was given up, and post it again.
+//! The command `events`: lists, shows and replays events to shops.
+//!
+//! Must not: post an event. A running service posts what is pending.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,7 @@ use crate::store::{Database, StoreError};
 /// Events in one transaction.
 const PAGE: i64 = 1000;
 
-/// Does what is asked, and prints what came of it on standard output.
+/// Runs the command and prints its result on standard output.
 pub async fn run(command: EventsCommand, config: MaintenanceConfig) -> Result<(), CommandError> {
     let database = Database::new(config.database.url.expose(), 1, false, Handle::current())?;
     match command {
@@ -75,7 +77,7 @@ async fn show(database: &Database, id: EventId) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// How many; one that is being posted just now is none. An id that is unknown leaves all as they are.
+/// Replays events and returns how many. An event that is being posted is not counted. An unknown id changes no event.
 async fn replay(database: &Database, ids: Vec<EventId>) -> Result<usize, CommandError> {
     database
         .transact(move |conn| {
@@ -91,7 +93,8 @@ async fn replay(database: &Database, ids: Vec<EventId>) -> Result<usize, Command
         .await
 }
 
-/// Page by page, so that no transaction takes long; what dies again meanwhile is not taken twice.
+/// Replays all selected events page by page, so that no transaction takes long. An event that becomes dead again meanwhile is
+/// not replayed twice.
 async fn replay_all(database: &Database, chosen: &Selection) -> Result<usize, StoreError> {
     let (mut total, mut after) = (0, None);
     loop {

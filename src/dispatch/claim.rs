@@ -1,7 +1,9 @@
-//! Giving a waiting order to a chosen driver: one transaction, row locks, and no waiting for anybody.
+//! Assigns a waiting order to a chosen driver, in one transaction with row locks.
 //!
-//! Candidates were gathered without a lock; here the order and only the chosen driver are locked (`SKIP LOCKED`) and
-//! everything is checked again. What makes a double assignment impossible is the schema (partial unique indexes).
+//! - Candidates were collected without a lock. This module locks the order and the chosen driver, and checks both again.
+//! - The driver's row is locked with `SKIP LOCKED`, so a claim never waits for a driver. It waits for an order only with
+//!   [`LockWait::Block`].
+//! - Partial unique indexes of the schema make a double assignment impossible.
 
 use super::lifecycle::{self, Grounds};
 use super::{DispatchError, Unit};
@@ -11,25 +13,25 @@ use crate::domain::ids::{DeliveryId, DriverId};
 use crate::store::assignments::{self, DriverLock};
 use crate::store::{StoreError, deliveries, drivers};
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// The order is the driver's.
+    /// The order is assigned to the driver.
     Given,
     /// The order no longer waits, or another transaction holds it.
     OrderGone,
-    /// Another transaction holds the driver and may yet let go.
+    /// Another transaction holds the driver's lock. The driver may be available when that transaction ends.
     DriverContended,
-    /// The driver is taken, off duty or silent.
+    /// The driver has no free slot, is off duty, or is silent.
     DriverGone,
 }
 
 /// Whether to wait for the lock of an order that another transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockWait {
-    /// Leave it to that one.
+    /// Leave the order to the other transaction.
     Skip,
-    /// Wait for that one's end: an order that goes first must not be overtaken because somebody is just serving it.
+    /// Wait until the other transaction ends. Later orders must not overtake an older one because of a short lock.
     Block,
 }
 

@@ -1,4 +1,6 @@
-//! A driver's duty: requested by the driver or an operator, or ended because the driver fell silent.
+//! The requested duty of a driver: set by the driver, by an operator, or by the service after a long silence.
+//!
+//! A change of duty never ends a delivery that was picked up.
 
 use super::lifecycle::{self, Reason};
 use super::{DispatchError, Unit};
@@ -10,10 +12,10 @@ use crate::store::assignments::EndedAs;
 use crate::store::drivers::DriverChanged;
 use crate::store::{deliveries, drivers, positions};
 
-/// The reason of a change that the driver asked for: the one change of which the session gets no `status` frame.
+/// The reason of a change that the driver requested. The driver's session gets no frame for a change with this reason.
 pub const ASKED_BY_DRIVER: &str = "asked by the driver";
 
-/// Sets the requested duty. Active deliveries stay; the status is derived. Returns the driver's new state.
+/// Sets the requested duty and returns the driver's new state. The driver keeps their deliveries. The status is derived again.
 pub async fn set_duty(
     unit: &mut Unit<'_>,
     driver: DriverId,
@@ -31,8 +33,10 @@ pub async fn set_duty(
     Ok(changed)
 }
 
-/// Takes a driver off duty who was silent for `silent_s` seconds, and takes back what they have not fetched yet, on duty or
-/// not. Checked again on locked rows: `false` when a heartbeat arrived in between.
+/// Takes a driver off duty who was silent for `silent_s` seconds, and unassigns their deliveries that were not picked up.
+///
+/// Deliveries are unassigned also if the driver is already off duty. The silence is checked again under the locks. Returns
+/// `false` if the driver does not exist or a heartbeat arrived in the meantime.
 pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) -> Result<bool, DispatchError> {
     let mut held = deliveries::lock_of_driver(unit.conn, driver).await?;
     let Some(locked) = drivers::lock(unit.conn, driver).await? else { return Ok(false) };
@@ -52,7 +56,7 @@ pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) 
     Ok(true)
 }
 
-/// The requested duty by its name on the wire: AVAILABLE or OFFLINE; BUSY cannot be requested.
+/// The duty that a status on the wire requests: AVAILABLE is on duty, OFFLINE is off duty. BUSY cannot be requested.
 pub fn requested_duty(status: DriverStatus) -> Option<bool> {
     match status {
         DriverStatus::Available => Some(true),

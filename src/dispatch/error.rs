@@ -1,4 +1,7 @@
-//! Why a use case did not happen. Nothing was changed.
+//! Why a use case was refused or failed.
+//!
+//! A use case that returns one of these errors has changed nothing, because its transaction is rolled back. The one exception
+//! is [`StoreError::Unavailable`]: the commit may have happened although its answer was lost.
 
 use crate::domain::delivery::{DeliveryStatus, InvalidTransition};
 use crate::domain::driver::DriverRefusal;
@@ -8,16 +11,16 @@ use crate::store::StoreError;
 /// A refusal, or a failure of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
-    /// PostgreSQL.
+    /// PostgreSQL failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is no such thing, or it is somebody else's.
+    /// The object does not exist, or it belongs to another driver or shop.
     #[error("not found")]
     NotFound,
-    /// The present state does not allow it.
+    /// The delivery's present state does not allow the action.
     #[error(transparent)]
     InvalidTransition(#[from] InvalidTransition),
-    /// A delivery that is over cannot be called off.
+    /// A delivery that has ended cannot be cancelled.
     #[error("the delivery is already {0}")]
     AlreadyTerminal(DeliveryStatus),
     /// The assignment is no longer active.
@@ -26,25 +29,25 @@ pub enum DispatchError {
     /// A newer session of the driver exists.
     #[error("a newer session has taken over")]
     SessionReplaced,
-    /// The driver's state does not allow it.
+    /// The driver's present state does not allow the change.
     #[error(transparent)]
     Driver(#[from] DriverRefusal),
-    /// There is one already.
+    /// The object exists already.
     #[error("there is already {0}")]
     Exists(&'static str),
-    /// A field is invalid.
+    /// Fields of the request are invalid.
     #[error("invalid fields")]
     Fields(Vec<FieldError>),
-    /// A request with the same `Idempotency-Key` is still under way.
+    /// A request with the same `Idempotency-Key` is still in progress.
     #[error("a request with this Idempotency-Key is still under way")]
     UnderWay,
-    /// The `Idempotency-Key` came with another body before.
+    /// The same `Idempotency-Key` was used before with another body.
     #[error("this Idempotency-Key was used with another body")]
     KeyReused,
 }
 
 impl DispatchError {
-    /// Whether the same request may succeed at another moment.
+    /// Whether the same request may succeed later.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_unavailable())
     }

@@ -1,4 +1,8 @@
-//! Orders and cancellations from shops. Idempotency is PostgreSQL's: one delivery per shop and seller order.
+//! Orders and cancellations that shops send.
+//!
+//! - A shop's seller order becomes one delivery. A unique constraint of PostgreSQL makes repeats idempotent.
+//! - A repeat never changes the stored order. A repeat with other values is recorded as a conflict.
+//! - A cancellation may arrive before its order. It is stored until the order arrives.
 
 use serde_json::json;
 
@@ -12,14 +16,14 @@ use crate::domain::region::Region;
 use crate::store::deliveries::{self, Delivery};
 use crate::store::{StoreError, audit, early_cancellations};
 
-/// What an order met.
+/// The outcome of an order.
 #[derive(Debug)]
 pub struct Received {
-    /// The delivery as it stands.
+    /// The delivery as it is stored.
     pub delivery: Delivery,
-    /// It was seen before; nothing was changed.
+    /// Whether the shop sent this order before. The stored order is unchanged then.
     pub duplicate: bool,
-    /// The fields of pickup and drop that differ from the order as it is stored; empty unless it was seen before.
+    /// Paths of the pickup and drop fields that differ from the stored order. Empty for a new order.
     pub differs: Vec<String>,
 }
 
@@ -63,7 +67,7 @@ async fn seen_before(
         return Ok(Received { delivery, duplicate: true, differs: Vec::new() });
     }
     let delivery = deliveries::lock(unit.conn, delivery.id).await?.ok_or_else(missing)?;
-    // Compared again under the lock.
+    // Another transaction may have changed the delivery before the lock, so the values are compared again.
     let differs = order.differs(&delivery.pickup, &delivery.drop);
     if differs.is_empty() {
         return Ok(Received { delivery, duplicate: true, differs });
@@ -82,16 +86,16 @@ async fn seen_before(
     Ok(Received { delivery, duplicate: true, differs })
 }
 
-/// What a cancellation met.
+/// The outcome of a cancellation.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// The delivery is CANCELLED, now or before.
+    /// The delivery is CANCELLED, by this request or an earlier one.
     Delivery(Box<Delivery>),
-    /// The order is not known yet; it will be CANCELLED when it arrives.
+    /// The order did not arrive yet. It becomes CANCELLED when it arrives.
     Remembered,
 }
 
-/// Calls an order off, known or not.
+/// Cancels a shop's order, also one that did not arrive yet.
 pub async fn receive_cancellation(
     unit: &mut Unit<'_>,
     shop: &ShopName,

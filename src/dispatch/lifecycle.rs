@@ -1,6 +1,8 @@
-//! A delivery's life, each step written whole: state, assignment, driver, audit trail, outbox, command.
+//! The state changes of a delivery: assign, unassign, fail, cancel, retry.
 //!
-//! Every function takes a delivery whose row is locked, locks its driver after it, and changes nothing when it refuses.
+//! - Every function writes the whole change: state, assignment, driver, audit trail, outbox, command.
+//! - Every function takes a delivery whose row is locked. It locks the driver's row after the delivery's row.
+//! - A function that returns a refusal has changed nothing.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -26,7 +28,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// The given words, or `unspecified` where there are none.
+    /// The trimmed text, or `unspecified` if the text is empty.
     pub fn of(reason: &str) -> Self {
         let reason = reason.trim();
         Self { reason: if reason.is_empty() { "unspecified".to_owned() } else { reason.to_owned() } }
@@ -36,11 +38,11 @@ impl Reason {
 /// A failure as events and REST show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind.
+    /// The kind of failure.
     pub code: FailureCode,
-    /// In words.
+    /// The reason in words.
     pub reason: Option<String>,
-    /// When.
+    /// When the delivery failed.
     pub occurred_at: DateTime<Utc>,
 }
 
@@ -54,17 +56,17 @@ impl Failure {
     }
 }
 
-/// Why this driver.
+/// Why the order is assigned to this driver.
 #[derive(Debug, Clone, Copy)]
 pub enum Grounds<'r> {
     /// The nearest free driver; the distance to the pickup in metres.
     Nearest {
-        /// How far.
+        /// Distance of the driver to the pickup, in metres.
         distance_m: f64,
     },
-    /// An operator chose them.
+    /// An operator chose the driver.
     Chosen {
-        /// In the operator's words.
+        /// The operator's reason.
         reason: &'r str,
     },
 }
@@ -150,7 +152,7 @@ pub async fn unassign(
     record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
 }
 
-/// Ends a delivery as FAILED, and frees its driver. `data` is what the audit trail holds beside the failure.
+/// Ends a delivery as FAILED and frees the driver's slot. `data` is written to the audit trail together with the failure.
 pub async fn fail(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -178,7 +180,7 @@ pub async fn fail(
     record(unit, delivery, AuditType::Failed, actor, data, Some(&driver), Some(details)).await
 }
 
-/// Calls a delivery off, and frees its driver if it has one.
+/// Cancels a delivery and frees the slot of its driver, if it has one.
 pub async fn cancel(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -202,7 +204,7 @@ pub async fn cancel(
     record(unit, delivery, AuditType::Cancelled, actor, data, driver.as_ref(), Some(details)).await
 }
 
-/// Tries a failed or cancelled delivery again, from the start.
+/// Returns a failed or cancelled delivery to PENDING, as a new attempt.
 pub async fn retry(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -225,7 +227,7 @@ pub async fn retry(
     record(unit, delivery, AuditType::Retried, actor, data, None, None).await
 }
 
-/// Locks the delivery's driver, ends the assignment and frees the slot.
+/// Locks the driver of a delivery, ends the assignment and frees the driver's slot.
 pub(super) async fn release(
     unit: &mut Unit<'_>,
     delivery: &Delivery,

@@ -1,7 +1,11 @@
-//! The use cases: what happens to orders and drivers, each in one transaction that the caller opens and commits.
+//! The use cases: every change of an order or a driver is one function here.
 //!
-//! Everything here decides from locked rows and writes the whole of a change: state, audit, outbox, command. What must
-//! happen after the commit (Redis, sockets, wake-ups) is returned as [`Effects`]; losing it costs latency, never truth.
+//! - A use case runs in one transaction. The caller opens and commits it.
+//! - A use case decides from locked rows. It writes the whole change: state, audit trail, outbox, command.
+//! - A use case returns what must happen after the commit (Redis, sockets, wake-ups) as [`Effects`]. Lost effects cost
+//!   latency; the data stays correct.
+//!
+//! A use case must not commit, and must not touch Redis or a socket.
 
 pub mod claim;
 pub mod duty;

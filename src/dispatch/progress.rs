@@ -1,4 +1,7 @@
-//! What a driver or an operator says of a delivery that is under way.
+//! Updates of an active delivery, reported by its driver or by an operator.
+//!
+//! - A driver's update that repeats a passed state succeeds and changes nothing.
+//! - The times of an assignment's steps never go backwards and never lie in the future, whatever the device's clock says.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
@@ -15,38 +18,39 @@ use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers;
 use crate::webhooks::event::OutboundDetails;
 
-/// What is said.
+/// What an update reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverUpdate {
     /// The driver has the goods.
     PickedUp,
-    /// On the way to the drop.
+    /// The driver is on the way to the drop.
     InTransit,
-    /// Handed over.
+    /// The goods were handed over.
     Delivered,
-    /// Ended without delivery.
+    /// The delivery ended without a handover.
     Failed,
-    /// Given back before pickup.
+    /// The driver rejected the assignment before pickup.
     Rejected,
 }
 
-/// What comes with it.
+/// The details of an update.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateDetails {
-    /// When it happened, by the teller's clock.
+    /// When it happened, by the reporter's clock.
     pub occurred_at: Option<DateTime<Utc>>,
-    /// Where.
+    /// Where it happened.
     pub position: Option<Position>,
-    /// A photograph or signature.
+    /// URL of a photograph or a signature.
     pub proof_url: Option<String>,
-    /// With FAILED, and the reason of a REJECTED.
+    /// The code and reason of a FAILED; the reason of a REJECTED.
     pub failure: Option<(FailureCode, Option<String>)>,
-    /// Why an operator says so, in their words.
+    /// An operator's reason for the update.
     pub reason: Option<String>,
 }
 
-/// A driver's update of an assignment. Gives the delivery's state after it; a state already passed is a success that
-/// changes nothing.
+/// Handles a driver's update of an assignment. Returns the delivery's state after it.
+///
+/// An update to a state that the assignment has passed succeeds and changes nothing.
 pub async fn update_by_driver(
     unit: &mut Unit<'_>,
     driver: DriverId,
@@ -70,7 +74,7 @@ pub async fn update_by_driver(
     Ok(found.status)
 }
 
-/// Whether this assignment already passed `step`.
+/// Whether this assignment has passed the state that `update` reports.
 fn has_passed(assignment: &Assignment, step: DriverUpdate) -> bool {
     let ended_as = |end: EndedAs| assignment.ended_as == Some(end);
     match step {
@@ -82,7 +86,7 @@ fn has_passed(assignment: &Assignment, step: DriverUpdate) -> bool {
     }
 }
 
-/// An operator's word on a delivery.
+/// Handles an operator's update of a delivery.
 pub async fn update_by_operator(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -120,7 +124,7 @@ async fn advance(
         }
     }?;
     match holder {
-        // The driver's app still shows the old state. A failure is sent as `assignment.cancelled`.
+        // The driver's app still shows the old state. `lifecycle::fail` sends `assignment.cancelled` for a failure.
         Some((driver, assignment)) if *actor != Actor::Driver(driver.0) && step != DriverUpdate::Failed => {
             commands::insert(unit.conn, driver, CommandKind::Delivery, delivery.id, assignment, None).await?;
             unit.effects.commands.push(driver);
@@ -142,8 +146,9 @@ async fn previous_step(unit: &mut Unit<'_>, delivery: &Delivery) -> Result<DateT
     Ok(steps.into_iter().flatten().max().unwrap_or(delivery.created_at))
 }
 
-/// When a step happened: the reported moment where it lies between the step before and now, else the nearer end of that span,
-/// in whole milliseconds. The clock of a phone may be slow, fast, or set back between two steps.
+/// When a step happened, in whole milliseconds: the reported time, limited to the span from the previous step to now.
+///
+/// The clock of a phone may be slow, fast, or set back between two steps.
 fn step_time(previous: DateTime<Utc>, reported: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
     reported.map_or(now, |at| at.trunc_subsecs(3)).min(now).max(previous)
 }
@@ -205,7 +210,7 @@ async fn deliver(
     lifecycle::record(unit, delivery, AuditType::Delivered, actor, data, Some(&driver), Some(details)).await
 }
 
-/// Adds what is known of proof, place and an operator's reason; what is not is left out.
+/// Adds the proof, the position and the operator's reason to `data`. A missing one is left out.
 fn known(mut data: Value, details: &UpdateDetails) -> Value {
     if let Some(link) = &details.proof_url {
         data["proofUrl"] = json!(link);

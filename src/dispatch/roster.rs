@@ -1,4 +1,6 @@
-//! Drivers as operators keep them: created, changed, brought back, deactivated.
+//! Changes that operators make to drivers: profile, capacity, activation, tokens.
+//!
+//! A change of state is written with its audit row, and the driver's sessions are notified.
 
 use super::{DispatchError, Unit};
 use crate::domain::driver::DriverChange;
@@ -7,18 +9,18 @@ use crate::domain::ids::{DriverId, TokenId};
 use crate::store::credentials;
 use crate::store::drivers::{self, Driver, ProfileChange};
 
-/// What an operator changes of a driver.
+/// An operator's change of a driver. `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub struct DriverPatch {
-    /// Name, telephone, ids, metadata.
+    /// Name, telephone, external id, metadata.
     pub profile: ProfileChange,
-    /// Deliveries at once.
+    /// How many deliveries the driver can hold at once.
     pub capacity: Option<i32>,
-    /// Bring back, or deactivate.
+    /// `true` reactivates the driver, `false` deactivates them.
     pub active: Option<bool>,
 }
 
-/// Changes a driver and gives them as they stand after it.
+/// Changes a driver. Returns the driver after the change.
 pub async fn patch(
     unit: &mut Unit<'_>,
     driver: DriverId,
@@ -42,7 +44,7 @@ pub async fn patch(
     drivers::get(unit.conn, driver).await?.ok_or(DispatchError::NotFound)
 }
 
-/// Revokes a driver's token; its sessions end. Repeats succeed.
+/// Revokes a token of a driver. The token's sessions end. A repeated call succeeds.
 pub async fn revoke_token(unit: &mut Unit<'_>, driver: DriverId, token: TokenId) -> Result<(), DispatchError> {
     if !credentials::revoke_token(unit.conn, driver, token).await? {
         return Err(DispatchError::NotFound);

@@ -1,4 +1,7 @@
-//! The nearest driver when Redis is out or not to be believed: PostgreSQL's own eyes, in growing boxes.
+//! Finds the nearest available drivers in PostgreSQL, for the time in which Redis is down or not trusted.
+//!
+//! The search uses boxes that grow until enough drivers are found. A box also holds drivers in its corners, who may be farther
+//! away than drivers outside it. So a result counts only within the circle that fits into the box.
 
 use sqlx::PgConnection;
 
@@ -8,22 +11,21 @@ use crate::domain::ranking::{Candidate, rank};
 use crate::store::StoreError;
 use crate::store::positions::{self, BoxSearch};
 
-/// The first box's half width, in metres.
+/// Half the width of the first box, in metres.
 const FIRST_RADIUS_M: f64 = 300.0;
 
-/// How far to look, and who counts.
+/// The limits of a search.
 #[derive(Debug, Clone)]
 pub struct Reach {
-    /// Not beyond this, in metres.
+    /// The largest distance to the pickup, in metres.
     pub max_radius_m: f64,
-    /// Heard of within so many seconds.
+    /// The largest age of the driver's last heartbeat, in seconds.
     pub seen_within_s: f64,
-    /// With a fix not older than so many seconds.
+    /// The largest age of the driver's fix, in seconds.
     pub fix_within_s: f64,
 }
 
-/// The `wanted` nearest drivers who would be given an order at `pickup`, nearest first. A box is believed only as far as
-/// the circle that fits into it.
+/// The `wanted` nearest drivers who can be assigned an order at `pickup`, nearest first.
 pub async fn nearest(
     conn: &mut PgConnection,
     pickup: &Position,

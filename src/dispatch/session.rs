@@ -1,4 +1,7 @@
-//! A driver's session as PostgreSQL sees it: opened, and its whole state for the `welcome`.
+//! Driver sessions in PostgreSQL: opening one, reading the state for its `welcome` frame, and checking that it is current.
+//!
+//! A driver has one current session: the one with the highest session epoch. The session epoch is a fencing token: work of an
+//! older session is refused.
 
 use std::cmp::Ordering;
 
@@ -12,7 +15,7 @@ use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::{self, Driver};
 use crate::store::{StoreError, positions, sessions};
 
-/// Makes this session the driver's newest; sessions elsewhere learn that they are over. Gives the session epoch.
+/// Makes this session the driver's newest and returns its session epoch. The driver's older sessions are notified and end.
 pub async fn open(
     unit: &mut Unit<'_>,
     who: &DriverIdentity,
@@ -24,14 +27,14 @@ pub async fn open(
     Ok(epoch)
 }
 
-/// Everything a driver's app needs to know after a connect.
+/// The state that a driver's app needs after it connects.
 #[derive(Debug, Clone)]
 pub struct DriverSnapshot {
     /// The driver.
     pub driver: Driver,
-    /// The active deliveries.
+    /// The driver's active deliveries.
     pub deliveries: Vec<Delivery>,
-    /// Where the driver last was.
+    /// The driver's last fix.
     pub last_fix: Option<Fix>,
 }
 
@@ -43,8 +46,10 @@ pub async fn snapshot(conn: &mut PgConnection, driver: DriverId) -> Result<Drive
     Ok(DriverSnapshot { driver: found, deliveries, last_fix })
 }
 
-/// Stops work that was born in a session which is no longer the driver's newest, or which PostgreSQL has lost in a failover:
-/// that one is not over for good, the app is to come back.
+/// Refuses work of a session that is not the driver's newest session.
+///
+/// A session that PostgreSQL lost in a failover gives [`StoreError::Unavailable`], not
+/// [`DispatchError::SessionReplaced`]: the app must connect again.
 pub async fn require_current(unit: &mut Unit<'_>, driver: DriverId, session_epoch: i64) -> Result<(), DispatchError> {
     match sessions::hold(unit.conn, driver).await?.cmp(&session_epoch) {
         Ordering::Equal => Ok(()),

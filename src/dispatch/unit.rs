@@ -1,4 +1,7 @@
-//! One unit of work: a connection inside a transaction, its moment, and what must follow its commit.
+//! The unit of work of a use case: a connection inside a transaction, the time of the change, and the effects to apply
+//! after the commit.
+//!
+//! Every change of one unit has the same time. The unit does not commit, and it does not apply its effects.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use h3o::Resolution;
@@ -10,46 +13,48 @@ use crate::domain::region::Region;
 use crate::store::deliveries::{self, Delivery};
 use crate::store::drivers::DriverChanged;
 
-/// What the configuration says about dispatching.
+/// The settings that the use cases need.
 #[derive(Clone, Debug)]
 pub struct DispatchSettings {
-    /// Whether there is anywhere to post the events of the configured shop to; of others, PostgreSQL knows.
+    /// Whether the configured shop has an address for its events. PostgreSQL holds the addresses of other shops.
     pub announces_configured_shop: bool,
-    /// Delay of the first try of an event, in seconds.
+    /// Delay before an event is posted for the first time, in seconds.
     pub first_delay_s: f64,
-    /// Size of regions.
+    /// The H3 resolution of regions.
     pub resolution: Resolution,
-    /// How recently PostgreSQL must have received a heartbeat of a driver who is assigned an order, in seconds: the heartbeat's time to live,
-    /// and the time that a position may take to get there.
+    /// A driver is assigned an order only if PostgreSQL has a heartbeat of theirs that is younger than this, in seconds. The
+    /// value is the time to live of a heartbeat plus the time that a position may take to reach PostgreSQL.
     pub seen_within_s: f64,
 }
 
-/// What must follow the commit. Every part of it is a wake-up: a sweep finds what is lost.
+/// What the caller must do after the commit.
+///
+/// Every part is a wake-up. A sweep finds the work of a wake-up that was lost.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Drivers whose state changed, for Redis and for their sessions.
+    /// Drivers whose state changed. Redis and their sessions are updated.
     pub drivers: Vec<DriverChanged>,
     /// Drivers with a new command.
     pub commands: Vec<DriverId>,
-    /// Regions with an order that waits.
+    /// Regions with a waiting order.
     pub waiting: Vec<Region>,
-    /// Deliveries that were assigned or ended, for the requests that wait for them.
+    /// Deliveries that were assigned or ended. Requests that wait for them are answered.
     pub resolved: Vec<DeliveryId>,
-    /// Drivers whose sessions must look at themselves again.
+    /// Drivers whose sessions must check their own state again.
     pub sessions: Vec<DriverId>,
-    /// There is something to post.
+    /// Whether the outbox has a new event.
     pub outbox: bool,
 }
 
-/// A transaction under way.
+/// A unit of work inside an open transaction.
 pub struct Unit<'c> {
     /// The connection, inside the transaction.
     pub conn: &'c mut PgConnection,
-    /// The configuration's part.
+    /// The settings of the use cases.
     pub settings: &'c DispatchSettings,
-    /// The moment of the change, by the database's clock, in whole milliseconds.
+    /// The time of the change, by the database's clock, in whole milliseconds.
     pub now: DateTime<Utc>,
-    /// What must follow the commit.
+    /// What the caller must do after the commit.
     pub effects: Effects,
 }
 
@@ -60,8 +65,10 @@ impl<'c> Unit<'c> {
         Ok(Self { conn, settings, now, effects: Effects::default() })
     }
 
-    /// Moves the moment of this change behind the last change of a locked delivery. The unit may have begun before that one
-    /// and then waited for the lock, or the database's clock may have been set back.
+    /// Moves the time of this change to the last change of a locked delivery, if that one is later.
+    ///
+    /// The unit may have begun before the last change and then waited for the lock. The database's clock may also have been
+    /// set back.
     pub fn follow_last_change(&mut self, delivery: &Delivery) {
         self.now = self.now.max(delivery.updated_at.trunc_subsecs(3));
     }

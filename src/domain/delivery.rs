@@ -1,4 +1,8 @@
-//! A delivery's states and the one function that moves between them.
+//! The states of a delivery, and the one function that changes them.
+//!
+//! - [`DeliveryStatus::transition`] defines every allowed state change. No other code may choose a next state.
+//! - DELIVERED is final. Only a retry leaves FAILED or CANCELLED.
+//! - Only an assignment takes a driver's slot.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::UnknownState;
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DeliveryStatus {
@@ -15,15 +19,15 @@ pub enum DeliveryStatus {
     Pending,
     /// A driver is on the way to the pickup.
     Assigned,
-    /// The driver has it.
+    /// The driver has the goods.
     PickedUp,
-    /// On the way to the drop; may be skipped.
+    /// The driver is on the way to the drop. A delivery may skip this state.
     InTransit,
-    /// Done.
+    /// The goods were handed over.
     Delivered,
-    /// Ended without delivery.
+    /// The delivery ended without a handover.
     Failed,
-    /// Called off by the shop or an operator.
+    /// The shop or an operator cancelled the delivery.
     Cancelled,
 }
 
@@ -41,17 +45,17 @@ impl DeliveryStatus {
         }
     }
 
-    /// DELIVERED, FAILED and CANCELLED: nothing but a retry leaves them.
+    /// Whether the delivery has ended: DELIVERED, FAILED or CANCELLED. Only a retry leaves FAILED and CANCELLED.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Delivered | Self::Failed | Self::Cancelled)
     }
 
-    /// ASSIGNED, PICKED_UP and IN_TRANSIT: a driver's slot is taken.
+    /// Whether the delivery occupies a driver's slot: ASSIGNED, PICKED_UP or IN_TRANSIT.
     pub fn holds_driver(self) -> bool {
         matches!(self, Self::Assigned | Self::PickedUp | Self::InTransit)
     }
 
-    /// The state after `action`, or a refusal that names the state that holds.
+    /// Returns the state after `action`, or a refusal that names the present state.
     pub fn transition(self, action: DeliveryAction) -> Result<Self, InvalidTransition> {
         use DeliveryAction as A;
         use DeliveryStatus as S;
@@ -89,21 +93,21 @@ impl FromStr for DeliveryStatus {
 /// What can happen to a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DeliveryAction {
-    /// A driver is given the order.
+    /// The delivery is assigned to a driver.
     Assign,
-    /// The order waits again: the driver was lost, or rejected it before pickup.
+    /// The delivery returns to PENDING: the driver is offline or rejected it before pickup, or an operator unassigned it.
     TakeBack,
-    /// The driver has the goods.
+    /// The driver takes the goods.
     PickUp,
-    /// The driver is on the way to the drop.
+    /// The driver starts for the drop.
     Depart,
-    /// Handed over.
+    /// The driver hands the goods over.
     Deliver,
-    /// Ended without delivery.
+    /// The delivery ends without a handover.
     Fail,
-    /// Called off.
+    /// The shop or an operator cancels the delivery.
     Cancel,
-    /// An operator tries again.
+    /// An operator starts a new attempt.
     Retry,
 }
 
@@ -111,9 +115,9 @@ pub enum DeliveryAction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the delivery is {holds}, which does not allow {action:?}")]
 pub struct InvalidTransition {
-    /// The state that holds.
+    /// The delivery's present state.
     pub holds: DeliveryStatus,
-    /// What was asked.
+    /// The action that was requested.
     pub action: DeliveryAction,
 }
 
@@ -121,24 +125,24 @@ pub struct InvalidTransition {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum FailureCode {
-    /// The driver would not do it.
+    /// The driver refused the delivery.
     DriverRejected,
-    /// The driver was lost.
+    /// The driver went offline.
     DriverOffline,
-    /// The goods could not be fetched.
+    /// The driver could not pick up the goods.
     PickupFailed,
-    /// The goods could not be handed over.
+    /// The driver could not hand over the goods.
     DeliveryFailed,
-    /// Took too long.
+    /// The delivery took too long.
     Timeout,
-    /// An operator ended it.
+    /// An operator ended the delivery.
     ManualCancel,
     /// No driver was found.
     NoDriver,
 }
 
 impl FailureCode {
-    /// The codes that a driver may give with FAILED.
+    /// Whether a driver may report this code with FAILED.
     pub fn allowed_from_driver(self) -> bool {
         matches!(self, Self::PickupFailed | Self::DeliveryFailed | Self::DriverRejected)
     }
@@ -199,7 +203,7 @@ mod tests {
         }
     }
 
-    /// A state or an action that is added must be added to the lists, or nothing here tries it.
+    /// A new state or action must be added to the lists. Otherwise no test here covers it.
     #[test]
     fn the_lists_hold_every_state_and_action() {
         let state_at = |state| match state {

@@ -1,11 +1,15 @@
-//! A driver's state: the requested duty, the slots, and the status derived from both.
+//! The state of a driver: requested duty, slots, and the status that is derived from both.
+//!
+//! - The status is never set. [`DriverState::status`] derives it.
+//! - The number of used slots stays between 0 and the capacity. The capacity is at least 1.
+//! - A deactivated driver is off duty and holds no delivery.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a driver can be given right now. Derived by [`DriverState::status`], never set.
+/// Whether a driver can be assigned an order now. [`DriverState::status`] derives it; nothing sets it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DriverStatus {
@@ -34,19 +38,19 @@ impl fmt::Display for DriverStatus {
     }
 }
 
-/// How closely a driver is followed: what the interval of their heartbeats hangs on.
+/// The tier of a driver. It decides the interval of the driver's heartbeats.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HeartbeatTier {
-    /// Off duty without a delivery: the position is not needed.
+    /// Off duty without a delivery. Nothing needs the position.
     Idle,
     /// On duty without a delivery.
     Ready,
-    /// With a delivery: a customer waits for the driver.
+    /// With a delivery. A shop and a customer wait for the driver.
     Busy,
 }
 
 impl HeartbeatTier {
-    /// A driver with a delivery is followed closely, on duty or not.
+    /// Returns the tier of a driver. A driver with a delivery is busy, also when off duty.
     pub fn of(on_duty: bool, used_slots: i32) -> Self {
         match (used_slots > 0, on_duty) {
             (true, _) => Self::Busy,
@@ -56,7 +60,7 @@ impl HeartbeatTier {
     }
 }
 
-/// The text names no state.
+/// A text that is not the name of a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown state {0:?}")]
 pub struct UnknownState(pub String);
@@ -73,61 +77,61 @@ impl FromStr for DriverStatus {
     }
 }
 
-/// Everything that a driver's status follows from.
+/// Everything that a driver's status is derived from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DriverState {
     /// The requested duty.
     pub on_duty: bool,
-    /// Not deactivated by an operator.
+    /// `false` if an operator deactivated the driver.
     pub active: bool,
-    /// Active deliveries.
+    /// How many deliveries the driver holds.
     pub used_slots: i32,
-    /// Deliveries that the driver can hold at once, at least 1.
+    /// How many deliveries the driver can hold at once; at least 1.
     pub capacity: i32,
 }
 
 /// What can happen to a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DriverChange {
-    /// The requested duty: on or off. Active deliveries stay.
+    /// Sets the requested duty. The driver keeps their deliveries.
     SetDuty(bool),
     /// A delivery takes a slot.
     Take,
     /// A slot becomes free.
     Release,
-    /// An operator brings the driver back or deactivates them.
+    /// An operator reactivates or deactivates the driver.
     SetActive(bool),
-    /// An operator changes how many deliveries fit.
+    /// An operator changes the capacity.
     SetCapacity(i32),
 }
 
-/// Why a driver cannot change so.
+/// Why a driver's state does not allow a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DriverRefusal {
-    /// No free slot.
+    /// Every slot is used.
     #[error("the driver has no free slot")]
     Full,
-    /// No slot is taken.
+    /// No slot is used, so none can be released.
     #[error("the driver holds no delivery")]
     NothingHeld,
-    /// The driver has active deliveries.
+    /// The driver holds deliveries.
     #[error("the driver still holds a delivery")]
     StillHolding,
     /// The driver is deactivated.
     #[error("the driver is deactivated")]
     Inactive,
-    /// A capacity below 1, or below the number of active deliveries.
+    /// The capacity is below 1 or below the number of deliveries that the driver holds.
     #[error("the capacity is below the deliveries in hand")]
     CapacityBelowHeld,
 }
 
 impl DriverState {
-    /// How closely the driver is followed.
+    /// The tier of the driver.
     pub fn heartbeat_tier(&self) -> HeartbeatTier {
         HeartbeatTier::of(self.on_duty, self.used_slots)
     }
 
-    /// BUSY while every slot is taken, else AVAILABLE if on duty and active, else OFFLINE.
+    /// BUSY if every slot is used; otherwise AVAILABLE if the driver is on duty and active; otherwise OFFLINE.
     pub fn status(&self) -> DriverStatus {
         if self.used_slots >= self.capacity {
             DriverStatus::Busy
@@ -138,7 +142,7 @@ impl DriverState {
         }
     }
 
-    /// The state after `change`, or why there is none.
+    /// Returns the state after `change`, or the reason of the refusal.
     pub fn transition(self, change: DriverChange) -> Result<Self, DriverRefusal> {
         match change {
             DriverChange::SetDuty(true) if !self.active => Err(DriverRefusal::Inactive),

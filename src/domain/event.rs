@@ -1,4 +1,6 @@
-//! The types of the audit trail, and of the events that are posted to shops.
+//! The entries of a delivery's audit trail, and the events that shops receive for them.
+//!
+//! Not every entry has an event: [`AuditType::outbound`] decides.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,29 +9,29 @@ use uuid::Uuid;
 use super::driver::UnknownState;
 use super::ids::DeliveryId;
 
-/// A row of a delivery's audit trail.
+/// The type of an entry in a delivery's audit trail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AuditType {
     /// The order arrived.
     Created,
-    /// A driver was given it.
+    /// The delivery was assigned to a driver.
     Assigned,
-    /// It was taken or given back.
+    /// The delivery was unassigned by the service, an operator or the driver.
     Unassigned,
-    /// The driver has it.
+    /// The driver has the goods.
     PickedUp,
-    /// On the way to the drop.
+    /// The driver is on the way to the drop.
     InTransit,
-    /// Handed over.
+    /// The goods were handed over.
     Delivered,
-    /// Ended without delivery.
+    /// The delivery ended without a handover.
     Failed,
-    /// Called off.
+    /// The delivery was cancelled.
     Cancelled,
-    /// An operator tried again.
+    /// An operator started a new attempt.
     Retried,
-    /// Its data was changed by an operator.
+    /// An operator changed the delivery's data.
     Changed,
     /// The shop sent the same order with another body.
     Conflict,
@@ -53,7 +55,7 @@ impl AuditType {
         }
     }
 
-    /// The event that a shop receives for it, if any.
+    /// The type of the event that a shop receives for this entry, if any.
     pub fn outbound(self) -> Option<OutboundType> {
         match self {
             Self::Assigned => Some(OutboundType::Assigned),
@@ -67,7 +69,7 @@ impl AuditType {
     }
 }
 
-/// An event that goes out to a shop.
+/// The type of an event that is posted to a shop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutboundType {
     /// `DELIVERY_ASSIGNED_V1`
@@ -85,11 +87,11 @@ pub enum OutboundType {
 }
 
 impl OutboundType {
-    /// Every one.
+    /// Every type.
     pub const ALL: [Self; 6] =
         [Self::Assigned, Self::Unassigned, Self::PickedUp, Self::Delivered, Self::Failed, Self::Cancelled];
 
-    /// By its wire name.
+    /// Finds a type by its wire name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
@@ -131,7 +133,7 @@ impl Actor {
         }
     }
 
-    /// The actor's id as text; the service itself has none.
+    /// The actor's id as text. The service itself has no id.
     pub fn id(&self) -> Option<String> {
         match self {
             Self::Driver(id) | Self::Operator(id) => Some(id.to_string()),
@@ -141,15 +143,15 @@ impl Actor {
     }
 }
 
-/// Where an outbox row stands.
+/// The state of an event in the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutboundState {
-    /// To be posted, or posted again.
+    /// The event is to be posted, for the first time or again.
     Pending,
     /// The shop answered 2xx.
     Delivered,
-    /// Given up until an operator replays it.
+    /// No more attempts are made until an operator replays the event.
     Dead,
 }
 
@@ -175,30 +177,34 @@ impl std::str::FromStr for OutboundState {
         }
     }
 }
-/// Which events to shops; `None` is any.
+
+/// Selects events to shops. A field that is `None` matches every event.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Selection {
-    /// What they are now.
+    /// Only events in this state.
     pub state: Option<OutboundState>,
-    /// Only of this shop.
+    /// Only events of this shop.
     pub shop: Option<String>,
-    /// Only of this delivery.
+    /// Only events of this delivery.
     pub delivery_id: Option<DeliveryId>,
-    /// Only of this type.
+    /// Only events of this type.
     pub kind: Option<OutboundType>,
-    /// Only written at this time or later.
+    /// Only events written at this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// Only written before this time.
+    /// Only events written before this time.
     pub to: Option<DateTime<Utc>>,
 }
 
 impl Selection {
-    /// Dead ones are posted again unless others are asked for.
+    /// The state of the events that a replay posts again. The default is dead.
     pub fn state_to_replay(&self) -> OutboundState {
         self.state.unwrap_or(OutboundState::Dead)
     }
 
-    /// A forgotten filter must not post a whole history again: for events that are not dead, a shop or delivery is required.
+    /// Whether a replay of this selection is allowed.
+    ///
+    /// A replay of events that are not dead must name a shop or a delivery. This prevents a replay of the whole history by a
+    /// filter that was left out.
     pub fn may_be_replayed(&self) -> bool {
         self.state_to_replay() == OutboundState::Dead || self.shop.is_some() || self.delivery_id.is_some()
     }

@@ -9,12 +9,12 @@ pub struct FieldError {
     pub field: String,
     /// A stable code: `required`, `type`, `length`, `characters`, `range`, `form`, `unknown` or `repeated`.
     pub code: &'static str,
-    /// What would be right, in words.
+    /// What a valid value is, in words.
     pub message: String,
 }
 
 impl FieldError {
-    /// Builds one from its parts.
+    /// Creates an entry.
     pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
         Self { field: field.into(), code, message: message.into() }
     }

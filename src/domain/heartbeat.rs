@@ -1,4 +1,4 @@
-//! One heartbeat of a driver, on its way from the session to Redis and PostgreSQL.
+//! One heartbeat of a driver, as the session passes it to Redis and PostgreSQL.
 
 use std::time::Instant;
 
@@ -7,20 +7,20 @@ use chrono::{DateTime, Utc};
 use super::ids::DriverId;
 use super::position::Fix;
 
-/// A heartbeat.
+/// A heartbeat of a driver.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The driver who sent the heartbeat.
     pub driver_id: DriverId,
-    /// The position and its time; `None`: alive, with an unchanged position.
+    /// The position and its time. `None` means that the driver is alive and the position is unchanged.
     pub fix: Option<Fix>,
-    /// The fix came with this heartbeat through the driver's session: Redis stores it without a comparison, at half the
-    /// cost. Otherwise the fix with the later time wins.
+    /// Whether the fix came with this heartbeat through the driver's session. Redis then stores it without a comparison, at
+    /// half the cost. Otherwise the fix with the later time wins.
     pub fix_is_newest: bool,
-    /// When it reached the node, by the node's wall clock: liveness in Redis is counted from here.
+    /// When the heartbeat reached the node, by the node's wall clock. Liveness in Redis is counted from this time.
     pub received_at: DateTime<Utc>,
-    /// The same moment by the monotonic clock: PostgreSQL gets ages, so that it trusts no node's wall clock.
+    /// The same time by the monotonic clock. PostgreSQL gets ages, so that it does not depend on a node's wall clock.
     pub received: Instant,
-    /// The epoch of the session that it came through.
+    /// The epoch of the session that received the heartbeat.
     pub session_epoch: i64,
 }

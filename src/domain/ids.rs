@@ -1,4 +1,7 @@
-//! Identities. Ours are UUIDv7 (they sort by time of creation); the shops' are opaque text.
+//! Identifiers of the service and of shops.
+//!
+//! - The service's own ids are UUIDv7, which sort by time of creation.
+//! - The ids of shops are opaque text. They are compared and returned, never interpreted.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +17,7 @@ macro_rules! uuid_id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new id, later in order than those made before it in this process.
+            /// Creates an id that sorts after every id that this process created before.
             #[allow(clippy::new_without_default)]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
@@ -41,19 +44,19 @@ uuid_id!(
     DriverId
 );
 uuid_id!(
-    /// One order on its way from a pickup to a drop.
+    /// A delivery: one order on its way from a pickup to a drop.
     DeliveryId
 );
 uuid_id!(
-    /// One driver's hold on one delivery.
+    /// An assignment of one delivery to one driver.
     AssignmentId
 );
 uuid_id!(
-    /// An event that goes out to a shop; also its `webhook-id`.
+    /// An event that is posted to a shop. It is also the event's `webhook-id`.
     EventId
 );
 uuid_id!(
-    /// A command to a driver that is repeated until acknowledged.
+    /// A command to a driver. The command is repeated until the driver acknowledges it.
     MessageId
 );
 uuid_id!(
@@ -61,38 +64,38 @@ uuid_id!(
     SessionId
 );
 uuid_id!(
-    /// A driver's bearer token (its row, not its secret).
+    /// The row of a driver's bearer token. It is not the secret.
     TokenId
 );
 uuid_id!(
-    /// An API key (its row, not its secret).
+    /// The row of an API key. It is not the secret.
     ApiKeyId
 );
 
-/// Why a text is not an id of the outside world.
+/// Why a text is not a valid external id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextIdError {
-    /// Nothing in it.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// More than 128 Unicode scalar values.
+    /// The text has more than 128 Unicode scalar values.
     #[error("must be at most 128 characters")]
     TooLong,
-    /// A control character.
+    /// The text has a control character.
     #[error("must not contain control characters")]
     Control,
 }
 
-/// An opaque id given by a shop: 1 to 128 Unicode scalar values, none of them a control character.
+/// An opaque id that a shop chose: 1 to 128 Unicode scalar values, none of them a control character.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct ExternalId(String);
 
 impl ExternalId {
-    /// The most characters that an id may have.
+    /// The largest number of characters in an id.
     pub const MAX_CHARS: usize = 128;
 
-    /// Checks length and characters; changes nothing.
+    /// Checks the length and the characters. The text is kept as it is.
     pub fn parse(text: &str) -> Result<Self, TextIdError> {
         if text.is_empty() {
             return Err(TextIdError::Empty);
@@ -106,7 +109,7 @@ impl ExternalId {
         Ok(Self(text.to_owned()))
     }
 
-    /// The text as the shop gave it.
+    /// The text as the shop sent it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -124,12 +127,12 @@ impl fmt::Display for ExternalId {
 pub struct ShopName(String);
 
 impl ShopName {
-    /// The shop that the configuration makes.
+    /// The name of the shop that the configuration defines.
     pub fn vendure() -> Self {
         Self("vendure".to_owned())
     }
 
-    /// `None` when the text is not a shop's name.
+    /// Returns `None` if the text is not a valid shop name.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let first = *bytes.first()?;
@@ -138,7 +141,7 @@ impl ShopName {
             .then(|| Self(text.to_owned()))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

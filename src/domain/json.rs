@@ -1,7 +1,9 @@
-//! JSON from outside: the byte order mark before it, values that no type of ours can hold, and one spelling for one content.
+//! Reads JSON that callers send, and writes it in a canonical form.
 //!
-//! `serde_json` refuses a whole document for one number beyond a double. Here the document is read all the same, and the
-//! path of such a value is named, so that the answer can name its field.
+//! - `serde_json` refuses a whole document for one number that does not fit a double. [`read`] reads such a document and
+//!   names the field of each unholdable value, so that the answer can name the field.
+//! - [`canonical`] gives the same text for every spelling of the same content.
+//! - [`without_bom`] removes a byte order mark.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-/// How deep a document with a value that cannot be held may nest, and one that is to be spelled canonically.
+/// The deepest nesting of a document with an unholdable value, and of a document in canonical form.
 const MAX_DEPTH: usize = 64;
 /// How names begin that mean something to `serde_json` itself. It takes an object with such a name for the document in its
 /// text, and reads that text from depth 0 again: a few kilobytes of nested text overflow the stack.
@@ -24,21 +26,21 @@ pub fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// Why a value cannot be held.
+/// Why a value is unholdable: no Rust type of this crate can represent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unholdable {
     /// A number beyond the range of a double.
     Number,
     /// A text with half of a surrogate pair, or an object with such a name.
     Text,
-    /// A value that nests too deep.
+    /// A value with too deep a nesting.
     Depth,
     /// An object with a name that is reserved.
     Name,
 }
 
 impl Unholdable {
-    /// The stable code of the fault.
+    /// The stable code of the error.
     pub fn code(self) -> &'static str {
         match self {
             Self::Number => "range",
@@ -47,7 +49,7 @@ impl Unholdable {
         }
     }
 
-    /// What would be right, in words.
+    /// What a valid value is, in words.
     pub fn message(self) -> &'static str {
         match self {
             Self::Number => "must hold only numbers that fit a double",
@@ -58,13 +60,13 @@ impl Unholdable {
     }
 }
 
-/// A document as it could be read.
+/// A document, and what could not be read of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// The document. `false` stands in the place of each value that cannot be held: a field that wants a number, a text, an
-    /// object or a list refuses it by its name.
+    /// The document. `false` replaces each unholdable value. A field that expects a number, a text, an object or a list
+    /// refuses `false` and names itself in the error.
     pub value: Value,
-    /// The values that cannot be held, each by the top-level field that it belongs to; empty for the document itself.
+    /// The unholdable values, each with its top-level field. The field is empty for the document itself.
     pub unholdable: Vec<(String, Unholdable)>,
 }
 
@@ -135,7 +137,7 @@ pub fn read(text: &str) -> Result<Document, serde_json::Error> {
     match serde_json::from_str(text).map(|Plain(value)| value) {
         Ok(value) => Ok(Document { value, unholdable: Vec::new() }),
         Err(error) => {
-            // A raw value is checked for its syntax alone.
+            // The parser checks only the syntax of a raw value.
             let Ok(raw) = serde_json::from_str::<&RawValue>(text) else { return Err(error) };
             let mut unholdable = Vec::new();
             let value = rebuild(raw.get(), "", 0, &mut unholdable);
@@ -282,7 +284,7 @@ fn spell_number(raw: &str) -> String {
     }
 }
 
-/// Whether a JSON number is written as an integer: digits alone, perhaps after a minus sign.
+/// Whether a JSON number is written as an integer: only digits, with an optional minus sign.
 pub fn is_integer(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())

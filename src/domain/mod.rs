@@ -1,8 +1,10 @@
-//! The rules of delivery, pure: ids, positions, states and their transitions, regions, ranking.
+//! The rules of delivery: ids, positions, states and their transitions, regions, ranking.
 //!
-//! Owns what is true by definition. Knows no IO and none of the other rooms, and no rule reads a clock: the time is
-//! handed in, so that every rule here can be tested by value (the property tests stand beside the code). Only what makes
-//! something new draws from the system: ids from its clock and randomness, tokens from its randomness.
+//! - Every rule is a pure function. The caller passes the time, so every rule can be tested by value. The property tests are
+//!   in the same file as the rule.
+//! - Only constructors of new values read from the system: ids use the clock and randomness, tokens use randomness.
+//!
+//! This module must not do IO, must not use another module of the crate, and no rule may read a clock.
 
 pub mod delivery;
 pub mod driver;

@@ -1,12 +1,19 @@
-//! Reading a moment that the outside world wrote: RFC 3339 in every spelling that it allows, and the offset without a colon
-//! that some platforms write. Every way in (frames, webhooks, REST, command line) uses this one function.
+//! Parses the times that devices, shops and operators send.
+//!
+//! - Every input (frames, webhooks, REST, command line) uses [`parse_moment`], so one text gives the same time everywhere.
+//! - The function accepts every spelling of RFC 3339, and the offset without a colon that some platforms write.
+//! - No text makes the function panic.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
-/// Parses an RFC 3339 time, in UTC. `T` and `Z` may be lower case, a space may stand for `T`, a fraction may have any number
-/// of digits (those beyond nanoseconds are cut), the offset may lack its colon (`+0000`), and a leap second is the first
-/// second of the next minute, as it is in POSIX and PostgreSQL. The year of the result may lie outside 0…9999 by the offset:
-/// see [`is_storable`].
+/// Parses an RFC 3339 time and returns it in UTC.
+///
+/// - `T` and `Z` may be lower case. A space may replace `T`.
+/// - A fraction may have any number of digits. Digits beyond nanoseconds are cut.
+/// - The offset may lack its colon (`+0000`).
+/// - A leap second becomes the first second of the next minute, as in POSIX and PostgreSQL.
+///
+/// The offset may move the year of the result outside 0…9999: see [`is_storable`].
 pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     let bytes = text.as_bytes();
     let (date, time) = (bytes.get(..10)?, bytes.get(11..19)?);
@@ -24,18 +31,18 @@ pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     Some(utc.and_utc())
 }
 
-/// Whether a moment can be stored and printed again as RFC 3339: its year in UTC has four digits.
+/// Whether a time can be stored and printed as RFC 3339: its year in UTC has four digits.
 pub fn is_storable(moment: DateTime<Utc>) -> bool {
     (0..=9999).contains(&moment.year())
 }
 
-/// The number that ASCII digits write; `None` when there is anything else. At most nine digits.
+/// Parses ASCII digits as a number. Returns `None` if there is any other byte. The caller passes at most nine digits.
 fn digits(bytes: &[u8]) -> Option<u32> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
     bytes.iter().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
 }
 
-/// Nanoseconds of an optional fraction, and what follows it.
+/// Parses an optional fraction. Returns its nanoseconds and the bytes after it.
 fn fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     let Some(rest) = rest.strip_prefix(b".") else { return Some((0, rest)) };
     let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -46,7 +53,7 @@ fn fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     Some((digits(kept)? * 10_u32.pow(missing), zone))
 }
 
-/// How far local time is ahead of UTC.
+/// Parses an offset: how far local time is ahead of UTC.
 fn offset(zone: &[u8]) -> Option<TimeDelta> {
     let (sign, hours, minutes) = match zone {
         b"Z" | b"z" => return Some(TimeDelta::zero()),

@@ -1,21 +1,24 @@
-//! Which addresses lie inside an operator's network: the rule of "no address inside unless allowed".
+//! Decides which IP addresses events may be posted to. Internal addresses are refused unless the operator allows them.
 //!
-//! Pure: it checks an address and resolves nothing. A caller that connects to a name must check the address that it connects
-//! to, not another resolution of the same name.
+//! - The rule is a pure function of an address. It resolves no names.
+//! - A caller that connects to a name must check the address that it connects to. Another resolution of the same name may give
+//!   another address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Whether events may be posted to `ip`: it is not internal, or one of `allowed` holds it.
+/// Whether events may be posted to `ip`: it is not internal, or one of the `allowed` networks contains it.
 ///
-/// An IPv4 address written inside an IPv6 one (mapped, `::ffff:10.0.0.1`) is also looked for among the IPv4 networks.
+/// An IPv4 address that is mapped into IPv6 (`::ffff:10.0.0.1`) is also compared with the IPv4 networks.
 pub fn is_permitted(ip: IpAddr, allowed: &[IpNet]) -> bool {
     !is_internal(ip) || allowed.iter().any(|net| net.contains(&ip) || net.contains(&ip.to_canonical()))
 }
 
-/// Whether `ip` is anything but an ordinary address of the public internet: loopback, private, link-local, shared,
-/// multicast, reserved, or an IPv6 address that leads to such an IPv4 one.
+/// Whether `ip` is not an ordinary address of the public internet.
+///
+/// Internal addresses are loopback, private, link-local, shared, multicast and reserved ones, and IPv6 addresses that lead to
+/// such an IPv4 address.
 ///
 /// Source: the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and its updates).
 pub fn is_internal(ip: IpAddr) -> bool {
@@ -32,7 +35,7 @@ fn is_internal_v4(ip: Ipv4Addr) -> bool {
         0 | 10 | 127 => true,
         // Shared address space of carriers (RFC 6598).
         100 => (64..128).contains(&b),
-        // Link-local, where clouds keep their metadata services.
+        // Link-local. Clouds have their metadata services here.
         169 => b == 254,
         172 => (16..32).contains(&b),
         // IETF protocol assignments, documentation, the retired 6to4 relay, private.
@@ -51,14 +54,14 @@ fn is_internal_v6(ip: Ipv6Addr) -> bool {
         return is_internal_v4(v4);
     }
     let [first, second, ..] = ip.segments();
-    // Only 2000::/3 is given out to the public internet: that leaves out unspecified, loopback, unique local
-    // (fc00::/7), link-local (fe80::/10), site-local (fec0::/10), multicast (ff00::/8), discard (100::/64), and the local
-    // NAT64 prefix (64:ff9b:1::/48).
+    // Only 2000::/3 is allocated to the public internet. This excludes unspecified, loopback, unique local (fc00::/7),
+    // link-local (fe80::/10), site-local (fec0::/10), multicast (ff00::/8), discard (100::/64), and the local NAT64 prefix
+    // (64:ff9b:1::/48).
     if first & 0xe000 != 0x2000 {
         return true;
     }
     match first {
-        // IETF protocol assignments (Teredo was dealt with above), and documentation.
+        // IETF protocol assignments and documentation. `embedded_v4` handles Teredo.
         0x2001 => second < 0x0200 || second == 0x0db8,
         // Documentation, 3fff::/20.
         0x3fff => second < 0x1000,
@@ -66,7 +69,7 @@ fn is_internal_v6(ip: Ipv6Addr) -> bool {
     }
 }
 
-/// The IPv4 address that packets to `ip` end at, where the IPv6 address holds one.
+/// Returns the IPv4 address that receives packets to `ip`, if the IPv6 address contains one.
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = ip.segments();
     let v4 = |high: u16, low: u16| {
@@ -76,7 +79,7 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     match segments {
         // Mapped, ::ffff:0:0/96.
         [0, 0, 0, 0, 0, 0xffff, high, low] => v4(high, low),
-        // IPv4-compatible, ::/96 (:: and ::1 fall under 0.0.0.0/8 and so are internal).
+        // IPv4-compatible, ::/96. :: and ::1 belong to 0.0.0.0/8, so they are internal.
         [0, 0, 0, 0, 0, 0, high, low] => v4(high, low),
         // Translated, ::ffff:0:0:0/96.
         [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
@@ -84,7 +87,7 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
         // 6to4, 2002::/16.
         [0x2002, high, low, ..] => v4(high, low),
-        // Teredo, 2001::/32: the client's address stands inverted at the end.
+        // Teredo, 2001::/32. The last 32 bits are the client's address, inverted.
         [0x2001, 0, _, _, _, _, high, low] => v4(!high, !low),
         _ => None,
     }

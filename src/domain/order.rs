@@ -1,4 +1,4 @@
-//! An order as a shop hands it over, parsed: what a delivery is made of.
+//! Orders and cancellations as shops send them, after parsing. An order becomes a delivery.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use serde_json::{Number, Value};
 use super::ids::ExternalId;
 use super::position::Position;
 
-/// One end of a delivery: a place, and whom to find there.
+/// The pickup or the drop of a delivery: a position and its details.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stop {
-    /// Where.
+    /// The position of the stop.
     #[serde(flatten)]
     pub position: Position,
     /// Address, contact and notes.
@@ -20,8 +20,9 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The names of the fields in which two stops differ. A text that is absent is the same as an empty one: senders write
-    /// either for what they do not know.
+    /// Returns the names of the fields in which two stops differ.
+    ///
+    /// An absent text equals an empty text. Senders use both for a value that they do not know.
     fn differs(&self, other: &Self) -> Vec<&'static str> {
         fn text(text: &Option<String>) -> &str {
             text.as_deref().unwrap_or_default()
@@ -39,39 +40,39 @@ impl Stop {
     }
 }
 
-/// What a person needs at a stop; every field is optional.
+/// What a driver needs to know at a stop. Every field is optional.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StopDetails {
     /// Postal address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Whom to ask for.
+    /// Name of the contact person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contact_name: Option<String>,
-    /// Their number.
+    /// Telephone number of the contact person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
-    /// Anything else.
+    /// Further notes for the driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notes: Option<String>,
 }
 
-/// A line of the order, shown to the driver.
+/// A line of an order. The driver sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Item {
     /// Stock keeping unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sku: Option<String>,
-    /// What it is.
+    /// Name of the product.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How many, or how much: above 0.
+    /// Number or amount; above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantity: Option<Number>,
 }
 
-/// Who sells it.
+/// The seller of an order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Seller {
     /// The seller's id in the shop.
@@ -82,35 +83,36 @@ pub struct Seller {
     pub name: Option<String>,
 }
 
-/// A seller order that is ready to be fetched.
+/// A seller order that a driver is to deliver.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NewOrder {
     /// The shop's id of the seller order; unique within the shop.
     pub seller_order_id: ExternalId,
     /// The shop's channel.
     pub channel_id: ExternalId,
-    /// Where to fetch it.
+    /// Where the driver picks the goods up.
     pub pickup: Stop,
-    /// Where to bring it.
+    /// Where the driver hands the goods over.
     pub drop: Stop,
-    /// The code that people know the order by.
+    /// The code of the order that people use.
     pub order_code: Option<String>,
-    /// Who sells it.
+    /// The seller.
     pub seller: Option<Seller>,
-    /// What is in it.
+    /// The lines of the order.
     pub items: Option<Vec<Item>>,
-    /// When it is ready; shown to the driver, delays nothing.
+    /// When the goods are ready. The driver sees it. It delays nothing.
     pub ready_at: Option<DateTime<Utc>>,
-    /// An id of the sender's own.
+    /// An id that the sender chose.
     pub external_id: Option<ExternalId>,
-    /// JSON of the sender's own, at most 4 KiB; comes back in events, frames and REST.
+    /// JSON that the sender chose, at most 4 KiB. Events, frames and REST return it.
     pub metadata: Option<Value>,
 }
 
 impl NewOrder {
-    /// The fields of pickup and drop in which this repeat of an order differs from the order as it is stored, each by its path.
-    /// Exact: both sides come from the same text through the same parser, so a sender that only rebuilds its body never
-    /// differs.
+    /// Returns the paths of the pickup and drop fields in which this order differs from the stored order.
+    ///
+    /// The comparison is exact. Both sides come from the same text through the same parser, so a sender that only builds its
+    /// body again never differs.
     pub fn differs(&self, stored_pickup: &Stop, stored_drop: &Stop) -> Vec<String> {
         let of = |stop: &'static str, sent: &Stop, stored: &Stop| {
             sent.differs(stored).into_iter().map(move |field| format!("{stop}.{field}"))
@@ -119,13 +121,13 @@ impl NewOrder {
     }
 }
 
-/// A shop's word that a seller order is off.
+/// A shop's cancellation of a seller order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cancellation {
     /// The shop's id of the seller order.
     pub seller_order_id: ExternalId,
     /// The shop's channel.
     pub channel_id: ExternalId,
-    /// Why, in the shop's words.
+    /// The shop's reason.
     pub reason: Option<String>,
 }

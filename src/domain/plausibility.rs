@@ -1,4 +1,8 @@
-//! Which fixes of a driver's device are believed. Pure: the caller brings the server's time.
+//! Decides which fixes of a driver's device are plausible.
+//!
+//! - [`judge_alone`] checks a fix by its own values. [`JumpFilter`] compares it with the fixes before it.
+//! - A refused fix still proves that the driver is alive.
+//! - The rules are pure functions. The caller passes the server's time.
 //!
 //! Source of the rules: the filters that Traccar applies to positions (future, zero, accuracy, speed).
 
@@ -7,25 +11,26 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::moment::is_storable;
 use super::position::Fix;
 
-/// A move of less than this, in metres, is never too fast.
+/// A movement shorter than this, in metres, is never too fast.
 const ALWAYS_NEAR_M: f64 = 50.0;
-/// So many fixes in a row that agree with each other, each newer than the one before and all newer than the believed one,
-/// override the speed rule: the believed one was the wrong one.
+/// This many refused fixes in a row override the speed rule, because then the believed fix was wrong. They must agree with each
+/// other. Each must be newer than the one before it, and all must be newer than the believed fix.
 const OVERRIDE_AFTER: usize = 3;
 
-/// The oldest fix that is taken.
+/// The largest age of a fix that is accepted.
 pub const MAX_FIX_AGE: TimeDelta = TimeDelta::days(7);
 
-/// Which fixes are refused for what they say by themselves. The default is that of the settings (`docs/configuration.md`).
+/// The limits that a fix must meet by itself. The default equals the default of the settings (`docs/configuration.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FixRules {
-    /// Farther in the future than this is refused; `None`: nothing is.
+    /// A fix that is further in the future than this is refused. `None` means no limit.
     pub max_future: Option<TimeDelta>,
-    /// Older than this is refused: a receiver that lost its week count is off by 19.7 years. Counted in whole seconds.
+    /// A fix that is older than this is refused. The age is counted in whole seconds. A receiver that lost its week count is
+    /// off by 19.7 years.
     pub max_age: TimeDelta,
-    /// Less accurate than this, in metres, is refused; `None`: nothing is.
+    /// A fix that is less accurate than this, in metres, is refused. `None` means no limit.
     pub max_inaccuracy_m: Option<f64>,
-    /// Whether 0/0 is refused.
+    /// Whether a fix at 0/0 is refused.
     pub refuse_zero: bool,
 }
 
@@ -40,12 +45,12 @@ impl Default for FixRules {
     }
 }
 
-/// A fix that is not believed; the driver is alive all the same.
+/// Why a fix is refused. The driver still counts as alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixRefusal {
     /// A stable code, listed in `docs/protocol.md`.
     pub code: &'static str,
-    /// In words.
+    /// The reason in words.
     pub message: String,
 }
 
@@ -53,7 +58,7 @@ fn refuse(code: &'static str, message: impl Into<String>) -> Result<(), FixRefus
     Err(FixRefusal { code, message: message.into() })
 }
 
-/// Judges a fix by itself: not in the future, not too old, not at 0/0, of a valid accuracy that is good enough.
+/// Checks a fix by its own values: not in the future, not too old, not at 0/0, and of a valid and sufficient accuracy.
 pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>, rules: &FixRules) -> Result<(), FixRefusal> {
     if let Some(ahead) = rules.max_future.filter(|ahead| fix.time - now > *ahead) {
         let ahead_ms = ahead.num_milliseconds();
@@ -63,7 +68,7 @@ pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>, rules
     if (now - fix.time).num_seconds() > max_age_s {
         return refuse("fix_too_old", format!("fixTime is more than {max_age_s} s behind serverTime"));
     }
-    // Also without a limit: a time that cannot be stored must not reach a table.
+    // A time that cannot be stored must not reach a table, also when `max_future` sets no limit.
     if !is_storable(fix.time) {
         return refuse("fix_in_future", "fixTime lies after the year 9999");
     }
@@ -80,38 +85,41 @@ pub fn judge_alone(fix: &Fix, accuracy_m: Option<f64>, now: DateTime<Utc>, rules
     Ok(())
 }
 
-/// Judges fixes by those before them: one driver's, within one session.
+/// Compares each fix of one driver with the fixes before it, within one session.
+///
+/// A fix is believed if the driver can have moved there from the last believed fix.
 #[derive(Debug, Clone)]
 pub struct JumpFilter {
-    /// Faster than this, in kilometres an hour, is refused; 0: nothing is.
+    /// A fix that needs a higher speed than this, in kilometres an hour, is refused. 0 means no limit.
     max_speed_kmh: f64,
+    /// The newest believed fix.
     believed: Option<Fix>,
     /// Refused fixes that agree with each other, oldest first.
     refused: Vec<Fix>,
 }
 
 impl JumpFilter {
-    /// Begins with the last fix that was believed, if any.
+    /// Creates a filter that starts with the last believed fix, if any.
     pub fn new(max_speed_kmh: f64, believed: Option<Fix>) -> Self {
         Self { max_speed_kmh, believed, refused: Vec::new() }
     }
 
-    /// Goes on with fixes that an earlier filter of the driver has refused.
+    /// Adds the refused fixes of the driver's previous filter.
     pub fn with_refused(self, refused: Vec<Fix>) -> Self {
         Self { refused, ..self }
     }
 
-    /// Ends with the refused fixes that agree with each other, for the next filter.
+    /// Returns the refused fixes that agree with each other, for the driver's next filter.
     pub fn into_refused(self) -> Vec<Fix> {
         self.refused
     }
 
-    /// The newest fix that is believed.
+    /// The newest believed fix.
     pub fn believed(&self) -> Option<Fix> {
         self.believed
     }
 
-    /// Judges a fix and, if it is believed and newer, makes it the one to judge by.
+    /// Checks a fix. A fix that is believed and newer becomes the one that later fixes are compared with.
     pub fn judge(&mut self, fix: Fix) -> Result<(), FixRefusal> {
         let Some(last) = self.believed else {
             self.believe(fix);
@@ -123,7 +131,7 @@ impl JumpFilter {
             }
             return Ok(());
         }
-        // One that was sent again, or is older than what is known, is no witness.
+        // A repeated fix, or one that is older than a known fix, does not count towards an override.
         let is_news = fix.time > last.time && self.refused.last().is_none_or(|before| fix.time > before.time);
         if is_news {
             if !self.refused.last().is_none_or(|before| self.is_possible(before, &fix)) {

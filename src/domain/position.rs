@@ -1,4 +1,6 @@
-//! Where things are: validated coordinates, distance, and a driver's fix.
+//! Positions on the Earth: validated coordinates, distances, bounding boxes, and the fix of a driver.
+//!
+//! Every [`Position`] is finite and within the range that Redis GEO can store.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,21 +8,22 @@ use serde::{Deserialize, Serialize};
 /// The largest latitude that Redis GEO stores, in degrees (the Web Mercator limit of EPSG:3857).
 pub const MAX_LATITUDE: f64 = 85.051_128_78;
 
-/// Mean radius of the Earth as Redis GEO uses it, in metres, so that both searches measure alike.
+/// Mean radius of the Earth in metres. It equals the value of Redis GEO, so that searches in Redis and in PostgreSQL give the
+/// same distances.
 const EARTH_RADIUS_M: f64 = 6_372_797.560_856;
 
 /// Why a number is not a coordinate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
-    /// Latitude not finite, or beyond ±85.05112878 degrees.
+    /// The latitude is not finite, or is beyond ±85.05112878 degrees.
     #[error("must be a latitude between -85.05112878 and 85.05112878")]
     Latitude,
-    /// Longitude not finite, or beyond ±180 degrees.
+    /// The longitude is not finite, or is beyond ±180 degrees.
     #[error("must be a longitude between -180 and 180")]
     Longitude,
 }
 
-/// A point on the Earth, in WGS 84 degrees; both numbers are finite and in range.
+/// A point on the Earth, in WGS 84 degrees. Both numbers are finite and in range.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "RawPosition")]
 pub struct Position {
@@ -42,7 +45,7 @@ impl TryFrom<RawPosition> for Position {
 }
 
 impl Position {
-    /// Latitude and longitude in degrees.
+    /// Creates a position from a latitude and a longitude in degrees.
     pub fn new(lat: f64, lon: f64) -> Result<Self, PositionError> {
         check_latitude(lat)?;
         check_longitude(lon)?;
@@ -68,7 +71,8 @@ impl Position {
         2.0 * EARTH_RADIUS_M * h.sqrt().min(1.0).asin()
     }
 
-    /// Boxes in degrees that together hold every point within `radius_m`: one, or two where the circle crosses ±180°.
+    /// Returns boxes in degrees that together contain every point within `radius_m`: one box, or two if the circle crosses
+    /// ±180°.
     pub fn boxes_around(&self, radius_m: f64) -> Vec<BoundingBox> {
         let lat_margin = (radius_m / EARTH_RADIUS_M).to_degrees() * 1.001;
         let min_lat = (self.lat - lat_margin).max(-90.0);
@@ -117,12 +121,13 @@ pub struct BoundingBox {
     pub max_lon: f64,
 }
 
-/// Where a driver was, and when by the driver's own clock.
+/// A measured position of a driver, with the device's time.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Fix {
-    /// The place.
+    /// The measured position.
     pub position: Position,
-    /// When the device measured it: decides which of two fixes is newer, never whether the driver is alive.
+    /// When the device measured the position. It decides which of two fixes is newer. It never decides whether the driver is
+    /// alive.
     pub time: DateTime<Utc>,
 }
 

@@ -1,11 +1,12 @@
-//! The address of PostgreSQL: one URL that may name several servers, of which one at a time takes writes.
+//! Parses the address of PostgreSQL: one URL that may name several servers. One server at a time takes writes.
 //!
-//! `postgres://user:password@h1:5432,h2:5433/name?target_session_attrs=read-write` as libpq reads it. Pure. An error is the
-//! rest of a sentence that begins with the setting's name, and never repeats the value, which holds a password.
+//! - The form is that of libpq: `postgres://user:password@h1:5432,h2:5433/name?target_session_attrs=read-write`.
+//! - An error is the rest of a sentence that begins with the setting's name.
+//! - An error must not repeat the value, because the value contains a password.
 
 use url::Url;
 
-/// The most servers that one URL names.
+/// The largest number of servers in one URL.
 const MAX_SERVERS: usize = 16;
 
 const FORM: &str = "must be a URL such as postgres://user:password@host:5432/name, or …@host1:5432,host2:5432/name";
@@ -16,7 +17,7 @@ const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-c
 /// The parameter by which libpq is asked for a server that takes writes.
 const TARGET: &str = "target_session_attrs";
 
-/// The URL of each server that `text` names, in its order, without `target_session_attrs`.
+/// Returns the URL of each server that `text` names, in the same order, without `target_session_attrs`.
 pub fn servers(text: &str) -> Result<Vec<Url>, String> {
     let (scheme, rest) = text.split_once("://").ok_or_else(|| FORM.to_owned())?;
     if !matches!(scheme.to_ascii_lowercase().as_str(), "postgres" | "postgresql") {
@@ -36,14 +37,14 @@ pub fn servers(text: &str) -> Result<Vec<Url>, String> {
     hosts.iter().map(|host| server(&format!("{scheme}://{user}{at}{host}{path}"))).collect()
 }
 
-/// The URL of one server.
+/// Checks the URL of one server and removes `target_session_attrs`.
 fn server(text: &str) -> Result<Url, String> {
     let mut url = Url::parse(text)
         .map_err(|_| format!("{FORM}; special characters in the user and the password are written as %XX"))?;
     let mut kept = Vec::new();
     for (name, value) in url.query_pairs() {
         match &*name {
-            // The service writes: a server that takes no writes is never what is meant.
+            // The service needs a server that takes writes, so every other value is an error of the operator.
             TARGET if matches!(&*value, "read-write" | "primary") => {}
             TARGET => {
                 return Err(format!(
@@ -61,7 +62,7 @@ fn server(text: &str) -> Result<Url, String> {
             _ => kept.push((name.into_owned(), value.into_owned())),
         }
     }
-    // Parameters that stay are left as they are written.
+    // The query is written again only if a parameter was removed. Otherwise it keeps its spelling.
     if kept.len() < url.query_pairs().count() {
         url.set_query(None);
         if !kept.is_empty() {

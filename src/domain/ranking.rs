@@ -1,23 +1,25 @@
-//! Who gets the order: the nearest, ties broken by id, so that every node ranks alike.
+//! Ranks the candidates for an order: the nearest driver first.
+//!
+//! Equal distances are ordered by driver id, so that every node gets the same order.
 
 use std::cmp::Ordering;
 
 use super::ids::DriverId;
 use super::position::{Fix, Position};
 
-/// A driver who may be given an order.
+/// A driver who can be assigned the order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
-    /// Who.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Where they last were.
+    /// The driver's last fix.
     pub fix: Fix,
     /// Great-circle distance to the pickup, in metres.
     pub distance_m: f64,
 }
 
 impl Candidate {
-    /// Measures the distance from `fix` to `pickup`.
+    /// Creates a candidate with the distance from `fix` to `pickup`.
     pub fn new(driver_id: DriverId, fix: Fix, pickup: &Position) -> Self {
         Self { driver_id, fix, distance_m: fix.position.distance_m(pickup) }
     }
@@ -27,7 +29,7 @@ impl Candidate {
     }
 }
 
-/// Sorts nearest first; equal distances by driver id.
+/// Sorts candidates by distance, nearest first. Equal distances are sorted by driver id.
 pub fn rank(candidates: &mut [Candidate]) {
     candidates.sort_by(Candidate::order);
 }

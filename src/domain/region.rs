@@ -1,4 +1,7 @@
-//! Regions: H3 cells. An order belongs to the cell of its pickup; one coordinator a node works off a region.
+//! Regions are H3 cells. They divide the work of assignment.
+//!
+//! - An order belongs to the region of its pickup.
+//! - On each node, one coordinator handles the orders of a region.
 
 use h3o::{CellIndex, LatLng, Resolution};
 
@@ -8,24 +11,24 @@ use super::position::Position;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Region(CellIndex);
 
-/// A number that is no H3 cell.
+/// A number that is not an H3 cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not an H3 cell")]
 pub struct NotARegion(pub i64);
 
 impl Region {
-    /// The cell of `position` at `resolution`.
+    /// Returns the cell of `position` at `resolution`.
     pub fn of(position: &Position, resolution: Resolution) -> Self {
         let point = LatLng::new(position.lat(), position.lon()).expect("a Position is finite");
         Self(point.to_cell(resolution))
     }
 
-    /// As the database keeps it.
+    /// The value that the database stores.
     pub fn as_i64(self) -> i64 {
         u64::from(self.0) as i64
     }
 
-    /// From the database; any resolution.
+    /// Reads a value of the database. Every resolution is accepted.
     pub fn from_i64(value: i64) -> Result<Self, NotARegion> {
         CellIndex::try_from(value as u64).map(Self).map_err(|_| NotARegion(value))
     }

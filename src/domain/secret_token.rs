@@ -1,13 +1,16 @@
-//! A secret that is shown once and stored only as its SHA-256: API keys, drivers' tokens, tickets.
+//! Secret tokens: API keys, drivers' bearer tokens, WebSocket tickets.
+//!
+//! - A token is shown once. Only its SHA-256 hash is stored.
+//! - `Debug` never shows a token.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-/// What a token is for; its text begins with it, so that a leaked one is recognised.
+/// The purpose of a token. The text of a token begins with a prefix for it, so that a leaked token is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
-    /// An operator's or a shop's key.
+    /// The API key of an operator or a shop.
     ApiKey,
     /// A driver's bearer token.
     Driver,
@@ -24,33 +27,33 @@ impl TokenKind {
         }
     }
 
-    /// Whether a text can be such a token at all: what cannot needs no looking up.
+    /// Whether a text can be a token of this kind. The caller needs no lookup for a text that cannot.
     pub fn fits(self, text: &str) -> bool {
         text.starts_with(self.prefix())
     }
 }
 
-/// A token of 256 random bits, base64url behind a prefix that names its purpose. Debug does not show it.
+/// A token of 256 random bits: a prefix for its purpose, followed by base64url.
 pub struct SecretToken(String);
 
 impl SecretToken {
-    /// A new one.
+    /// Creates a new token.
     pub fn random(kind: TokenKind) -> Self {
         let bytes: [u8; 32] = rand::random();
         Self(format!("{}{}", kind.prefix(), BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// As somebody presents it.
+    /// Wraps the text that a caller presented.
     pub fn presented(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// The token itself, to be shown once.
+    /// The text of the token, to be shown once.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What is stored and looked up: 32 bytes.
+    /// The hash that is stored and looked up: 32 bytes.
     pub fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.as_bytes()).to_vec()
     }

@@ -1,12 +1,16 @@
-//! The breaker: after a failure nobody waits for Redis until one probe has shown that it answers again.
+//! A circuit breaker: after a failure no caller waits for Redis until one probe has shown that Redis answers again.
 //!
-//! Closed → open for a fixed time → half open (one probe) → closed or open. A permit whose holder went away without a
-//! word gives the probe back, so that a cancelled caller can never leave the breaker shut for ever.
+//! Invariants:
+//! - The states are: closed → open for a fixed time → half open (one probe) → closed or open.
+//! - A permit that is dropped without a result releases the probe. A cancelled caller can therefore never leave the breaker
+//!   half open for ever.
+//!
+//! Must not: call Redis.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// The circuit breaker of one link to Redis.
 #[derive(Debug)]
 pub(super) struct Breaker {
     open_for: Duration,
@@ -16,7 +20,7 @@ pub(super) struct Breaker {
 #[derive(Debug)]
 struct Inner {
     state: State,
-    /// Counts changes of state: what a permit of an earlier turn reports says nothing about this one.
+    /// Counts changes of state. The result of a permit from an earlier state is ignored.
     turn: u64,
     last_failure: String,
 }
@@ -28,7 +32,8 @@ enum State {
     HalfOpen,
 }
 
-/// The permit to make one call, to be ended by [`Permit::succeed`] or [`Permit::fail`].
+/// A permit to make one call. Its result is recorded by [`Permit::succeed`], [`Permit::fail`] or
+/// [`Permit::lose`].
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     breaker: &'a Breaker,
@@ -41,7 +46,7 @@ impl Breaker {
         Self { open_for, inner: Mutex::new(inner) }
     }
 
-    /// Leave to call, or what last went wrong.
+    /// Returns a permit to call, or the error of the last failure while the breaker is open.
     pub(super) fn admit(&self, now: Instant) -> Result<Permit<'_>, String> {
         let mut inner = self.lock();
         match inner.state {
@@ -71,7 +76,7 @@ impl Inner {
 }
 
 impl Permit<'_> {
-    /// Redis answered.
+    /// Records that Redis answered.
     pub(super) fn succeed(self) {
         let mut inner = self.breaker.lock();
         if inner.turn == self.turn && inner.state == State::HalfOpen {
@@ -80,7 +85,7 @@ impl Permit<'_> {
         }
     }
 
-    /// Redis did not answer, or not as itself.
+    /// Records that Redis did not answer, or that another server answered in its place.
     pub(super) fn fail(self, now: Instant, why: String) {
         let mut inner = self.breaker.lock();
         if inner.turn != self.turn {
@@ -94,7 +99,7 @@ impl Permit<'_> {
         inner.enter(State::Open { until: now + self.breaker.open_for });
     }
 
-    /// A connection was lost that may only have been idle: no failure unless this was the probe.
+    /// Records that a connection was lost. It may only have been idle, so this is a failure only for the probe.
     pub(super) fn lose(self, now: Instant, why: String) {
         let probing = self.breaker.lock().state == State::HalfOpen;
         if probing {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 
-/// A connection, and which run of Redis is at its other end.
+/// A connection, and the run of Redis that it is connected to.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) connection: MultiplexedConnection,
-    /// Changes with every restart of Redis, so that what a restart lost is never taken for the whole.
+    /// Changes with every restart of Redis. Data that lost entries in a restart is therefore never taken for complete.
     pub(super) run_id: Arc<str>,
 }

@@ -1,19 +1,19 @@
-//! "Failed" and "not to be believed", kept apart from each other and from an empty answer.
+//! The errors of presence calls. They separate "Redis failed" from "Redis is cold", and both from an empty answer.
 
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Why there is no answer that may be acted upon.
+/// Why a call has no usable result.
 #[derive(Debug, thiserror::Error)]
 pub enum PresenceError {
-    /// The settings name no Redis server.
+    /// `REDIS_URL` does not name a Redis server.
     #[error("REDIS_URL cannot be used: {0}")]
     InvalidUrl(#[source] RedisError),
-    /// Redis did not answer; what was asked may have been done all the same.
+    /// Redis did not answer. The command may have taken effect.
     #[error("Redis is unavailable: {0}")]
     Unavailable(#[source] Outage),
-    /// Redis answers, but its data has not been rebuilt from PostgreSQL: an empty answer would mean nothing.
+    /// Redis answers, but its data has not been rebuilt from PostgreSQL. An empty answer would mean nothing.
     #[error("Redis is cold: it has not been rebuilt from PostgreSQL yet")]
     Cold,
 }
@@ -21,34 +21,34 @@ pub enum PresenceError {
 /// How a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Outage {
-    /// Not tried, since Redis just failed.
+    /// The call was not made, because Redis failed shortly before.
     #[error("not tried again yet, after: {0}")]
     BreakerOpen(String),
-    /// No answer in time.
+    /// Redis did not answer in time.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// No connection.
+    /// The connection could not be made.
     #[error("cannot connect: {0}")]
     Connect(#[source] RedisError),
-    /// The connection broke, or Redis refused.
+    /// The connection broke, or Redis refused the command.
     #[error("{0}")]
     Redis(#[source] RedisError),
-    /// An answer of a shape that no Redis gives.
+    /// The answer has a shape that Redis never sends.
     #[error("unexpected answer to {0}")]
     Unexpected(&'static str),
-    /// The task that connects is gone, with its runtime or by a panic.
+    /// The task that connects ended early: its runtime ended or it panicked.
     #[error("the task that connects has ended")]
     Ended,
 }
 
-/// What an outage says about the connection and the breaker.
+/// What an outage means for the connection and the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// One command was refused; the connection is fine.
+    /// Redis refused one command. The connection still works.
     Refusal,
-    /// The connection is gone; the next call makes another.
+    /// The connection is lost. The next call opens a new one.
     Lost,
-    /// Redis is out.
+    /// Redis is unavailable. The breaker opens.
     Out,
 }
 
@@ -60,7 +60,7 @@ impl Outage {
             Self::Redis(error) if error.is_timeout() => Severity::Out,
             Self::Redis(error) if error.is_io_error() || error.is_unrecoverable_error() => Severity::Lost,
             Self::Redis(error) => match error.kind() {
-                // A demoted or starting server: another connection may reach the right one.
+                // The server was demoted or is starting. A new connection may reach the right server.
                 ErrorKind::Server(
                     ServerErrorKind::ReadOnly
                     | ServerErrorKind::BusyLoading

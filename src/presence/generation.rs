@@ -1,9 +1,14 @@
-//! When Redis may be believed: the generation, and the rebuild from PostgreSQL that sets it.
+//! Decides whether the data in Redis is complete: the generation, and the rebuild from PostgreSQL that sets it.
 //!
-//! `drivers:generation` is `<database identity>@<run id of Redis>` and lives 30 s unless renewed. Missing, or of another
-//! database or another run, it means cold: what a flush, a restart from an old file or a promotion left is no answer.
-//! The rebuild holds a token in Redis from before its first read of PostgreSQL to its end; a flush takes the token along,
-//! and a restart is seen by the run id, so neither can leave a generation over missing data.
+//! `drivers:generation` is `<database identity>@<run id of Redis>`. It expires after 30 s unless it is renewed.
+//!
+//! Invariants:
+//! - A generation that is missing, or names another database or another run, means that Redis is cold. Data that a flush, a
+//!   restart from an old file or a promotion left behind is never returned.
+//! - A rebuild holds a token in Redis from before its first read of PostgreSQL to its end. A flush deletes the token, and a
+//!   restart changes the run id. Neither can therefore leave a valid generation over missing data.
+//!
+//! Must not: read PostgreSQL.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +25,16 @@ use super::online::OnlineValue;
 use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
 use crate::domain::heartbeat::Heartbeat;
 
-/// How long a generation is believed without being renewed.
+/// How long a generation is valid without being renewed.
 const GENERATION_TTL_MS: &str = "30000";
 
-/// How long a rebuild may pause between two loads before another node may begin its own.
+/// How long a rebuild may pause between two loads before another node may start its own.
 const REBUILD_TTL_MS: &str = "10000";
 
-/// Drivers in one call of the script that loads them; Redis serves nobody else meanwhile, for about a millisecond.
+/// Drivers in one call of the load script. Redis serves no other client during the call, which takes about a millisecond.
 const LOADED_AT_ONCE: usize = 64;
 
-/// The right to call the data in Redis whole, once it is.
+/// Identifies a running rebuild. Its holder declares Redis warm when the rebuild is complete.
 #[derive(Clone)]
 pub struct RebuildToken {
     token: String,
@@ -42,22 +47,23 @@ impl fmt::Debug for RebuildToken {
     }
 }
 
-/// One driver as PostgreSQL knows them.
+/// One driver, as read from PostgreSQL.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RebuildDriver {
     /// Status and epoch.
     pub change: StatusChange,
-    /// Their last sign of life; stored with what is left of its TTL, unless Redis has a newer one.
+    /// The driver's last heartbeat. It is stored with the rest of its TTL, unless Redis has a newer one.
     pub online: Option<Heartbeat>,
 }
 
 impl Presence {
-    /// Names the database whose epochs these are; it changes at a restore or a promotion. Until it is set all is cold.
+    /// Sets the identity of the database that the epochs belong to. The identity changes at a restore or a promotion. Redis
+    /// is cold until it is set.
     pub fn set_database_identity(&self, identity: String) {
         self.inner.database.store(Some(Arc::new(identity)));
     }
 
-    /// Keeps Redis warm for another while; `false` when it is cold.
+    /// Extends the generation by its TTL. Returns `false` when Redis is cold.
     pub async fn renew_generation(&self) -> Result<bool, PresenceError> {
         let renewed = self.inner.on_session("renew_generation", |inner, session| {
             let generation = inner.generation(session).ok_or(PresenceError::Cold)?;
@@ -70,9 +76,10 @@ impl Presence {
         }
     }
 
-    /// Takes the rebuild, before anything is read from PostgreSQL. `None`: somebody else is at it, or it is done.
+    /// Starts a rebuild. Must be called before anything is read from PostgreSQL. Returns `None` when another process runs a
+    /// rebuild, or when Redis is warm.
     ///
-    /// Data of another database is thrown away. [`PresenceError::Cold`] while no database identity is set.
+    /// Deletes the data of another database. Returns [`PresenceError::Cold`] while no database identity is set.
     pub async fn begin_rebuild(&self) -> Result<Option<RebuildToken>, PresenceError> {
         let process = self.inner.process.to_string();
         let token = format!("{process}:{}", Uuid::new_v4());
@@ -94,9 +101,9 @@ impl Presence {
         Ok(Some(token))
     }
 
-    /// Writes drivers as PostgreSQL knows them, and keeps the rebuild's token alive.
+    /// Writes drivers as PostgreSQL has them, and renews the rebuild's token.
     ///
-    /// [`PresenceError::Cold`] when the token of this process's rebuild was lost: begin again.
+    /// Returns [`PresenceError::Cold`] when the token of this process's rebuild was lost. The rebuild must then start again.
     pub async fn load(&self, drivers: &[RebuildDriver]) -> Result<(), PresenceError> {
         let inner = &self.inner;
         for chunk in drivers.chunks(BATCH) {
@@ -113,7 +120,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Declares Redis warm; `false` when the token, or Redis itself, did not survive from the beginning.
+    /// Declares Redis warm. Returns `false` when the token was lost, or when Redis restarted since the rebuild began.
     pub async fn finish_rebuild(&self, token: RebuildToken) -> Result<bool, PresenceError> {
         let finished = self.inner.on_session("finish_rebuild", |inner, session| {
             let generation = inner.generation(session).ok_or(PresenceError::Cold)?;
@@ -135,12 +142,12 @@ impl Presence {
 }
 
 impl Inner {
-    /// The generation that alone is believed over this connection.
+    /// The only generation that is valid on this connection.
     fn generation(&self, session: &Connection) -> Option<String> {
         self.database.load().as_ref().map(|database| format!("{database}@{}", session.run_id))
     }
 
-    /// Runs one script whose arguments hang on the connection.
+    /// Runs one script whose arguments depend on the connection.
     async fn on_session(
         self: &Arc<Self>,
         op: &'static str,
@@ -155,7 +162,7 @@ impl Inner {
         self.link.run(op, work).await
     }
 
-    /// Cold, unavailable, or nothing wrong.
+    /// Returns an error when Redis is cold or unavailable.
     pub(super) async fn check_warm(self: &Arc<Self>, op: &'static str) -> Result<(), PresenceError> {
         let inner = self.clone();
         let work = |session: Arc<Connection>| async move {
@@ -165,7 +172,8 @@ impl Inner {
         self.link.run(op, work).await
     }
 
-    /// What a command reads, if it may be believed: the generation is read in the same transaction, after it.
+    /// Runs a read command and returns its answer if Redis is warm. The generation is read in the same transaction, after
+    /// the command.
     pub(super) async fn believed<T: FromRedisValue>(
         &self,
         session: &Connection,
@@ -181,7 +189,7 @@ impl Inner {
         }
     }
 
-    /// The values of online keys, in order, if they may be believed; `names` must not be empty.
+    /// The values of online keys, in order, if Redis is warm. `names` must not be empty.
     pub(super) async fn read_online(
         &self,
         session: &Connection,
@@ -193,7 +201,7 @@ impl Inner {
         Ok(texts.into_iter().map(|text| OnlineValue::decode(&text?)).collect())
     }
 
-    /// One script for many drivers: what a call costs beside its work would be half of a rebuild.
+    /// One script call for many drivers. With one call for each driver, the fixed cost of a call would be half of a rebuild.
     fn load(&self, drivers: &[RebuildDriver]) -> Cmd {
         let now = Utc::now();
         let mut keys = vec![self.keys.status.clone(), self.keys.geo.clone(), self.keys.expiry.clone()];

@@ -1,4 +1,4 @@
-//! How Redis is, for `/health`.
+//! Reports for `/health` whether Redis answers and is warm.
 
 use std::time::{Duration, Instant};
 
@@ -6,26 +6,26 @@ use tokio::time::timeout;
 
 use super::{Outage, Presence, PresenceError};
 
-/// The most that [`Presence::health`] takes, whatever hangs.
+/// The timeout of [`Presence::health`].
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether Redis answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RedisState {
-    /// It does.
+    /// Redis answers.
     Up,
-    /// It does not.
+    /// Redis does not answer.
     Down,
 }
 
-/// What `/health` says of Redis.
+/// What `/health` reports about Redis.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RedisHealth {
-    /// Whether it answers.
+    /// Whether Redis answers.
     pub state: RedisState,
-    /// Whether its data may be believed.
+    /// Whether its data can be trusted.
     pub warm: bool,
-    /// How long it took to answer.
+    /// How long the answer took, in ms. `None` without an answer.
     pub latency_ms: Option<f64>,
 }
 

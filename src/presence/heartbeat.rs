@@ -1,4 +1,4 @@
-//! Heartbeats: they renew who is online and move who can be found, and can add nobody.
+//! Stores heartbeats: renews the drivers' online keys and moves the drivers that searches can find.
 //!
 //! `SET … GET` writes first and returns the old value; a condition would take a script, at more than twice the
 //! cost. The rare heartbeat of a session that was replaced is therefore undone in one more trip, before its answer is
@@ -17,12 +17,12 @@ use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
 use crate::domain::heartbeat::Heartbeat;
 use crate::domain::ids::DriverId;
 
-/// What Redis stores of a heartbeat.
+/// The form in which Redis stores a heartbeat.
 pub(super) trait Stored {
-    /// The value of its online key.
+    /// The value of the driver's online key.
     fn value(&self) -> OnlineValue;
 
-    /// What is left of `ttl`, in ms; `None` when nothing is.
+    /// The rest of `ttl` in ms. `None` when the heartbeat is older than `ttl`.
     fn ttl_left_ms(&self, ttl: Duration, now: DateTime<Utc>) -> Option<u64>;
 }
 
@@ -39,7 +39,7 @@ impl Stored for Heartbeat {
 }
 
 impl Presence {
-    /// Stores the heartbeats and moves those of the drivers who are in `drivers:geo`.
+    /// Stores the heartbeats and moves the drivers that are in `drivers:geo`.
     ///
     /// For each driver, in order: whether [`Presence::join`] is due, because their key had lapsed, they come through a new
     /// session, or their first known position came. Newest first is the caller's matter: one heartbeat a driver.
@@ -91,7 +91,8 @@ impl Presence {
         Ok(due)
     }
 
-    /// Undoes the heartbeats of sessions that were replaced. Merged, since the newer session may have spoken again.
+    /// Undoes the heartbeats of replaced sessions. The old value is merged, because the newer session may have sent another
+    /// heartbeat meanwhile.
     async fn put_back(&self, newer: &[(&Heartbeat, OnlineValue)]) -> Result<(), PresenceError> {
         let (inner, now) = (&self.inner, Utc::now());
         let commands = newer.iter().flat_map(|(beat, old)| {
@@ -104,14 +105,14 @@ impl Presence {
                 session_epoch,
                 received: beat.received,
             };
-            // It was there a moment ago: if our clock says that it cannot be, it ends at once, and a join follows.
+            // The value existed a moment ago. If it has expired by this node's clock, it expires at once and a join follows.
             let left_ms = old.ttl_left_ms(inner.ttl, now).unwrap_or(1);
             [inner.merge(&old, left_ms), inner.join(old.driver_id)]
         });
         inner.link.batch("put_back", commands.collect()).await.map(drop)
     }
 
-    /// What the online keys say, in order; `None` for who is not online.
+    /// The values of the online keys, in order. `None` for a driver who is not online.
     pub async fn online(&self, drivers: &[DriverId]) -> Result<Vec<Option<OnlineValue>>, PresenceError> {
         let mut values = Vec::with_capacity(drivers.len());
         for chunk in drivers.chunks(BATCH) {
@@ -139,7 +140,7 @@ impl Owing<'_> {
         sent.map(|(number, (beat, _))| (number, beat.driver_id))
     }
 
-    /// Which of the heartbeats are of drivers who were owed an answer already.
+    /// The indexes of the heartbeats whose drivers were unanswered before this call.
     fn of_before(&self) -> HashSet<usize> {
         let unanswered = self.inner.unanswered();
         if unanswered.is_empty() {
@@ -148,7 +149,7 @@ impl Owing<'_> {
         self.drivers().filter(|(_, driver)| unanswered.contains(driver)).map(|(number, _)| number).collect()
     }
 
-    /// The answers are there.
+    /// Records that all answers have arrived.
     fn answered(self) {
         let mut unanswered = self.inner.unanswered();
         if !unanswered.is_empty() {
@@ -169,7 +170,7 @@ impl Drop for Owing<'_> {
 }
 
 impl Inner {
-    /// Stores one heartbeat and answers with the text that was there.
+    /// The command that stores one heartbeat and returns the old text.
     fn remember(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
         if beat.fix.is_none() || !beat.fix_is_newest {
             return self.merge(beat, left_ms);
@@ -179,14 +180,15 @@ impl Inner {
         command
     }
 
-    /// As [`Self::remember`], but what is newer stays: by session, and a fix that may be an old one by its time alone.
+    /// As [`Self::remember`], but a newer value stays. Newer is decided by session epoch and time. A fix that may be an old one is
+    /// compared by its time alone.
     pub(super) fn merge(&self, beat: &Heartbeat, left_ms: u64) -> Cmd {
         let (key, value) = (self.keys.online(beat.driver_id), beat.value().encode());
         let by_time = if beat.fix_is_newest { "0" } else { "1" };
         scripts::REMEMBER.call(&[&key], &[&value, &left_ms.to_string(), by_time])
     }
 
-    /// One command that moves everybody with a new fix; XX: it can never bring back who was just taken out.
+    /// One command that moves every driver with a new fix. With XX it can never add a driver who was just removed.
     fn moves<'a>(&self, beats: impl Iterator<Item = &'a Heartbeat>) -> Option<Cmd> {
         let mut command = redis::cmd("GEOADD");
         command.arg(&self.keys.geo).arg("XX");
@@ -199,7 +201,7 @@ impl Inner {
         moved.then_some(command)
     }
 
-    /// Never held across an await.
+    /// The lock must not be held across an await.
     fn unanswered(&self) -> MutexGuard<'_, HashSet<DriverId>> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }

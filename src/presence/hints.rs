@@ -1,5 +1,9 @@
-//! Hints between nodes over pub/sub: wake-ups and identities, never the truth. A lost one costs latency, because every
-//! receiver also looks into PostgreSQL by itself.
+//! Sends hints between nodes over Redis pub/sub. A hint names a driver whose session has work to do.
+//!
+//! Invariants: a hint carries no state, only a driver id. A lost hint costs latency and nothing else, because every receiver
+//! also polls PostgreSQL.
+//!
+//! Must not: be the only way by which a session learns of a change.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,32 +17,32 @@ use super::link::CONNECT_TIMEOUT;
 use super::{Outage, Presence, PresenceError};
 use crate::domain::ids::DriverId;
 
-/// Hints that may wait for their receiver; more are dropped.
+/// Hints that may wait for their receiver. Further hints are dropped and counted.
 const QUEUE: usize = 1_024;
 
-/// A silent connection is tested this often: a cut cable is not reported by anything.
+/// How often an idle connection is tested. A cut network link causes no error by itself.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// What a hint looks like, before the driver's id.
+/// The part of a hint's text before the driver's id.
 const PREFIX: &str = "driver:";
 
-/// `None` for a hint of another version.
+/// Returns `None` for a hint of another version.
 fn decode(text: &[u8]) -> Option<DriverId> {
     DriverId::from_str(std::str::from_utf8(text).ok()?.strip_prefix(PREFIX)?).ok()
 }
 
 impl Presence {
-    /// Tells every node, this one too, that there is something to tell this driver's session.
+    /// Publishes to every node, this one included, that this driver's session has something to send.
     pub async fn publish(&self, driver: DriverId) -> Result<(), PresenceError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.inner.keys.hints).arg(format!("{PREFIX}{driver}"));
         self.inner.link.batch("publish", vec![command]).await.map(drop)
     }
 
-    /// The drivers whom any node names, from now until the receiver is dropped, over a connection that is made again for ever.
+    /// Receives the drivers that any node publishes, until the receiver is dropped. A lost connection is always opened again.
     pub fn subscribe(&self) -> mpsc::Receiver<DriverId> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let presence = self.clone();
@@ -60,7 +64,7 @@ impl Presence {
         receiver
     }
 
-    /// Listens until the connection breaks or nobody wants to hear.
+    /// Listens until the connection breaks or the receiver is dropped.
     async fn listen(&self, sender: &mpsc::Sender<DriverId>) -> Result<(), Outage> {
         let connecting = async {
             let mut connection: PubSub = self.inner.link.client().get_async_pubsub().await.map_err(Outage::Connect)?;

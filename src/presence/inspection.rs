@@ -1,4 +1,8 @@
-//! Reads what Redis holds, for a comparison with PostgreSQL. Writes nothing, and reads cold data too.
+//! Reads what Redis holds, so that `doctor` can compare it with PostgreSQL.
+//!
+//! Invariants: the reads include cold data, and return it as it is.
+//!
+//! Must not: write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,45 +14,45 @@ use super::online::OnlineValue;
 use super::{BATCH, Outage, Presence, PresenceError};
 use crate::domain::ids::DriverId;
 
-/// Entries that one step of a scan asks for.
+/// The `COUNT` of one step of a scan.
 const SCAN_COUNT: usize = 1000;
 
-/// What concerns Redis as a whole.
+/// The state of the Redis server as a whole.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Overview {
-    /// Version of the server.
+    /// The version of the server.
     pub version: Option<String>,
-    /// What it does when its memory is full; must be `noeviction`.
+    /// What the server does when its memory is full. Must be `noeviction`.
     pub eviction_policy: Option<String>,
     /// Bytes in use.
     pub used_memory: Option<u64>,
-    /// The most bytes that it may use; 0: no limit.
+    /// The most bytes that the server may use. 0 means no limit.
     pub max_memory: Option<u64>,
-    /// `drivers:generation`, if it is there.
+    /// `drivers:generation`, if the key exists.
     pub generation: Option<String>,
-    /// What it must be to be believed: of the database whose identity was set.
+    /// The generation that means warm, for the database identity that was set.
     pub expected_generation: Option<String>,
-    /// Somebody rebuilds Redis just now.
+    /// Whether a process rebuilds Redis at the moment.
     pub is_rebuilding: bool,
 }
 
-/// What Redis says of drivers; all of it, or of those who were asked for.
+/// What Redis holds about all drivers, or about the requested drivers.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Contents {
-    /// Fields of `drivers:status` by driver, as they stand.
+    /// The fields of `drivers:status` by driver, unparsed.
     pub statuses: BTreeMap<DriverId, String>,
-    /// Who is in `drivers:geo`.
+    /// The drivers in `drivers:geo`.
     pub members: BTreeSet<DriverId>,
-    /// Who is in `drivers:expiry`.
+    /// The drivers in `drivers:expiry`.
     pub due: BTreeSet<DriverId>,
-    /// Who has an online key that can be read: whether with a position.
+    /// The drivers with a readable online key. The value is whether it has a position.
     pub online: BTreeMap<DriverId, bool>,
-    /// Fields and members that are no drivers of ours.
+    /// Fields and members that are not driver ids of this service.
     pub unknown_members: BTreeSet<String>,
 }
 
 impl Presence {
-    /// Reads what concerns Redis as a whole.
+    /// Reads the state of the Redis server as a whole.
     pub async fn overview(&self) -> Result<Overview, PresenceError> {
         let keys = &self.inner.keys;
         let info = |section: &str| redis::cmd("INFO").arg(section).to_owned();
@@ -74,7 +78,7 @@ impl Presence {
         })
     }
 
-    /// Reads everything but the online keys, a step at a time: Redis serves others in between.
+    /// Reads everything except the online keys, in steps. Redis serves other clients between the steps.
     pub async fn contents(&self) -> Result<Contents, PresenceError> {
         let mut contents = Contents::default();
         let keys = &self.inner.keys;
@@ -113,7 +117,7 @@ impl Presence {
         }
     }
 
-    /// Adds to `contents` who of the drivers is online.
+    /// Adds to `contents` which of the drivers are online.
     pub async fn read_online_into(&self, contents: &mut Contents, drivers: &[DriverId]) -> Result<(), PresenceError> {
         for chunk in drivers.chunks(BATCH) {
             let mut command = redis::cmd("MGET");
@@ -129,7 +133,7 @@ impl Presence {
         Ok(())
     }
 
-    /// What Redis says of these drivers alone, online keys included.
+    /// Reads what Redis holds about these drivers only, including their online keys.
     pub async fn contents_of(&self, drivers: &[DriverId]) -> Result<Contents, PresenceError> {
         let mut contents = Contents::default();
         let keys = &self.inner.keys;

@@ -1,29 +1,29 @@
-//! The name of every key and channel, and nothing else knows one.
+//! The names of all Redis keys and channels. No other module contains such a name.
 //!
-//! One place, so that a cluster's hash tag (the driver's region) could be put into the names here: the keys that one
-//! script touches would have to share it.
+//! The names are in one place so that a hash tag for Redis Cluster (the driver's region) could be added here. All keys that
+//! one script touches would have to share the tag.
 
 use std::str::FromStr;
 
 use crate::domain::ids::DriverId;
 
-/// What a driver is called inside `drivers:geo` and `drivers:expiry`.
+/// The prefix of a driver's member name in `drivers:geo` and `drivers:expiry`.
 const MEMBER_PREFIX: &str = "driver:";
 
-/// Every name, with the operator's prefix already before it.
+/// All names, with the operator's prefix included.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// GEO set of drivers who can be found.
+    /// GEO set of the drivers that searches can find.
     pub(super) geo: String,
     /// Hash: driver id → `STATUS:epoch`.
     pub(super) status: String,
-    /// Sorted set: when to look again whether a member of `geo` still lives, in ms by Redis's clock.
+    /// Sorted set: when the sweep must check whether a member of `geo` is still online, in ms by Redis's clock.
     pub(super) expiry: String,
-    /// Says that the rest may be believed, and of which database and which run of Redis.
+    /// Marks the other keys as complete, and names their database and run of Redis.
     pub(super) generation: String,
-    /// The token of the node that rebuilds.
+    /// The token of the process that rebuilds.
     pub(super) rebuild: String,
-    /// The database whose epochs `status` holds.
+    /// The identity of the database whose epochs `status` holds.
     pub(super) database: String,
     /// Channel of hints between nodes.
     pub(super) hints: String,
@@ -31,7 +31,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// `prefix` is put before every name as it is.
+    /// Prepends `prefix` unchanged to every name.
     pub(super) fn new(prefix: &str) -> Self {
         let name = |rest: &str| format!("{prefix}{rest}");
         Self {
@@ -52,12 +52,12 @@ impl Keys {
     }
 }
 
-/// A driver's name inside the sorted sets.
+/// A driver's member name in the sorted sets.
 pub(super) fn member(driver: DriverId) -> String {
     format!("{MEMBER_PREFIX}{driver}")
 }
 
-/// The driver of a member; `None` for what is none of ours.
+/// The driver of a member. Returns `None` for a member that this service did not write.
 pub(super) fn driver_of(member: &[u8]) -> Option<DriverId> {
     let text = std::str::from_utf8(member).ok()?;
     DriverId::from_str(text.strip_prefix(MEMBER_PREFIX)?).ok()

@@ -1,8 +1,12 @@
-//! The one connection to Redis: made on demand, on a runtime that outlives every caller's, bounded in time, behind the
-//! breaker.
+//! Holds the one connection to Redis, and runs every call over it.
 //!
-//! A connection is driven by a task of the runtime that made it. Callers come and go on short-lived single-threaded
-//! runtimes, so every connection is made on the handle that [`Link::new`] was given.
+//! Invariants:
+//! - The connection is made on demand.
+//! - Every call has a timeout and passes the circuit breaker.
+//! - A connection is driven by a task of the runtime that made it. Callers run on short-lived single-threaded runtimes.
+//!   Every connection is therefore made on the handle that [`Link::new`] received, whose runtime outlives every caller.
+//!
+//! Must not: know what the commands mean.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +25,14 @@ use super::connection::Connection;
 use super::error::{Outage, PresenceError, Severity};
 use super::scripts;
 
-/// How long connecting may take, TLS and authentication included. It goes on behind the back of a call that gave up.
+/// The timeout of connecting, including TLS and authentication. Connecting continues after the call that started it timed out.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refusals (a full Redis, a missing right) repeat with every call; the log hears of them this often.
+/// The interval between two log entries about refused commands. A refusal (Redis is full, a right is missing) repeats with
+/// every call.
 const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The link to one Redis server.
 pub(super) struct Link {
     client: redis::Client,
     runtime: Handle,
@@ -42,7 +47,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Checks the URL; connects to nothing.
+    /// Checks the URL. Does not connect.
     pub(super) fn new(
         url: &str,
         call_timeout: Duration,
@@ -79,12 +84,12 @@ impl Link {
         &self.runtime
     }
 
-    /// Where the server is, for connections of another kind.
+    /// The client of the server, for connections of another kind (pub/sub).
     pub(super) fn client(&self) -> &redis::Client {
         &self.client
     }
 
-    /// Runs the commands in one round trip; answers in their order.
+    /// Runs the commands in one round trip. Returns the answers in the order of the commands.
     pub(super) async fn batch(
         self: &Arc<Self>,
         op: &'static str,
@@ -96,7 +101,7 @@ impl Link {
         self.run(op, |session| async move { Ok(scripts::run(&session, commands).await?) }).await
     }
 
-    /// One call: bounded in time as a whole, counted, and behind the breaker.
+    /// Runs one call. The timeout covers the call as a whole. The call passes the breaker and is counted.
     pub(super) async fn run<T, F>(
         self: &Arc<Self>,
         op: &'static str,
@@ -169,14 +174,15 @@ impl Link {
         }
     }
 
-    /// Lets go of a connection that failed; one that took its place meanwhile stays.
+    /// Discards a connection that failed. A connection that replaced it meanwhile stays.
     fn forget(&self, used: Option<&Arc<Connection>>) {
         if let Some(used) = used {
             self.session.compare_and_swap(used, None);
         }
     }
 
-    /// The connection, or a new one. Only one is made at a time, and it is made to its end when the caller goes away.
+    /// Returns the current connection, or makes a new one. Only one is made at a time. Connecting continues when the caller is
+    /// cancelled.
     async fn session(self: &Arc<Self>) -> Result<Arc<Connection>, Outage> {
         if let Some(session) = self.session.load_full() {
             return Ok(session);
@@ -230,7 +236,7 @@ impl Link {
         Ok(Connection { connection, run_id })
     }
 
-    /// An evicted key looks like a driver who is not there.
+    /// Warns once when Redis may evict keys. An evicted key looks like a driver who is not online.
     fn warn_of_eviction(&self, policy: Option<&str>) {
         let Some(policy) = policy.filter(|policy| *policy != "noeviction") else { return };
         if !self.warned_of_policy.swap(true, Ordering::Relaxed) {
@@ -246,7 +252,7 @@ fn count(op: &'static str, outcome: &'static str) {
     metrics::counter!("driver_tracker_redis_calls_total", "op" => op, "outcome" => outcome).increment(1);
 }
 
-/// One line `name:value` of an INFO answer.
+/// The value of one line `name:value` of an INFO answer.
 pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

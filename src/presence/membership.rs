@@ -1,5 +1,7 @@
-//! Who is in `drivers:geo` in normal operation. A rebuild and the repair of drift change it too, by the same function `settle`
-//! of `common.lua`.
+//! Maintains which drivers are in `drivers:geo`: status transitions, joins and the sweep.
+//!
+//! Invariants: every change of membership goes through `settle` in `common.lua`. A rebuild and a repair change the
+//! membership too, by the same function.
 
 use redis::{Cmd, Value};
 
@@ -11,53 +13,54 @@ use crate::domain::ids::DriverId;
 /// A driver's status as PostgreSQL committed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StatusChange {
-    /// Who.
+    /// The driver.
     pub driver_id: DriverId,
-    /// The status that holds from this epoch on.
+    /// The driver's status from this epoch on.
     pub status: DriverStatus,
-    /// The row's epoch, from the UPDATE that changed it; at most 2^53.
+    /// The row's epoch, from the UPDATE that changed it. At most 2^53.
     pub epoch: i64,
 }
 
-/// What became of a [`StatusChange`].
+/// The outcome of a [`StatusChange`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TransitionOutcome {
-    /// It holds now.
+    /// The change was applied.
     Applied {
-        /// The driver can be found: AVAILABLE, and online with a position.
+        /// Whether searches can find the driver: AVAILABLE, and online with a position.
         in_geo: bool,
     },
-    /// A newer epoch already holds.
+    /// Redis already has a newer epoch. Nothing changed.
     Stale,
 }
 
-/// What became of a driver who might come back into `drivers:geo`.
+/// The outcome of a join: whether the driver was added to `drivers:geo`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JoinOutcome {
-    /// They can be found now.
+    /// Searches can find the driver now.
     Joined,
-    /// BUSY or OFFLINE.
+    /// The driver is BUSY or OFFLINE.
     NotAvailable,
-    /// AVAILABLE, but not online or without a known position.
+    /// The driver is AVAILABLE, but not online or without a known position.
     NoPosition,
-    /// Redis knows no status of theirs: apply it with [`Presence::transition`], which joins too.
+    /// Redis has no status of the driver. The caller applies it with [`Presence::transition`], which joins too.
     UnknownStatus,
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SweepReport {
-    /// Members taken out: their heartbeat had expired.
+    /// Members removed because their heartbeat had expired.
     pub removed: usize,
-    /// Members still alive, to be looked at again later.
+    /// Members still online. A later sweep checks them again.
     pub kept: usize,
 }
 
-/// Members that one page of a sweep asks for.
+/// The members of one page of a sweep.
 const SWEEP_PAGE: usize = 1000;
 
 impl Presence {
-    /// Applies committed changes of status, each unless a newer one already holds; outcomes in the order given.
+    /// Applies committed status changes. A change is skipped when Redis has a newer epoch. Returns the outcomes in the order
+    /// given.
     pub async fn transition(&self, changes: &[StatusChange]) -> Result<Vec<TransitionOutcome>, PresenceError> {
         let mut outcomes = Vec::with_capacity(changes.len());
         for chunk in changes.chunks(BATCH) {
@@ -73,7 +76,7 @@ impl Presence {
         Ok(outcomes)
     }
 
-    /// Brings drivers back into `drivers:geo` who belong there; outcomes in the order given.
+    /// Adds the drivers to `drivers:geo` that belong there. Returns the outcomes in the order given.
     pub async fn join(&self, drivers: &[DriverId]) -> Result<Vec<JoinOutcome>, PresenceError> {
         let mut outcomes = Vec::with_capacity(drivers.len());
         for chunk in drivers.chunks(BATCH) {
@@ -85,8 +88,8 @@ impl Presence {
         Ok(outcomes)
     }
 
-    /// Looks at members whose heartbeat should have expired by now, page by page until none is due or `limit` were looked at:
-    /// the living are looked at again later, the others taken out.
+    /// Checks the members whose heartbeat should have expired by now, page by page, until none is due or `limit` members were
+    /// checked. Members that are still online are postponed. The others are removed.
     pub async fn sweep(&self, limit: usize) -> Result<SweepReport, PresenceError> {
         let mut report = SweepReport::default();
         loop {
@@ -98,7 +101,7 @@ impl Presence {
         }
     }
 
-    /// How many were due, `limit` at the most.
+    /// Sweeps one page. Returns how many members were due, at most `limit`.
     async fn sweep_page(&self, limit: usize, report: &mut SweepReport) -> Result<usize, PresenceError> {
         let inner = &self.inner;
         let due = scripts::DUE.call(&[&inner.keys.expiry], &[&limit.to_string()]);
@@ -120,8 +123,8 @@ impl Presence {
         Ok(members.len())
     }
 
-    /// Puts off the members who are plainly alive and available, which is nearly all of them, without a script for each;
-    /// gives the others. XX: one who was taken out meanwhile stays out.
+    /// Postpones the members that are online and available, without a script for each, and returns the others. Nearly all due
+    /// members are online and available. With XX a member that was removed meanwhile stays removed.
     async fn score_anew<'m>(&self, members: &'m [Vec<u8>]) -> Result<Vec<&'m Vec<u8>>, PresenceError> {
         let inner = &self.inner;
         let (ours, mut others): (Vec<_>, Vec<_>) = members.iter().partition(|member| driver_of(member).is_some());
@@ -177,12 +180,12 @@ impl Inner {
         scripts::JOIN.call(&self.script_keys(&self.keys.online(driver)), &args)
     }
 
-    /// A join: a member that belongs there gets a new score, every other one is removed.
+    /// A join of one member. A member that belongs to `drivers:geo` gets a new expiry. Any other member is removed.
     fn sweep_one(&self, member: &[u8]) -> Cmd {
         match driver_of(member) {
             Some(driver) => self.join(driver),
             None => {
-                // Not ours, and it would stand first in every sweep to come.
+                // The service did not write this member. Left in place, it would be first in every later sweep.
                 let mut command = redis::cmd("ZREM");
                 command.arg(&self.keys.expiry).arg(member);
                 command

@@ -1,4 +1,4 @@
-//! Every Redis command, key name and Lua script of the service, and the breaker before them.
+//! Keeps in Redis which drivers are online, where they are and who is available, and finds the nearest drivers.
 //!
 //! Redis accelerates and decides nothing: it can vanish, stall, or come back empty at any moment. So every call here is
 //! bounded in time, and every answer is one of three: an answer, "failed" ([`PresenceError::Unavailable`]), or "not trusted" ([`PresenceError::Cold`]). Nobody near is an answer, and is never said for the other two.
@@ -11,9 +11,7 @@
 //! - A search names nobody whose heartbeat has expired, whatever `drivers:geo` still holds.
 //! - Data is believed only under a generation that names this database and this run of Redis.
 //!
-//! Every call may be repeated: one that timed out may have been done all the same.
-//!
-//! Must not: know SQL, decide who gets an order, or connect before it is asked something.
+//! Must not: know SQL, decide who gets an order, or connect before the first call.
 
 mod breaker;
 mod connection;
@@ -54,23 +52,23 @@ pub use membership::{JoinOutcome, StatusChange, SweepReport, TransitionOutcome};
 pub use online::OnlineValue;
 pub use repair::{Expected, MemberPage, Repaired};
 
-/// The most drivers in one round trip: a longer one would keep Redis from everybody else's.
+/// The most drivers in one round trip. A longer batch would block Redis for other callers.
 const BATCH: usize = 256;
 
-/// What [`Presence`] is made of.
+/// The settings of a [`Presence`].
 #[derive(Clone)]
 pub struct PresenceSettings {
-    /// `redis://` or `rediss://`, the ACL user in it.
+    /// `redis://` or `rediss://`, including the ACL user.
     pub redis_url: String,
-    /// Put before every key and channel as it is; may be empty.
+    /// Prepended unchanged to every key and channel name. May be empty.
     pub key_prefix: String,
     /// How long a heartbeat keeps a driver online.
     pub ttl: Duration,
-    /// A fix older than this earns no orders.
+    /// A driver whose fix is older than this is not a candidate.
     pub position_max_age: Duration,
-    /// The most that one call may take.
+    /// The timeout of one call.
     pub call_timeout: Duration,
-    /// How long nobody tries after a failure.
+    /// How long the breaker stays open after a failure.
     pub breaker_open: Duration,
     /// Whether a node of a Redis Cluster is refused, since clusters are not supported.
     pub refuses_cluster: bool,
@@ -94,7 +92,7 @@ impl PresenceSettings {
     }
 }
 
-/// Who is near and who is online, as Redis knows it. Cheap to clone; usable from any runtime.
+/// Reads and writes presence data in Redis. Cheap to clone. Usable from any runtime.
 #[derive(Clone)]
 pub struct Presence {
     inner: Arc<Inner>,
@@ -105,18 +103,19 @@ struct Inner {
     keys: Keys,
     ttl: Duration,
     position_max_age: Duration,
-    /// Begins the rebuild tokens of this process.
+    /// The prefix of this process's rebuild tokens.
     process: Uuid,
+    /// The identity of the database, see [`Presence::set_database_identity`].
     database: ArcSwapOption<String>,
-    /// The rebuild that this process is at.
+    /// The rebuild that this process is running.
     rebuild: ArcSwapOption<RebuildToken>,
-    /// Drivers whose last heartbeat went out and whose answer has not come: whether their key had lapsed is not known.
+    /// Drivers whose last heartbeat was sent and not answered. It is not known whether their online key had expired.
     unanswered: Mutex<HashSet<DriverId>>,
     trust: trust::Trust,
 }
 
 impl Presence {
-    /// Checks the URL; connects to nothing.
+    /// Checks the URL. Does not connect.
     pub fn new(settings: PresenceSettings) -> Result<Self, PresenceError> {
         let PresenceSettings {
             redis_url,

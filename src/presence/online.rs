@@ -1,18 +1,20 @@
-//! The text of an online key: `lat,lon,fix_ms,received_ms,session_epoch`, the first three empty while no position is
-//! known. `scripts/common.lua` reads the same text.
+//! Encodes and decodes the text of an online key.
+//!
+//! Invariants: the text is `lat,lon,fix_ms,received_ms,session_epoch`. The first three are empty while no position is known.
+//! `scripts/common.lua` reads the same text, and both must change together.
 
 use chrono::{DateTime, Utc};
 
 use crate::domain::position::{Fix, Position};
 
-/// What is known of a driver whose heartbeat is fresh.
+/// The value of an online key: what Redis knows about an online driver.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct OnlineValue {
-    /// Where they were last; `None` while alive without a known position.
+    /// The driver's last fix. `None` while the driver is online without a known position.
     pub fix: Option<Fix>,
-    /// When their last heartbeat reached a node, by that node's clock.
+    /// When the last heartbeat reached a node, by that node's clock.
     pub received_at: DateTime<Utc>,
-    /// The session that sent it.
+    /// The epoch of the session that sent the heartbeat.
     pub session_epoch: i64,
 }
 
@@ -28,7 +30,7 @@ impl OnlineValue {
         }
     }
 
-    /// `None` for what we did not write, or another version wrote otherwise.
+    /// Returns `None` for a text that this service did not write, or that another version wrote in another form.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(text).ok()?.split(',');
         let mut next = || parts.next();

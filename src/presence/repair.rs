@@ -1,5 +1,11 @@
-//! Drift: what Redis says although nobody committed it, or fails to say (a field deleted by hand, an old file, a bug). Looked
-//! for page by page against PostgreSQL, and repaired by scripts that are fenced as every other.
+//! Repairs drift: data in Redis that differs from what PostgreSQL committed.
+//!
+//! Drift comes from a field deleted by hand, an old file or a bug. The reconciliation compares Redis with PostgreSQL page by
+//! page and calls this module.
+//!
+//! Invariants: the scripts that repair are fenced by epochs like every other script. A repair never overwrites a newer epoch.
+//!
+//! Must not: read PostgreSQL.
 
 use redis::{Cmd, Value};
 
@@ -8,55 +14,57 @@ use super::membership::StatusChange;
 use super::{BATCH, Inner, Outage, Presence, PresenceError, scripts};
 use crate::domain::ids::DriverId;
 
-/// Members of `drivers:geo` that one page asks for; a small set comes whole.
+/// The `COUNT` of one page of `drivers:geo`. Redis returns a small set as a whole.
 const SCAN_COUNT: usize = 500;
 
-/// What PostgreSQL says of a driver.
+/// The state that PostgreSQL has for a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expected {
     /// Status and epoch.
     pub change: StatusChange,
-    /// Redis must know of them; of an OFFLINE driver it may know nothing until they speak.
+    /// Whether Redis must have a status of the driver. It may have none of an OFFLINE driver who has not sent anything yet.
     pub must_be_known: bool,
-    /// Add them if they belong into `drivers:geo` and are not there. A driver who is absent for the first time may just be joining:
-    /// PostgreSQL learns of a driver between their heartbeat and their join.
+    /// Whether to add the driver to `drivers:geo` when the driver belongs there and is missing. A driver who is missing for the
+    /// first time may be joining: PostgreSQL records a driver between the heartbeat and the join.
     pub must_be_found: bool,
 }
 
-/// What Redis said of a driver.
+/// What a repair found in Redis for a driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Repaired {
-    /// What PostgreSQL says.
+    /// The same state as PostgreSQL.
     Equal,
-    /// Something else, which was repaired.
+    /// Another state, which was repaired.
     Repairs {
-        /// The status or its epoch.
+        /// Whether the status or its epoch was repaired.
         status: bool,
-        /// Whether the driver can be found.
+        /// Whether the membership in `drivers:geo` was repaired.
         membership: bool,
     },
-    /// Free, online with a position, and not to be found: left so, unless [`Expected::must_be_found`].
+    /// The driver is AVAILABLE, online with a position, and missing in `drivers:geo`. The driver was not added, because
+    /// [`Expected::must_be_found`] was not set.
     Absent {
-        /// The status or its epoch was repaired.
+        /// Whether the status or its epoch was repaired.
         status: bool,
     },
-    /// A newer epoch: PostgreSQL must be asked again before that can be called wrong.
+    /// A newer epoch. The caller must read PostgreSQL again before it can be called wrong.
     Newer(i64),
 }
 
-/// Some of the members of `drivers:geo`.
+/// One page of the members of `drivers:geo`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MemberPage {
-    /// Drivers.
+    /// The drivers of the page.
     pub drivers: Vec<DriverId>,
-    /// Members that are no drivers of ours.
+    /// Members that are not driver ids of this service.
     pub unknown_members: Vec<Vec<u8>>,
-    /// Where the next page begins; 0 at the end.
+    /// The cursor of the next page. 0 after the last page.
     pub cursor: u64,
 }
 
 impl Presence {
-    /// Makes Redis say of each driver what is expected, unless it says something newer; outcomes in the order given.
+    /// Makes Redis match the expected state of each driver, unless Redis has a newer epoch. Returns the outcomes in the order
+    /// given.
     pub async fn repair(&self, expected: &[Expected]) -> Result<Vec<Repaired>, PresenceError> {
         let mut outcomes = Vec::with_capacity(expected.len());
         for chunk in expected.chunks(BATCH) {
@@ -68,8 +76,8 @@ impl Presence {
         Ok(outcomes)
     }
 
-    /// Puts back epochs that PostgreSQL, asked after they were seen, does not know: each a driver's true state and the wrong
-    /// epoch. How many still stood there.
+    /// Replaces epochs that PostgreSQL never committed. Each entry is the driver's true state and the wrong epoch. The caller
+    /// must read PostgreSQL after the wrong epoch was seen. Returns how many wrong epochs were still stored.
     pub async fn correct(&self, wrong: &[(StatusChange, i64)]) -> Result<usize, PresenceError> {
         let mut corrected = 0;
         for chunk in wrong.chunks(BATCH) {
@@ -80,7 +88,8 @@ impl Presence {
         Ok(corrected)
     }
 
-    /// A page of `drivers:geo`, from `cursor` on; 0 begins. Who is in all the while comes at least once.
+    /// Reads a page of `drivers:geo` from `cursor` on. 0 is the first page. A member that is present during the whole scan is
+    /// returned at least once.
     pub async fn members(&self, cursor: u64) -> Result<MemberPage, PresenceError> {
         let mut command = redis::cmd("ZSCAN");
         command.arg(&self.inner.keys.geo).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
@@ -97,7 +106,7 @@ impl Presence {
         Ok(page)
     }
 
-    /// Takes members out of `drivers:geo` of which PostgreSQL knows nothing.
+    /// Removes members from `drivers:geo` and `drivers:expiry` that do not exist in PostgreSQL.
     pub async fn expel(&self, drivers: &[DriverId], unknown_members: &[Vec<u8>]) -> Result<(), PresenceError> {
         let names = drivers.iter().map(|driver| member(*driver).into_bytes()).chain(unknown_members.iter().cloned());
         let keys = &self.inner.keys;

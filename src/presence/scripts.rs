@@ -1,6 +1,8 @@
-//! The Lua scripts, called by their hash, many in one round trip.
+//! Runs the Lua scripts, by their hash and many in one round trip.
 //!
-//! Every script may be run twice with the same effect: a call whose answer was lost is made again.
+//! Invariants: every script is idempotent, because a call whose answer was lost is repeated.
+//!
+//! Must not: hold a rule of its own. The rules are in the scripts.
 
 use std::sync::LazyLock;
 
@@ -9,7 +11,7 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind, Value};
 use super::connection::Connection;
 use super::error::Outage;
 
-/// A script and the hash that Redis knows it by.
+/// A script and the hash by which Redis identifies it.
 #[derive(Debug)]
 pub(super) struct Script {
     code: &'static str,
@@ -42,7 +44,7 @@ impl Script {
         Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
     }
 
-    /// The command that runs it.
+    /// The command that runs the script.
     pub(super) fn call(&self, keys: &[&str], args: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.hash).arg(keys.len()).arg(keys).arg(args);
@@ -50,7 +52,7 @@ impl Script {
     }
 }
 
-/// Teaches Redis every script; needed once a run of Redis.
+/// Loads every script into Redis. Needed once for each run of Redis.
 pub(super) async fn load(connection: &mut redis::aio::MultiplexedConnection) -> RedisResult<()> {
     let mut pipe = redis::pipe();
     for script in all() {
@@ -59,10 +61,10 @@ pub(super) async fn load(connection: &mut redis::aio::MultiplexedConnection) -> 
     pipe.exec_async(connection).await
 }
 
-/// Runs the commands in one round trip and answers them in their order; the first refusal is the error of all.
+/// Runs the commands in one round trip and returns the answers in their order. The first refusal is the error of the call.
 ///
-/// Scripts that Redis forgot are taught again and run then; the commands beside them are not repeated, since `SET … GET`
-/// would answer otherwise the second time.
+/// Scripts that Redis lost are loaded and run again. The other commands are not repeated, because `SET … GET` would return
+/// another answer the second time.
 pub(super) async fn run(session: &Connection, commands: Vec<Cmd>) -> Result<Vec<Value>, Outage> {
     let pipe = pipeline(commands);
     let mut answers = send(session, &pipe).await?;

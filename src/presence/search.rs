@@ -1,7 +1,11 @@
-//! The nearest drivers: rings that grow until what they hold is certain.
+//! Finds the nearest drivers by circles that grow until the answer is certain.
 //!
-//! A fixed circle over a city costs Redis hundreds of times what a ring of 150 m does. `drivers:geo` only proposes: who
-//! is online, and exactly where, is read from the online keys, and the distance is measured from there.
+//! A fixed circle over a city costs Redis hundreds of times as much as a circle of 150 m.
+//!
+//! Invariants: `drivers:geo` only proposes members. Whether a driver is online, and the exact position, is read from the
+//! online key. The distance is computed from that position.
+//!
+//! Must not: decide who gets an order.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,21 +21,22 @@ use crate::domain::ids::DriverId;
 use crate::domain::position::{Fix, Position};
 use crate::domain::ranking::{Candidate, rank};
 
-/// The first ring.
+/// The radius of the first circle.
 const FIRST_RING_M: f64 = 150.0;
 
-/// GEO keeps positions to 0.6 m: an answer's distance may be this far from the true one.
+/// The largest error of a distance that GEO returns. GEO stores positions with a precision of 0.6 m.
 const GEO_ERROR_M: f64 = 1.0;
 
-/// The most members that one ring is asked for.
+/// The most members that one circle returns.
 const MAX_COUNT: usize = 4_096;
 
-/// Asked for beyond what is wanted, since some of the nearest may have just gone offline.
+/// Extra members requested beyond the wanted number, because some of the nearest may have just gone offline.
 const SPARE: usize = 6;
 
 impl Presence {
-    /// Up to `wanted` drivers who can be given an order at `pickup`, nearest first, none of `excluded`, none farther than
-    /// `max_radius_m` metres. An empty answer means that there is none; [`PresenceError::Cold`], that Redis cannot know.
+    /// Returns up to `wanted` candidates for an order at `pickup`, nearest first. Excludes the drivers in `excluded` and those
+    /// farther than `max_radius_m` metres. An empty answer means that there is no candidate. [`PresenceError::Cold`] means that
+    /// the data in Redis is not complete.
     pub async fn nearest(
         &self,
         pickup: &Position,
@@ -88,7 +93,7 @@ impl Search<'_> {
             let members = self.ring(ring_m + GEO_ERROR_M, count).await?;
             let candidates = self.eligible(&members).await?;
             let full = members.len() >= count;
-            // Beyond the last of a full answer there may be more.
+            // There may be more members behind the last one of a full answer.
             let certain_m = match members.last() {
                 Some((_, farthest_m)) if full => farthest_m - GEO_ERROR_M,
                 _ => ring_m,
@@ -107,7 +112,7 @@ impl Search<'_> {
         }
     }
 
-    /// Members of a circle and how far they are, nearest first.
+    /// The members of a circle and their distance, nearest first.
     async fn ring(&self, radius_m: f64, count: usize) -> Result<Vec<(Vec<u8>, f64)>, PresenceError> {
         let mut command = redis::cmd("GEOSEARCH");
         command.arg(&self.inner.keys.geo).arg("FROMLONLAT").arg(self.pickup.lon()).arg(self.pickup.lat());
@@ -115,7 +120,7 @@ impl Search<'_> {
         self.inner.believed(self.session, command).await
     }
 
-    /// Those of the members who may be given an order. Who was looked at in a smaller ring is not looked at again.
+    /// The members that are candidates. A member that was read in a smaller circle is not read again.
     async fn eligible(&mut self, members: &[(Vec<u8>, f64)]) -> Result<Vec<Candidate>, PresenceError> {
         let drivers: Vec<DriverId> = members
             .iter()

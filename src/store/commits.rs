@@ -1,13 +1,13 @@
-//! Commits that do not end: a synchronous standby that died lets every commit on its primary wait, for as long as it takes.
+//! Limits what hanging commits can block. If a synchronous standby dies, every commit on its primary waits without a limit.
 //!
-//! The caller is answered in time in any case. What is bounded here is what waits behind it:
+//! The caller gets an answer in time in any case. This module limits the connections that wait:
 //!
-//! - A connection whose commit waits stays with its commit. Cut off, the server would keep a process for it that waits just
-//!   the same, outside of our count, until the server has no room for anybody. Cancelled on the server, the change would
-//!   become visible though no standby has it, and the next 2xx for it could be a lie.
-//! - At most three quarters of the pool commit changes at once. When commits hang, further changes are rolled back at once,
-//!   so that reads, which wait for no standby, always find a connection.
-//! - A commit that still waits when a later one succeeded waits for a server that is gone. Its connection is dropped.
+//! - A connection whose commit waits stays open. If it were closed, the server process would still wait. The service would not
+//!   count that process, and the server would run out of connections. If the commit were cancelled on the server, the change
+//!   would become visible although no standby has it. The next 2xx for the change could then be wrong.
+//! - At most three quarters of the pool commit changes at the same time. While commits hang, further changes are rolled back at
+//!   once. Reads wait for no standby, so they always find a connection.
+//! - A commit that still waits after a later commit succeeded waits for a server that is gone. Its connection is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,22 +20,22 @@ use tokio::time::{sleep, timeout};
 use super::StoreError;
 use super::statement::query_scalar;
 
-/// A commit that takes longer than this hangs.
+/// A commit that takes longer than this counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
-/// How long a change waits for others to commit before it is rolled back, unless those hang.
+/// How long a change waits for a permit before it is rolled back. While commits hang, it does not wait.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How much longer than a later commit an earlier one may take: its answer may be on its way.
+/// How long an earlier commit may continue after a later one succeeded. Its answer may still arrive.
 const LATER_GRACE: Duration = Duration::from_secs(1);
 
 statements! {
     HAS_CHANGED = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL";
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 pub(super) enum Committed {
-    /// It is answered.
+    /// The server answered.
     Answered(Result<(), StoreError>),
-    /// It was given up without an answer; its connection is of no more use.
+    /// The wait ended without an answer. The connection must be discarded.
     Lost,
 }
 
@@ -43,18 +43,20 @@ pub(super) enum Committed {
 pub(super) struct Commits {
     turns: Arc<Semaphore>,
     hanging: AtomicUsize,
-    /// When the newest proof that succeeded began.
+    /// The start time of the newest proof that succeeded.
     proved: watch::Sender<Option<Instant>>,
 }
 
 impl Commits {
-    /// For a pool of `max_connections`.
+    /// Creates the limits for a pool of `max_connections`.
     pub(super) fn new(max_connections: u32) -> Self {
         let turns = (max_connections as usize * 3 / 4).max(1);
         Self { turns: Arc::new(Semaphore::new(turns)), hanging: AtomicUsize::new(0), proved: watch::Sender::new(None) }
     }
 
-    /// Waits for room to commit. None is needed for what changed nothing; an error says that it was rolled back.
+    /// Waits for a permit to commit. Returns `None` for a transaction that changed nothing, which needs no permit.
+    ///
+    /// After an error the caller must roll the transaction back.
     pub(super) async fn turn(&self, conn: &mut PgConnection) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
         if let Ok(turn) = self.turns.clone().try_acquire_owned() {
             return Ok(Some(turn));
@@ -72,7 +74,7 @@ impl Commits {
         }
     }
 
-    /// Commits, however long it takes; the caller may have stopped waiting.
+    /// Commits a transaction and waits without a limit. The caller may have stopped waiting.
     pub(super) async fn commit(&self, transaction: Transaction<'_, Postgres>) -> Committed {
         let began = Instant::now();
         let mut committing = std::pin::pin!(transaction.commit());
@@ -86,12 +88,12 @@ impl Commits {
         }
     }
 
-    /// Notes that a commit that began at `began` succeeded.
+    /// Records that a commit that began at `began` succeeded.
     pub(super) fn note_success(&self, began: Instant) {
         self.proved.send_modify(|proved| *proved = (*proved).max(Some(began)));
     }
 
-    /// Waits until a commit that began after `began` succeeded, and a little longer.
+    /// Waits until a commit that began after `began` succeeded, plus [`LATER_GRACE`].
     async fn is_passed(&self, began: Instant) {
         let mut proved = self.proved.subscribe();
         if proved.wait_for(|at| at.is_some_and(|at| at > began)).await.is_err() {
@@ -101,7 +103,7 @@ impl Commits {
     }
 }
 
-/// Counts one commit that hangs.
+/// Counts one hanging commit while it exists.
 struct Hanging<'a>(&'a AtomicUsize);
 
 impl<'a> Hanging<'a> {

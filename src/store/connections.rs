@@ -1,11 +1,12 @@
-//! The pool of connections: none leaves it to a server that takes no writes, and none comes back that met a failover.
+//! The connection pool. It gives out only connections to a server that takes writes, also after a failover.
 //!
-//! - A new connection is asked whether its server takes writes before it is used. Of several servers the pool is led to the
-//!   first that does, and again whenever connections fail.
-//! - A connection that met an error of a failover is closed, and so is, before its next use, every connection that was
-//!   opened before that moment: it leads to the same server.
-//! - Connections live for about ten minutes, each process with a lifetime of its own, and are replaced one at a time, so
-//!   that neither a node nor a fleet of nodes replaces all of its connections at once.
+//! - A new connection is used only after its server has confirmed that it takes writes.
+//! - If the URL names several servers, the pool connects to the first one that takes writes. It chooses again when connections
+//!   fail.
+//! - A connection that failed with an error of a failover is closed. Every connection that was opened before that error leads
+//!   to the same server, so it is closed before its next use.
+//! - Connections live for about ten minutes. Each process has its own lifetime, and it replaces one connection at a time. So
+//!   neither a node nor all nodes together replace all connections at once.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,55 +21,55 @@ use tokio::time::timeout;
 use super::StoreError;
 use super::servers::{Servers, read_only, takes_writes};
 
-/// How long a free connection is waited for.
+/// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How long an idle connection may take to answer before it is used.
+/// How long an idle connection may take to answer the ping before its use.
 const PING_TIMEOUT: Duration = Duration::from_millis(800);
-/// How long a new connection may take to say whether its server takes writes.
+/// How long the server of a new connection may take to answer whether it takes writes.
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a connection may take to say goodbye.
+/// How long an orderly close of a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause after no server took writes.
+/// How long a refusal is reused: after no server took writes, no server is asked again during this time.
 const REFUSAL_HOLDS: Duration = Duration::from_millis(200);
-/// How many new connections one caller tries while others find a server that takes writes.
+/// How many new connections one caller tries while other callers find a server that takes writes.
 const MAX_TRIES: u32 = 3;
-/// The lifetime of connections, in milliseconds; each process takes one between the two.
+/// The range of the lifetime of connections, in milliseconds. Each process draws one lifetime from it.
 const LIFETIME_MS: std::ops::Range<u64> = 480_000..720_000;
-/// The least time between two connections that are replaced because of their age.
+/// The shortest time between two replacements because of age.
 const RETIRE_EVERY: Duration = Duration::from_secs(2);
-/// After this age a connection is closed even if it is not used.
+/// A connection of this age is closed, even if it is idle.
 const MAX_LIFETIME: Duration = Duration::from_secs(1200);
 
 tokio::task_local! {
-    /// Whether the connection that is being acquired was just opened.
+    /// Whether the connection that is being acquired is a new one.
     static IS_NEW: Cell<bool>;
 }
 
-/// The pool.
+/// The connection pool.
 pub(super) struct Connections {
     pool: PgPool,
     servers: Servers,
     ages: Arc<Ages>,
-    /// Whether the pool leads to a server that took writes when it was last asked, and nothing failed since.
+    /// Whether the chosen server took writes when it was last asked, and no connection failed since.
     settled: AtomicBool,
-    /// The server that the pool leads to.
+    /// The index of the server that the pool connects to.
     chosen: AtomicUsize,
-    /// Held while a server is chosen, so that one task asks for all.
+    /// Locked while a server is chosen, so that one task asks the servers for all.
     choosing: tokio::sync::Mutex<()>,
     answers: Mutex<Answers>,
 }
 
-/// What servers answered when they were last asked whether they take writes.
+/// The last answers of servers to the question whether they take writes.
 #[derive(Default)]
 struct Answers {
-    /// When one did not, and what was said; nothing once one did.
+    /// When a server last refused, and its reason. `None` after a server confirmed.
     refusal: Option<(Instant, String)>,
-    /// When one did.
+    /// When a server last confirmed that it takes writes.
     taken: Option<Instant>,
 }
 
 impl Connections {
-    /// A pool that connects when first used; inside a runtime.
+    /// Creates a pool that connects when it is first used. The caller must be inside a runtime.
     pub(super) fn new(servers: Servers, max_connections: u32) -> Self {
         let ages = Arc::new(Ages::new());
         let judge = ages.clone();
@@ -76,7 +77,7 @@ impl Connections {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(MAX_LIFETIME)
-            // Asked in `is_usable`, with a deadline of its own.
+            // `is_usable` tests the connection, with its own timeout.
             .test_before_acquire(false)
             .before_acquire(move |conn, meta| {
                 let ages = judge.clone();
@@ -98,7 +99,7 @@ impl Connections {
         }
     }
 
-    /// A connection to a server that takes writes. Runs in a task that no caller cancels.
+    /// Returns a connection to a server that takes writes. The calling task must not be cancelled.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         if !self.settled.load(Ordering::Acquire) {
             self.choose().await?;
@@ -130,7 +131,7 @@ impl Connections {
                 Err(error) => error,
             };
             close(connection);
-            // Another connection has learned something newer than this one, which started before.
+            // If another connection got a confirmation since this one began, that answer is newer than this refusal.
             if is_last || !self.was_taken_since(began) {
                 self.unsettle();
                 self.note_refusal(&refusal);
@@ -139,14 +140,14 @@ impl Connections {
         }
     }
 
-    /// Closes a connection that met an error of a failover, and sees that those opened before now are not used again.
+    /// Closes a connection that failed with an error of a failover. Connections that were opened before now are not used again.
     pub(super) fn discard(&self, connection: PoolConnection<Postgres>) {
         self.ages.suspect_all();
         self.unsettle();
         close(connection);
     }
 
-    /// Leads the pool to the first server that takes writes. One task asks; the others wait for what it finds.
+    /// Chooses the first server that takes writes for the pool. One task asks the servers; the others wait for its result.
     async fn choose(&self) -> Result<(), StoreError> {
         let _turn = self.choosing.lock().await;
         if self.settled.load(Ordering::Acquire) {
@@ -169,7 +170,7 @@ impl Connections {
     }
 
     fn unsettle(&self) {
-        // A single server is asked by each new connection.
+        // A single server needs no choice. Each new connection asks it.
         if self.servers.are_several() {
             self.settled.store(false, Ordering::Release);
         }
@@ -205,13 +206,13 @@ impl Connections {
         self.pool.is_closed()
     }
 
-    /// Closes the pool once every connection is back.
+    /// Closes the pool when every connection was returned.
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-/// Takes a connection out of the pool at once, and ends it beside.
+/// Removes a connection from the pool at once, and closes it in the background.
 fn close(connection: PoolConnection<Postgres>) {
     tokio::spawn(timeout(CLOSE_TIMEOUT, connection.detach().close()));
 }
@@ -228,13 +229,13 @@ async fn is_usable(conn: &mut PgConnection, age: Duration, ages: &Ages) -> bool 
     answers
 }
 
-/// Which connections are too old to be used.
+/// Decides which connections are too old to be used.
 struct Ages {
     started: Instant,
     lifetime: Duration,
-    /// Connections opened up to then are not used again, in milliseconds after `started`; 0: none.
+    /// Milliseconds after `started`. Connections that were opened up to then are not used again. 0 means none.
     suspect_until_ms: AtomicU64,
-    /// When the last connection was replaced because of its age, in milliseconds after `started`.
+    /// Milliseconds after `started` at which the last connection was replaced because of its age.
     retired_ms: AtomicU64,
 }
 
@@ -261,7 +262,7 @@ impl Ages {
         suspect_until_ms > 0 && self.now_ms().saturating_sub(age.as_millis() as u64) <= suspect_until_ms
     }
 
-    /// Whether a connection of this age is replaced now: one in `RETIRE_EVERY` is.
+    /// Whether a connection of this age is to be replaced now. At most one connection is replaced in each `RETIRE_EVERY`.
     fn retires(&self, age: Duration) -> bool {
         if age < self.lifetime {
             return false;

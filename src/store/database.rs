@@ -1,7 +1,9 @@
-//! The one way to use PostgreSQL: work runs in a task of its own that no caller can cancel.
+//! Runs database work in transactions. This is the only way to use PostgreSQL.
 //!
-//! A `pool.begin()` that is cancelled poisons the pooled connection (transact-rs/sqlx#4393), so a caller that gives up
-//! only stops waiting; the work itself ends by commit, rollback, or by throwing its connection away.
+//! - Work runs in its own task, and no caller can cancel it. A cancelled `pool.begin()` poisons the pooled connection
+//!   (transact-rs/sqlx#4393).
+//! - A caller that gives up only stops waiting. The work still ends: by commit, by rollback, or by discarding its connection.
+//! - A caller gets an answer within 5 seconds.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,33 +25,34 @@ use super::{StoreError, statement};
 /// Database work on a borrowed connection.
 pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
 
-/// What is said of work that did not end in time.
+/// The error text for work that did not end in time.
 const LATE: &str = "no answer in time";
-/// How long work may take up to its commit before its connection is thrown away.
+/// How long work may take before its commit. After this time its connection is discarded.
 const WORK_TIMEOUT: Duration = Duration::from_millis(4500);
-/// How long a caller waits for the answer: within the five seconds after which a 503 is promised.
+/// How long a caller waits for the answer. The service promises a 503 within five seconds, so this must be shorter.
 const CALLER_TIMEOUT: Duration = Duration::from_millis(4800);
-/// How often it is proved that PostgreSQL takes writes.
+/// The interval of the proofs that PostgreSQL takes writes.
 const PROVE_EVERY: Duration = Duration::from_secs(2);
-/// How often while it does not, and how soon after a failure.
+/// The interval of the proofs while PostgreSQL takes no writes, and the shortest delay after a failure.
 const PROVE_AGAIN: Duration = Duration::from_millis(500);
 
-/// Session settings live only as long as the transaction, so that a transaction pooler may stand between.
+/// The settings end with the transaction (SET LOCAL), so that a transaction pooler may stand between.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL idle_in_transaction_session_timeout = '6s'";
-/// For positions and leases alone: the next heartbeat or renewal replaces what a crash of PostgreSQL loses.
+/// Only for positions, tracks and leases. A crash of PostgreSQL may lose the last commits; the next heartbeat writes the
+/// position again.
 const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL statement_timeout = '4s'; SET LOCAL synchronous_commit = off; \
                              SET LOCAL idle_in_transaction_session_timeout = '6s'";
 
 /// How a transaction commits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Durability {
-    /// The commit waits for disk and synchronous standbys.
+    /// The commit waits for the disk and for synchronous standbys.
     Full,
-    /// It waits for nothing.
+    /// The commit waits for nothing.
     Relaxed,
 }
 
-/// A handle on PostgreSQL; cheap to clone.
+/// A handle for PostgreSQL. It is cheap to clone.
 #[derive(Clone)]
 pub struct Database {
     shared: Arc<Shared>,
@@ -60,30 +63,33 @@ struct Shared {
     connections: Connections,
     commits: Commits,
     health: Health,
-    /// Held while a proof runs, so that there is one at a time.
+    /// Locked while a proof runs, so that one proof runs at a time.
     proof: Mutex<ProofState>,
 }
 
-/// When PostgreSQL last failed, so that drivers are not marked offline because of our outage.
+/// When PostgreSQL last failed. Drivers must not count as silent because of an outage of PostgreSQL.
 struct Health {
     started: Instant,
-    /// Milliseconds after `started` from which on every call succeeded.
+    /// Milliseconds after `started`. Every call since then succeeded.
     healthy_since_ms: AtomicU64,
     /// Wakes the task that proves writes.
     failed: Notify,
 }
 
-/// What became of work on a connection.
+/// The outcome of work on a connection.
 enum Outcome<T, E> {
     Ended(Result<T, E>),
-    /// Nothing is known of it, and nothing more will be.
+    /// The outcome is unknown and stays unknown.
     Lost,
 }
 
 impl Database {
-    /// A pool on `url` that connects when first used. Its connections live on `runtime`, which must outlive every caller.
-    /// `url` may name several servers. With `keep_statements` statements are prepared once a connection, which a
-    /// transaction-pooling proxy may not allow.
+    /// Creates a pool for `url`. The pool connects when it is first used.
+    ///
+    /// - `url` may name several servers.
+    /// - The connections run on `runtime`, which must outlive every caller.
+    /// - With `keep_statements`, a statement is prepared once for each connection. A transaction-pooling proxy may not allow
+    ///   this.
     pub fn new(url: &str, max_connections: u32, keep_statements: bool, runtime: Handle) -> Result<Self, StoreError> {
         statement::keep_statements(keep_statements);
         let servers = Servers::parse(url)?;
@@ -97,7 +103,7 @@ impl Database {
         Ok(Self { shared, runtime })
     }
 
-    /// Runs `work` in a transaction and commits it; an error rolls it back.
+    /// Runs `work` in a transaction and commits it. An error of `work` rolls it back.
     pub async fn transact<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send + 'static,
@@ -107,7 +113,7 @@ impl Database {
         self.spawn(Durability::Full, work).await
     }
 
-    /// As [`Self::transact`], with an asynchronous commit: for positions, tracks and leases alone.
+    /// Like [`Self::transact`], with an asynchronous commit. Only for positions, tracks and leases.
     pub async fn transact_relaxed<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, E> + Send + 'static,
@@ -132,17 +138,17 @@ impl Database {
         }
     }
 
-    /// Proves that PostgreSQL takes writes, by one that is committed. The answer comes within 1.4 s unless other proofs are
-    /// asked for at once; those share one.
+    /// Proves that PostgreSQL takes writes: it commits one. The answer comes within 1.4 s, unless other proofs are requested at
+    /// the same time. Concurrent requests share one proof.
     pub async fn prove_writable(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        // In a task of its own: a caller that gives up must not cut it short.
+        // The proof runs in its own task, so that a caller that gives up does not cancel it.
         let proving = self.runtime.spawn(async move { shared.prove().await });
         proving.await.unwrap_or_else(|join| Err(join.into()))
     }
 
-    /// Proves at intervals that PostgreSQL takes writes, until the pool is closed: for the metric, and for one line of the log
-    /// for each change.
+    /// Proves at intervals that PostgreSQL takes writes, until the pool is closed. Sets the metric, and logs one line for each
+    /// change.
     pub fn watch(&self) {
         let shared = self.shared.clone();
         self.runtime.spawn(async move {
@@ -164,14 +170,14 @@ impl Database {
         });
     }
 
-    /// How long PostgreSQL has answered every call of this process.
+    /// For how long PostgreSQL has answered every call of this process.
     pub fn healthy_for(&self) -> Duration {
         let health = &self.shared.health;
         let since = Duration::from_millis(health.healthy_since_ms.load(Ordering::Relaxed));
         health.started.elapsed().saturating_sub(since)
     }
 
-    /// Closes the pool once every connection is back, within `limit`.
+    /// Closes the pool when every connection was returned, or after `limit`.
     pub async fn close(&self, limit: Duration) {
         let _ = tokio::time::timeout(limit, self.shared.connections.close()).await;
     }
@@ -209,7 +215,7 @@ impl Shared {
             let mut transaction = begun.map_err(|error| self.failed(error.into()))?;
             let outcome = async {
                 let value = work(&mut transaction).await?;
-                // What does not wait for a standby needs no turn.
+                // A commit that does not wait for a standby needs no permit.
                 let turn = match durability {
                     Durability::Full => {
                         self.commits.turn(&mut transaction).await.map_err(|error| self.failed(error))?
@@ -221,7 +227,7 @@ impl Shared {
             match outcome.await {
                 Ok((value, turn)) => Ok((value, turn, transaction)),
                 Err(error) => {
-                    // A rollback that fails leaves a connection that is found broken before it is used again.
+                    // If the rollback fails, the pool finds the connection broken before the next use.
                     let _ = transaction.rollback().await;
                     Err(error)
                 }
@@ -255,7 +261,7 @@ impl Shared {
         verdict
     }
 
-    /// Starts a proof; before it, one that hangs is ended.
+    /// Starts a proof. It first ends the given hanging proof on the server.
     fn start_proof(self: Arc<Self>, hung: Option<Running>) -> Running {
         let (stop, stopped) = oneshot::channel();
         let (note, began) = (Note::default(), Instant::now());

@@ -1,4 +1,6 @@
-//! What can go wrong with PostgreSQL, sorted by what the caller can do about it.
+//! Errors of PostgreSQL, grouped by what the caller can do about them.
+//!
+//! An error that ends its connection is noticed even if the work drops it: [`watching_connection`] reports it.
 
 use std::cell::Cell;
 
@@ -8,18 +10,18 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Cannot be reached, is shutting down, or did not answer in time. Trying again later may succeed; the work may have
-    /// been done.
+    /// PostgreSQL cannot be reached, is shutting down, or did not answer in time. A later attempt may succeed. The work may
+    /// have been done.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(String),
-    /// The operator must change something first: a password, a right, a database that does not exist. A whole sentence that
-    /// says what.
+    /// The operator must change something first: a password, a right, a database that does not exist. The text is a whole
+    /// sentence that says what to change.
     #[error("{0}")]
     Refused(String),
     /// A named constraint refused the change.
     #[error("the constraint {0} refused the change")]
     Constraint(String),
-    /// A row holds what the program cannot read.
+    /// A row has a value that the program cannot read.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
     /// The task that did the work panicked, or was aborted.
@@ -31,11 +33,12 @@ pub enum StoreError {
 }
 
 tokio::task_local! {
-    /// Whether a statement of the running work met an error after which its connection must not be used again.
+    /// Whether a statement of the running work failed with an error after which the connection must not be used again.
     static MUST_CLOSE: Cell<bool>;
 }
 
-/// Runs `work`, and says whether any statement in it met an error that ends its connection, even one that `work` dropped.
+/// Runs `work`. Also returns whether a statement in it failed with an error that ends the connection. This includes errors
+/// that `work` dropped.
 pub(super) async fn watching_connection<T>(work: impl Future<Output = T>) -> (T, bool) {
     let watched = async {
         let outcome = work.await;
@@ -53,8 +56,8 @@ fn is_passing(code: &str) -> bool {
         || matches!(code, "40001" | "40P01" | "55P03" | "25006" | "25P03" | "25P02")
 }
 
-/// SQLSTATEs that say that the server behind the connection cannot serve it any more: connection exceptions, shutdown,
-/// crash, start-up, idle sessions that were ended, and a server that takes no writes.
+/// Whether a SQLSTATE means that the server can no longer serve the connection: connection exceptions, shutdown, crash,
+/// start-up, idle sessions that were ended, and a server that takes no writes.
 fn code_ends_connection(code: &str) -> bool {
     code.starts_with("08") || matches!(code, "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05")
 }
@@ -99,7 +102,7 @@ pub(super) fn advice(code: &str, message: &str) -> Option<String> {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if ends_connection(&error) {
-            // Outside of work there is no connection to close.
+            // The task-local value exists only while work runs. Outside of work there is no connection to close.
             let _ = MUST_CLOSE.try_with(|must_close| must_close.set(true));
         }
         match &error {
@@ -139,17 +142,17 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Whether the same request may succeed at another moment.
+    /// Whether the same request may succeed later.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Wraps a value that a row should not hold.
+    /// Wraps the error of a stored value that cannot be read.
     pub fn corrupt(error: impl std::fmt::Display) -> Self {
         Self::Corrupt(error.to_string())
     }
 
-    /// The error without its introduction.
+    /// The text of the error. The text of [`Self::Unavailable`] comes without its introduction.
     pub(super) fn reason(&self) -> String {
         match self {
             Self::Unavailable(reason) => reason.clone(),

@@ -1,10 +1,11 @@
-//! PostgreSQL, the source of truth: every SQL statement of the program, one file a table family.
+//! Access to PostgreSQL, the source of truth. Every SQL statement of the program is here, one file for each family of tables.
 //!
-//! Functions take `&mut PgConnection`, so that the caller owns the transaction. Statements are listed by the `statements!`
-//! macro, so that a test can prepare each of them against a real database. Nothing here needs a session of PostgreSQL
-//! (no LISTEN, no session locks, no SET but SET LOCAL): a transaction-pooling proxy may stand before it.
-//!
-//! Lock order, everywhere: a driver's session, then deliveries by id, then drivers by id, each `FOR NO KEY UPDATE`.
+//! - Functions take `&mut PgConnection`, so that the caller owns the transaction.
+//! - The `statements!` macro lists every statement, so that a test can prepare each one against a real database.
+//! - The lock order is the same everywhere: a driver's session, then deliveries by id, then drivers by id. Delivery and driver
+//!   rows are locked `FOR NO KEY UPDATE`.
+//! - Statements must not need a session of PostgreSQL: no LISTEN, no session locks, no SET except SET LOCAL. So a
+//!   transaction-pooling proxy may stand between the service and PostgreSQL. Migrations are the exception.
 
 /// Declares a file's SQL statements as constants and lists them in `STATEMENTS`.
 macro_rules! statements {
@@ -15,7 +16,7 @@ macro_rules! statements {
     };
 }
 
-/// The columns of [`deliveries::Delivery`], of a table or alias `d`.
+/// The columns of [`deliveries::Delivery`], read from the table or alias `d`.
 macro_rules! delivery_columns {
     () => {
         " d.id, d.shop, d.seller_order_id, d.channel_id, d.order_code, d.external_id, d.metadata, d.items, d.ready_at,
@@ -25,7 +26,7 @@ macro_rules! delivery_columns {
     };
 }
 
-/// The columns of [`drivers::Driver`], of a table or alias `d`.
+/// The columns of [`drivers::Driver`], read from the table or alias `d`.
 macro_rules! driver_columns {
     () => {
         " d.id, d.name, d.phone, d.external_id, d.metadata, d.on_duty, d.active, d.capacity, d.used_slots, d.status,
@@ -62,7 +63,7 @@ pub mod waiting;
 pub use database::{Database, Work};
 pub use error::StoreError;
 
-/// Every SQL statement of the program, by file and name: what a test prepares against a real database.
+/// Every SQL statement of the program, each with its name. A test prepares them against a real database.
 pub fn statements() -> Vec<(&'static str, &'static str)> {
     [
         assignments::STATEMENTS,

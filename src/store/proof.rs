@@ -1,12 +1,13 @@
-//! The proof that PostgreSQL takes writes: a row lock, committed synchronously.
+//! Proves that PostgreSQL takes writes. A proof is a row lock that is committed synchronously.
 //!
-//! A lock of a row writes to the log and waits for a synchronous standby as any change does, and a standby or a read-only
-//! database refuses it. It makes no new version of the row, so that no table grows by it. (A transaction id alone, as
-//! `pg_current_xact_id()` assigns one, proves less: its commit waits for no standby.) `FOR KEY SHARE` locks of several nodes
-//! do not wait for each other.
-//!
-//! A proof whose commit hangs keeps its server process busy. There is one at most: the next proof waits for it, and after a
-//! while ends it on the server, which no other change could bear; a proof changes nothing.
+//! - A row lock writes to the write-ahead log and waits for a synchronous standby, as any change does. A standby or a read-only
+//!   database refuses it.
+//! - A row lock creates no new version of the row, so no table grows.
+//! - A transaction id alone, as `pg_current_xact_id()` assigns it, proves less: its commit waits for no standby.
+//! - The `FOR KEY SHARE` locks of several nodes do not wait for each other.
+//! - At most one proof hangs. A proof whose commit hangs keeps its server process busy, so the next proof waits for it. After
+//!   [`HUNG_TIMEOUT`] the next proof ends it on the server. This is safe only because a proof changes nothing. No other commit
+//!   may be ended like this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,11 +19,11 @@ use tokio::time::timeout;
 use super::StoreError;
 use super::statement::{query, query_as};
 
-/// How long a proof may take before the verdict is that PostgreSQL takes no writes.
+/// How long a proof may take. After this time PostgreSQL counts as taking no writes.
 pub(super) const PROOF_TIMEOUT: Duration = Duration::from_millis(1200);
-/// How long an outcome is reused for later calls.
+/// How long a result is reused for later callers.
 const VERDICT_HOLDS: Duration = Duration::from_millis(200);
-/// How long a proof whose commit hangs is left alone.
+/// How long a proof may hang before the next proof ends it on the server.
 const HUNG_TIMEOUT: Duration = Duration::from_secs(5);
 
 statements! {
@@ -32,41 +33,43 @@ statements! {
         WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2";
 }
 
-/// A transaction as the server knows it: the process, and when it began in microseconds. Both together are never reused.
+/// A transaction on the server: the process id, and the start time in microseconds. The pair is never reused.
 pub(super) type Backend = (i32, i64);
 
-/// Where a running proof notes its transaction.
+/// The place where a running proof stores its transaction.
 pub(super) type Note = Arc<Mutex<Option<Backend>>>;
 
-/// The last verdict, and the proof that hangs, if one does.
+/// The last result, and the hanging proof, if there is one.
 #[derive(Default)]
 pub(super) struct ProofState {
     verdict: Option<(Instant, Result<(), String>)>,
     hung: Option<Running>,
 }
 
-/// A proof that runs.
+/// A running proof.
 pub(super) struct Running {
     pub(super) task: JoinHandle<Result<(), StoreError>>,
     pub(super) note: Note,
-    /// When dropped, the task discards its connection.
+    /// When this is dropped, the task discards its connection.
     pub(super) stop: tokio::sync::oneshot::Sender<()>,
     pub(super) began: Instant,
 }
 
 impl ProofState {
-    /// A verdict that was reached just now, while the caller waited for its turn.
+    /// Returns a result that is younger than [`VERDICT_HOLDS`]. Another caller may have got it while this one waited for the
+    /// lock.
     pub(super) fn recent(&self) -> Option<Result<(), StoreError>> {
         let (at, verdict) = self.verdict.as_ref()?;
         (at.elapsed() < VERDICT_HOLDS).then(|| verdict.clone().map_err(StoreError::Unavailable))
     }
 
-    /// Notes a verdict.
+    /// Records a result.
     pub(super) fn note(&mut self, verdict: &Result<(), StoreError>) {
         self.verdict = Some((Instant::now(), verdict.as_ref().map(drop).map_err(|error| error.reason())));
     }
 
-    /// An earlier proof that hangs for so long that it must be ended; an error while one hangs for less.
+    /// Returns an earlier proof that has hung for [`HUNG_TIMEOUT`] and must be ended. Returns an error while a proof hangs for
+    /// a shorter time.
     pub(super) fn take_hung(&mut self) -> Result<Option<Running>, StoreError> {
         match self.hung.take() {
             Some(hung) if hung.task.is_finished() => Ok(None),
@@ -78,7 +81,7 @@ impl ProofState {
         }
     }
 
-    /// Waits for a proof; one that is late hangs from now on.
+    /// Waits for a proof. A proof that exceeds [`PROOF_TIMEOUT`] counts as hanging.
     pub(super) async fn wait_for(&mut self, mut running: Running) -> Result<(), StoreError> {
         match timeout(PROOF_TIMEOUT, &mut running.task).await {
             Ok(Ok(outcome)) => outcome,
@@ -96,14 +99,14 @@ fn hangs() -> StoreError {
 }
 
 impl Running {
-    /// The transaction on the server, once it is known. The task lets go of its connection.
+    /// Makes the task discard its connection. Returns the transaction on the server, if it is known.
     pub(super) fn end(self) -> Option<Backend> {
         drop(self.stop);
         *self.note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes, and notes by which transaction.
+/// Locks the row, and stores the transaction in `note`.
 pub(super) async fn write(conn: &mut PgConnection, note: &Note) -> Result<(), StoreError> {
     let backend: Option<Backend> = query_as(PROVE).fetch_optional(conn).await?;
     let missing = || StoreError::corrupt("the table database_identity is empty");
@@ -111,7 +114,7 @@ pub(super) async fn write(conn: &mut PgConnection, note: &Note) -> Result<(), St
     Ok(())
 }
 
-/// Ends the transaction of a proof on the server, unless it has ended.
+/// Terminates the server process of a hanging proof, unless its transaction has ended.
 pub(super) async fn end_hung(conn: &mut PgConnection, (pid, began_us): Backend) -> Result<(), StoreError> {
     query(END_HUNG).bind(pid).bind(began_us).execute(conn).await?;
     Ok(())

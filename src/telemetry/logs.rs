@@ -1,4 +1,4 @@
-//! The log: pretty lines for people, one JSON object a line for programs.
+//! Sets up the log: pretty lines for people, or one JSON object a line for programs.
 
 use std::io::IsTerminal;
 
@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::TelemetryError;
 use crate::config::{LogConfig, LogFormat};
 
-/// Libraries whose `info` is noise here. `RUST_LOG` may name them to see more.
+/// Libraries whose `info` lines are not useful here. `RUST_LOG` may name them to show more.
 const QUIETED: &str = "sqlx=warn,hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,redis=warn,actix_server=warn,\
                        actix_http=warn,tungstenite=warn,tokio_tungstenite=warn,mio=warn";
 
@@ -21,13 +21,13 @@ const QUIETED: &str = "sqlx=warn,hyper=warn,hyper_util=warn,h2=warn,reqwest=warn
 pub enum LogOutput {
     /// Standard output: the service.
     Stdout,
-    /// Standard error: commands whose standard output is their answer, such as `api-key`.
+    /// Standard error: commands whose standard output is their result, such as `api-key`.
     Stderr,
-    /// A file: `dev`, whose standard output shows its live summary.
+    /// A file: `dev`, whose standard output shows what happens.
     File(std::fs::File),
 }
 
-/// Sets the log up for the whole process; once.
+/// Sets up the log for the whole process. May be called once.
 pub fn init_logging(config: &LogConfig, output: LogOutput) -> Result<(), TelemetryError> {
     let terminal = match &output {
         LogOutput::Stdout => std::io::stdout().is_terminal(),
@@ -48,7 +48,7 @@ pub fn init_logging(config: &LogConfig, output: LogOutput) -> Result<(), Telemet
     Ok(dispatch.try_init()?)
 }
 
-/// The quieted libraries first, so that what the operator says of them wins.
+/// Puts the quiet libraries first, so that the operator's directives override them.
 fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
     Ok(EnvFilter::builder().parse(format!("{QUIETED},{directives}"))?)
 }
@@ -65,7 +65,7 @@ where
     if pretty {
         return lines.finish().into();
     }
-    // Fields stand beside the message; of the spans only the innermost, which carries the request's id.
+    // Fields are on the same level as the message. Only the innermost span is written, which holds the request's id.
     lines.json().flatten_event(true).with_span_list(false).finish().into()
 }
 

@@ -1,4 +1,4 @@
-//! The recorder of metrics, and their text for Prometheus.
+//! Sets up the metrics recorder and renders the metrics for Prometheus.
 
 use std::sync::Mutex;
 
@@ -8,14 +8,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use super::TelemetryError;
 use super::names::{METRICS, MetricKind};
 
-/// The recorder of this process. It is set once; later callers get the same.
+/// The recorder of this process. It is set once. Later callers get the same recorder.
 static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
 
-/// A handle on the recorder; cheap to clone.
+/// A handle of the recorder. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
-/// Sets the recorder up for the whole process and describes every metric. Calling it again gives the same recorder.
+/// Sets up the recorder for the whole process and describes every metric. A second call returns the same recorder.
 pub fn init_metrics() -> Result<Metrics, TelemetryError> {
     let mut installed = INSTALLED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some(metrics) = &*installed {
@@ -28,13 +28,13 @@ pub fn init_metrics() -> Result<Metrics, TelemetryError> {
 }
 
 impl Metrics {
-    /// Every metric, in Prometheus' text format 0.0.4.
+    /// Renders every metric in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Folds what histograms gathered into their buckets; call it every few seconds, so that memory stays bounded when
-    /// nobody scrapes.
+    /// Moves recorded histogram values into their buckets. Must be called every few seconds, so that memory stays bounded when
+    /// no scrape happens.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }
@@ -56,7 +56,7 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
     Ok(builder)
 }
 
-/// Makes every metric known to the current recorder: its meaning, and its series at 0.
+/// Registers every metric with the current recorder: its help text, and its series at 0.
 fn describe() {
     for metric in METRICS {
         match metric.kind {
@@ -66,7 +66,7 @@ fn describe() {
         }
         for labels in metric.series() {
             let labels: Vec<Label> = labels.into_iter().map(|(label, value)| Label::new(label, value)).collect();
-            // Registered by being named: the value is 0 until the first change.
+            // Creating the handle registers the series. Its value is 0 until the first change.
             match metric.kind {
                 MetricKind::Counter => drop(metrics::counter!(metric.name, labels)),
                 MetricKind::Gauge => drop(metrics::gauge!(metric.name, labels)),

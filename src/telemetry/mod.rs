@@ -1,7 +1,9 @@
-//! Logs and metrics.
+//! Sets up the process's logs and metrics.
 //!
-//! Owns the subscriber of `tracing`, the recorder of `metrics` and the list of metric names. Starts no listener and no
-//! task: the application serves [`Metrics::render`] on its own listener and calls [`Metrics::upkeep`] now and then.
+//! This module owns the subscriber of `tracing`, the recorder of `metrics` and the table of metric names.
+//!
+//! Must not: start a listener or a task. The application serves [`Metrics::render`] on its own listener and calls
+//! [`Metrics::upkeep`] periodically.
 
 mod logs;
 mod metrics;
@@ -14,13 +16,13 @@ pub use names::{METRICS, Metric, MetricKind};
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is no list of directives; the configuration checks this before.
+    /// The filter is not a list of directives. The configuration checks this before.
     #[error("RUST_LOG cannot be used")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// A subscriber is in place already.
+    /// The process already has a subscriber.
     #[error("logging is already set up")]
     Logging(#[from] tracing_subscriber::util::TryInitError),
-    /// A recorder is in place already, or its buckets are wrong.
+    /// The process already has a recorder, or the buckets are invalid.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }

@@ -1,11 +1,14 @@
-//! Every metric's name, kind and meaning. Names are what dashboards and alerts hold on to: add, never rename.
+//! The table of all metrics: name, kind, labels and help text.
 //!
-//! Rooms emit by these names; labels hold only values from small fixed sets, never an id.
+//! Invariants:
+//! - A metric is added and never renamed, because dashboards and alerts use the names.
+//! - A label has a small fixed set of values, never an id.
+//! - The table lists exactly the metrics that the code emits. A test compares both.
 
-/// How a metric moves.
+/// The kind of a metric.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum MetricKind {
-    /// Only grows; its name ends in `_total`.
+    /// Only grows. Its name ends in `_total`.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -16,16 +19,17 @@ pub enum MetricKind {
 /// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name, `driver_tracker_…`, the unit last.
+    /// The name: `driver_tracker_…`, with the unit last.
     pub name: &'static str,
-    /// How it moves.
+    /// The kind.
     pub kind: MetricKind,
-    /// Its labels, in the order of the code that emits it.
+    /// The labels, in the order of the code that emits the metric.
     pub labels: &'static [&'static str],
-    /// The values of each label, in the same order. Every combination of them is exposed from the start, at 0, so that an alert
-    /// on a first increase works. Of HTTP requests these are those of one series: routes and statuses come with their answers.
+    /// The values of each label, in the same order. Every combination is exposed from the start at 0, so that an alert on a
+    /// first increase works. For HTTP requests they name one series. The series of other routes and statuses appear with their
+    /// first answer.
     pub values: &'static [&'static [&'static str]],
-    /// What it means, every label named.
+    /// The help text. It names every label.
     pub help: &'static str,
 }
 
@@ -126,7 +130,7 @@ impl Metric {
     }
 }
 
-/// Every metric of the service, and none that it does not emit.
+/// Every metric that the service emits.
 pub const METRICS: &[Metric] = &[
     counter(
         "driver_tracker_http_requests_total",
@@ -269,7 +273,7 @@ mod tests {
         }
     }
 
-    /// A metric as the code and the table can be compared: kind and labels.
+    /// The parts of a metric that the code and the table are compared by: kind and labels.
     type Shape = (&'static str, Vec<String>);
 
     fn quoted(text: &str) -> Option<(&str, &str)> {
@@ -283,7 +287,7 @@ mod tests {
             for call in source.split(&format!("metrics::{kind}!(")).skip(1) {
                 let (name, mut rest) = quoted(call).expect("the name of a metric stands where it is emitted");
                 let mut labels = Vec::new();
-                // One label after the other: `, "label" => value`.
+                // Each label has the form `, "label" => value`.
                 while let Some((label, value)) = rest.trim_start().strip_prefix(',').and_then(quoted) {
                     labels.push(label.to_owned());
                     let value = value.trim_start().strip_prefix("=>").expect("a label's value");
@@ -326,7 +330,7 @@ mod tests {
         assert_eq!(found, table, "left: emitted, right: the table");
     }
 
-    /// What stands quoted after any of these openings in the source files of a folder.
+    /// The quoted texts that follow any of these openings in the source files of a folder.
     fn named_in(folder: &str, openings: &[&str]) -> std::collections::BTreeSet<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
         let mut found = std::collections::BTreeSet::new();

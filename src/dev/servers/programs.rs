@@ -1,4 +1,4 @@
-//! Finding the programs of PostgreSQL and Redis.
+//! Finds the installed programs of PostgreSQL and Redis.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use super::ServerError;
 
-/// Where packagers put PostgreSQL's versions, each in a folder of its own.
+/// Where distributions install PostgreSQL: parent folders, and the prefix of the folder of each version.
 const VERSIONED: [(&str, &str); 3] =
     [("/usr/lib/postgresql", ""), ("/usr", "pgsql-"), ("/opt/homebrew/opt", "postgresql@")];
 
@@ -17,7 +17,7 @@ pub(super) struct PostgresPrograms {
     pub(super) major: u32,
 }
 
-/// The PostgreSQL of major version `wanted`, or the newest.
+/// Finds PostgreSQL of major version `wanted`, or the newest.
 pub(super) fn postgres(wanted: Option<u32>) -> Result<Option<PostgresPrograms>, ServerError> {
     let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(look_at).collect();
     if found.is_empty() {
@@ -26,12 +26,12 @@ pub(super) fn postgres(wanted: Option<u32>) -> Result<Option<PostgresPrograms>, 
     Ok(found.into_iter().filter(|one| wanted.is_none_or(|major| one.major == major)).max_by_key(|one| one.major))
 }
 
-/// `redis-server`.
+/// Finds `redis-server`.
 pub(super) fn redis() -> Result<PathBuf, ServerError> {
     in_path("redis-server").ok_or(ServerError::Missing { program: "redis-server" })
 }
 
-/// A program on the search path.
+/// Finds a program on the search path.
 pub(super) fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
@@ -51,7 +51,7 @@ fn candidates() -> Vec<PathBuf> {
     bins
 }
 
-/// What is in `bin`, when it is whole: Debian's client packages leave a `bin` without a server.
+/// Inspects `bin`. Returns `None` when a program is missing: Debian's client packages leave a `bin` without a server.
 fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
     if !["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()) {
         return None;

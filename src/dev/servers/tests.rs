@@ -1,4 +1,4 @@
-//! The launcher against real servers: started, broken, started again, and nothing left behind.
+//! Tests of the private servers with real servers: they start, break, restart and leave nothing behind.
 
 use std::env;
 use std::fs;
@@ -13,7 +13,7 @@ use super::account::Accounts;
 use super::process::{self, wait_until};
 use super::{PostgresOptions, PrivatePostgres, PrivateRedis, ServerError, next_free_port};
 
-/// A directory of the test's own, removed at its end.
+/// A directory of one test, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -163,12 +163,12 @@ fn a_server_that_cannot_start_says_why() {
 
 const HELPER_DIR: &str = "DRIVER_TRACKER_TEST_HELPER_DIR";
 
-/// Not a test of its own: the other process of `nothing_outlives_a_killed_process`.
+/// The process that `nothing_outlives_a_killed_process` starts and kills. It is not a test by itself.
 #[test]
 #[ignore = "started by another test"]
 fn helper_that_waits_to_be_killed() {
     let Some(dir) = env::var_os(HELPER_DIR) else { return };
-    // From a thread that ends: the servers must not end with it.
+    // A thread that ends starts the servers, because they must not end with it.
     let start = move || {
         let scratch = Scratch(dir.into());
         let servers = (scratch.postgres(), scratch.redis());

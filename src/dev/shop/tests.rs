@@ -12,7 +12,7 @@ fn event(id: &str, sequence: u64) -> String {
     .to_string()
 }
 
-/// Posts as the sender does, signed by an independent library.
+/// Posts as the sender does. An independent library signs the request.
 async fn post(shop: &ReceivingShop, secret: &str, at: i64, id: &str, body: &str) -> reqwest::Result<reqwest::Response> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let signature = standardwebhooks::Webhook::new(secret).unwrap().sign(id, at, body.as_bytes()).unwrap();

@@ -1,5 +1,7 @@
-//! One driver's WebSocket: connects, carries frames between the socket and its [`Agent`], and comes back as
-//! `docs/protocol.md` says: after 1 s to 60 s with full jitter, never after 4001, 4002 or 1008, nor when the upgrade is refused for good.
+//! The WebSocket client of one driver: connects, passes frames between the socket and its [`Agent`], and reconnects.
+//!
+//! Reconnects follow `docs/protocol.md`: after 1 s to 60 s with full jitter. The client does not reconnect after close code
+//! 4001, 4002 or 1008, or when the upgrade is refused permanently (400, 401 or 403).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,12 +29,12 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The service pings every 20 s: a socket from which nothing came for so long is dead.
+/// A socket without any incoming frame for this time is dead. The service pings every 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
 const LEAST_WAIT_S: f64 = 1.0;
 const LONGEST_WAIT_S: f64 = 60.0;
 
-/// The wall time since the run began.
+/// Measures the wall time since the run began.
 #[derive(Clone, Copy)]
 pub(super) struct Clock(Instant);
 
@@ -45,7 +47,7 @@ impl Clock {
         self.0.elapsed()
     }
 
-    /// The instant of that time, or one far off.
+    /// Returns the instant of the time `at`, at most an hour from now.
     pub(super) fn instant(&self, at: Duration) -> Instant {
         let far = Duration::from_secs(3600);
         self.0.checked_add(at).map_or_else(|| Instant::now() + far, |instant| instant.min(Instant::now() + far))
@@ -54,11 +56,11 @@ impl Clock {
 
 /// How a session ended.
 enum End {
-    /// The driver went by itself.
+    /// The driver left by itself.
     Left,
-    /// Not to come back.
+    /// The service refused the driver permanently. The client does not reconnect.
     Banned,
-    /// To come back, after the wait that the service asked for or by the rule.
+    /// The connection was lost. The client reconnects after the wait that the service requested, or after a backoff.
     Lost { welcomed: bool },
 }
 
@@ -69,15 +71,15 @@ pub(super) struct Client {
     pub(super) token: String,
     pub(super) clock: Clock,
     pub(super) ledger: Arc<Ledger>,
-    /// True: go off duty and leave.
+    /// When true, the driver goes off duty and leaves.
     pub(super) stop: watch::Receiver<bool>,
-    /// Spreads the first connects.
+    /// The wait before the first connect. It spreads the first connects of the fleet.
     pub(super) first_wait: Duration,
     pub(super) seed: u64,
 }
 
 impl Client {
-    /// Lives until the driver has left, is not wanted any more, or its recording is over.
+    /// Runs until the driver has left, the service refuses the driver permanently, or its recording is over.
     pub(super) async fn run(mut self) {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut attempt = 0;
@@ -98,7 +100,7 @@ impl Client {
         }
     }
 
-    /// True as soon as the run stops, false when the future is done before.
+    /// Returns true as soon as the run stops, or false when the future completes first.
     async fn stopped_while(&mut self, future: impl Future<Output = ()>) -> bool {
         tokio::select! {
             () = future => false,
@@ -219,7 +221,7 @@ impl Client {
     }
 }
 
-/// 1 s to 60 s: the least wait, and a random part of a span that doubles with every attempt in vain.
+/// Returns a wait of 1 s to 60 s: the minimum, plus a random part of a span that doubles with every failed attempt.
 fn backoff(attempt: u32, rng: &mut impl Rng) -> Duration {
     let span_s = (LEAST_WAIT_S * 2f64.powi(attempt.min(16) as i32)).min(LONGEST_WAIT_S - LEAST_WAIT_S);
     Duration::from_secs_f64(LEAST_WAIT_S + span_s * rng.random::<f64>())

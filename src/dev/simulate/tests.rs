@@ -1,4 +1,5 @@
-//! The simulator against a fake of the service: REST, webhook and WebSocket on one port, nearest by brute force.
+//! Tests of the simulator against a fake service: REST, webhook and WebSocket on one port. The fake finds the nearest driver
+//! by brute force.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -35,17 +36,17 @@ struct FakeState {
     updates: Vec<String>,
     acks: Vec<String>,
     posted: u64,
-    /// Drivers that were free after each order.
+    /// The number of available drivers after each order.
     free_after: Vec<usize>,
-    /// Answer the first post of an order with 503.
+    /// Whether the first post of an order is answered with 503.
     stumble: bool,
-    /// Give orders to the farthest.
+    /// Whether orders are assigned to the farthest driver.
     perverse: bool,
-    /// What a session does once it has read a status.
+    /// Close codes, last first: a session closes with one of them after a status frame.
     close_with: Vec<u16>,
 }
 
-/// The fake; ends with its listener when dropped.
+/// The fake service. It stops when dropped.
 struct Fake {
     url: String,
     state: Arc<Mutex<FakeState>>,
@@ -94,7 +95,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     if &start == b"GET /ws/driver" { socket(stream, state).await } else { http(stream, state).await }
 }
 
-// The size of this error is the library's.
+// The library defines the large error type.
 #[allow(clippy::result_large_err)]
 async fn socket(stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     let mut id = String::new();
@@ -175,7 +176,7 @@ fn on_frame(id: &str, frame: &Value, state: &Mutex<FakeState>) -> Vec<Value> {
     }
 }
 
-/// One request a connection: enough, and nothing to get wrong.
+/// Serves one request per connection, which keeps the fake simple.
 async fn http(mut stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     let mut bytes = Vec::new();
     let (head, body) = loop {
@@ -306,7 +307,7 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
     assert_eq!(report.assigned_at_once, 30, "none had to wait: {report}");
     assert!(seen.iter().any(|progress| progress.drivers_free >= 3));
 
-    // Every driver is to stay free: no order at all.
+    // When every driver must stay free, no order is posted.
     let orders = OrderSource::Rate { per_minute: 60_000.0, count: None, center, radius_km: 1.0 };
     let duration = Some(Duration::from_secs(3));
     let (report, _) =
@@ -320,7 +321,7 @@ async fn a_service_that_chooses_the_farthest_is_found_out() {
     fake.state.lock().unwrap().perverse = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(5), center, radius_km: 1.0 };
-    // Slow enough that the fleet does not move while an order is under way.
+    // At this speed the fleet hardly moves while an order is posted.
     let duration = Some(Duration::from_secs(4));
     let options = SimulateOptions { orders: rate, speed: 1.0, duration, ..fake.options(DriverSource::Create(20)) };
     let (report, _) = run(options).await;
@@ -344,7 +345,8 @@ async fn comes_back_when_told_and_never_after_4002() {
     fake.state.lock().unwrap().close_with = vec![4002, 1012];
     let driver = ExistingDriver { id: "d9".to_owned(), token: "token of d9".to_owned(), last_position: None };
     let existing = DriverSource::Existing(vec![driver]);
-    // The first session agrees to be on duty and is sent away; the fake forgets it, so that the second one asks again.
+    // The fake confirms duty in the first session and closes it. It then clears the duty, so that the second session requests
+    // it again.
     let forget = fake.state.clone();
     let forgetting = async {
         loop {

@@ -1,5 +1,5 @@
--- Applies a committed status. An older epoch than the stored one changes nothing; an equal one is applied again, which heals.
--- 0 stale, 1 applied and not in geo, 2 applied and in geo.
+-- Applies a committed status. An epoch older than the stored one changes nothing. An equal epoch is applied again, which
+-- repairs drift. Returns 0 stale, 1 applied and not in geo, 2 applied and in geo.
 local function apply(status, geo, expiry, online, id, member, name, epoch)
   local _, known = parse_status(redis.call('HGET', status, id))
   if known and known > tonumber(epoch) then return 0 end

@@ -1,7 +1,8 @@
--- Stands before every script that reads an online key or changes who can be found.
+-- Prepended to every script that reads an online key or changes drivers:geo.
 
--- An online key's text is "lat,lon,fix_ms,received_ms,session_epoch"; the first three are empty while no position is
--- known. Anything else is nil, and a position that GEO would refuse is none: one bad key must not break a batch.
+-- Parses the text of an online key: "lat,lon,fix_ms,received_ms,session_epoch". The first three are empty while no position
+-- is known. Returns nil for any other text. A position that GEO would refuse counts as no position, because one bad key must
+-- not fail a whole batch.
 local function parse(text)
   if not text then return nil end
   local lat, lon, fix_ms, received_ms, epoch =
@@ -15,8 +16,9 @@ local function parse(text)
   }
 end
 
--- Makes drivers:geo and drivers:expiry say of one driver what their status and online key say. True when they are in;
--- then whether that was otherwise before (an expired member is no surprise: the sweep takes it out).
+-- Makes drivers:geo and drivers:expiry match the status and the online key of one driver. Returns two values: whether the
+-- driver is a member now, and whether the membership was wrong before. An expired member does not count as wrong, because
+-- the sweep removes it.
 local function settle(geo, expiry, online, member, available)
   local seen = available and parse(redis.call('GET', online))
   if not (seen and seen.lat) then
@@ -30,7 +32,7 @@ local function settle(geo, expiry, online, member, available)
   return true, come > 0
 end
 
--- A drivers:status field is "STATUS:epoch". An epoch that no bigint holds is none.
+-- Parses a drivers:status field: "STATUS:epoch". An epoch that does not fit into a bigint counts as no epoch.
 local function parse_status(text)
   if not text then return nil end
   local status, epoch = string.match(text, '^(%u+):(%-?%d+)$')

@@ -1,5 +1,5 @@
 -- KEYS status, geo, expiry, online; ARGV driver id, member, STATUS, epoch, the wrong epoch.
--- Puts an epoch back that was never committed, if it still stands there. 1: done.
+-- Replaces an epoch that was never committed, if it is still stored. Returns 1 when it was replaced, else 0.
 local _, known = parse_status(redis.call('HGET', KEYS[1], ARGV[1]))
 if known ~= tonumber(ARGV[5]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ':' .. ARGV[4])

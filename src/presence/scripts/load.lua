@@ -1,5 +1,6 @@
--- KEYS status, geo, expiry, and an online key for each driver; ARGV for each: driver id, member, STATUS, epoch, what is known
--- of their last sign of life ('' if they are silent), px. First who lives, then who can be found: the second looks at the first.
+-- KEYS status, geo, expiry, and an online key for each driver; ARGV for each driver: driver id, member, STATUS, epoch, the text
+-- of the online key ('' if the driver is not online), px.
+-- The online key is written before the status, because applying the status reads the online key. Returns 1.
 for n = 4, #KEYS do
   local id, member, name, epoch, text, px = unpack(ARGV, (n - 4) * 6 + 1, (n - 3) * 6)
   if text ~= '' then merge(KEYS[n], text, px) end

@@ -1,5 +1,4 @@
--- Merges a text into an online key: the newer life and the newer fix win, each by (session epoch, time), and a text without
--- a fix keeps the one that is there. With by_time the sessions of the fixes do not matter. The old text, false if none.
+-- True if a is newer than b, by (session epoch, time in the given field).
 local function newer(a, b, field)
   local epoch_a, epoch_b = tonumber(a.epoch), tonumber(b.epoch)
   if epoch_a ~= epoch_b then return epoch_a > epoch_b end
@@ -12,6 +11,9 @@ local function fix_of(old, new, by_time)
   return newer(old, new, 'fix_ms') and old or new
 end
 
+-- Merges a text into an online key. The newer heartbeat and the newer fix win, each by (session epoch, time). A text without
+-- a fix keeps the stored fix. With by_time the fixes are compared by their time before their session. Returns the old text,
+-- false if there was none.
 local function merge(online, text, px, by_time)
   local raw = redis.call('GET', online)
   local old, new = parse(raw), parse(text)

@@ -1,6 +1,8 @@
--- KEYS status, geo, expiry, online; ARGV driver id, member, STATUS, epoch, 1 if there must be a field, 1 if whoever is not in
--- geo and belongs there is added. As transition, and tells what had to be mended: 0 nothing, 1 the status, 2 who is in geo,
--- 3 both; and 4 more for one who was left out. An epoch that is newer than the one given changes nothing and is told as text.
+-- KEYS status, geo, expiry, online; ARGV driver id, member, STATUS, epoch, 1 if there must be a field, 1 if a driver who is
+-- missing in geo and belongs there is added.
+-- Applies the status as transition.lua does, and returns what was repaired: 0 nothing, 1 the status, 2 the membership in geo,
+-- 3 both. Adds 4 for a driver who is missing in geo and was not added. A stored epoch that is newer than the given one changes
+-- nothing and is returned as text.
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 local _, known = parse_status(text)
 if known and known > tonumber(ARGV[4]) then return string.format('%.0f', known) end

@@ -1,4 +1,4 @@
-//! What a heartbeat stores, moves and never adds.
+//! A heartbeat stores an online key and moves a member. It never adds a member.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn a_replaced_session_leaves_nothing_behind() {
     let (stored, place) = (format!("GET driver:online:{driver}"), format!("GEOPOS drivers:geo driver:{driver}"));
     let before: (String, Vec<(f64, f64)>) = (redis.query(&stored).await, redis.query(&place).await);
 
-    // Heard later, farther away: only its session is older. Its neighbours in the batch are stored as ever.
+    // Received later, at another position. Only its session is older. The other heartbeats of the batch are stored.
     let (older, other) =
         (Heartbeat { session_epoch: 1, ..beat(driver, at(13.0, 78.0)) }, beat(DriverId::new(), at(1.0, 1.0)));
     for older in [older, Heartbeat { fix: None, ..older }] {
@@ -157,7 +157,7 @@ async fn a_lost_answer_makes_the_join_due_next_time() {
     redis.query::<()>("CONFIG SET maxmemory 1").await;
     assert!(presence.heartbeats(&[beat(driver, at(0.0, 0.0))]).await.is_err());
     redis.query::<()>("CONFIG SET maxmemory 0").await;
-    // As if the SET had been done and its answer lost.
+    // The same state as after a SET that took effect and whose answer was lost.
     let done = beat(driver, at(0.0, 0.0)).value().encode();
     redis.query::<()>(&format!("SET driver:online:{driver} {done}")).await;
     assert_eq!(presence.heartbeats(&[beat(driver, at(0.0, 0.0))]).await.unwrap(), [true]);

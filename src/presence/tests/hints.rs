@@ -1,4 +1,4 @@
-//! Hints over pub/sub.
+//! Hints reach other nodes over pub/sub.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::server::TestRedis;
 use super::*;
 use crate::presence::PresenceSettings;
 
-/// Publishes until the subscriber, who may not be there yet, hears it.
+/// Publishes until the subscriber receives the hint. The subscriber may not be connected yet.
 async fn heard(from: &Presence, driver: DriverId, receiver: &mut Receiver<DriverId>) {
     let hearing = async {
         loop {

@@ -1,4 +1,4 @@
-//! Who is in `drivers:geo`, whatever the order in which things arrive.
+//! `drivers:geo` has the right members, in whatever order heartbeats and transitions arrive.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,7 +26,7 @@ async fn epochs_fence_and_an_equal_one_heals() {
     let apply = async |status, epoch| presence.transition(&[change(driver, status, epoch)]).await.unwrap()[0];
     assert_eq!(apply(DriverStatus::Available, 9).await, IN);
     assert_eq!(apply(DriverStatus::Busy, 8).await, TransitionOutcome::Stale);
-    // 10 > 9 as numbers, not as text.
+    // Epochs compare as numbers, not as text.
     assert_eq!(apply(DriverStatus::Busy, 10).await, OUT);
     assert_eq!(apply(DriverStatus::Available, 9).await, TransitionOutcome::Stale);
     assert_eq!(redis.query::<String>(&format!("HGET drivers:status {driver}")).await, "BUSY:10");
@@ -110,7 +110,7 @@ async fn a_driver_who_was_silent_comes_back_by_a_heartbeat() {
     assert_eq!(presence.join(&[driver]).await.unwrap(), [JoinOutcome::Joined]);
 }
 
-/// Two nodes, heartbeats and joins racing with transitions that arrive in any order and twice.
+/// Two nodes send heartbeats and joins concurrently with transitions that arrive twice and in any order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn races_of_heartbeats_and_shuffled_transitions_leave_no_ghosts() {
     const DRIVERS: usize = 40;

@@ -1,4 +1,4 @@
-//! Presence against a real Redis, one server a test.
+//! Tests of presence against a real Redis. Each test starts its own server.
 
 mod heartbeats;
 mod hints;
@@ -41,7 +41,7 @@ fn change(driver_id: DriverId, status: DriverStatus, epoch: i64) -> StatusChange
     StatusChange { driver_id, status, epoch }
 }
 
-/// One heartbeat and AVAILABLE at epoch 1.
+/// A driver with one heartbeat, AVAILABLE at epoch 1.
 async fn available(presence: &Presence, position: Position) -> DriverId {
     let driver = DriverId::new();
     presence.heartbeats(&[beat(driver, position)]).await.unwrap();
@@ -49,7 +49,7 @@ async fn available(presence: &Presence, position: Position) -> DriverId {
     driver
 }
 
-/// Rebuilds from `drivers` and expects to be believed.
+/// Rebuilds from `drivers`. Redis is warm afterwards.
 async fn rebuild(presence: &Presence, drivers: &[RebuildDriver]) {
     presence.set_database_identity("db-1".to_owned());
     let token = presence.begin_rebuild().await.unwrap().expect("nobody else rebuilds");
@@ -57,7 +57,7 @@ async fn rebuild(presence: &Presence, drivers: &[RebuildDriver]) {
     assert!(presence.finish_rebuild(token).await.unwrap());
 }
 
-/// Whether Redis may be believed right now.
+/// Whether Redis is warm.
 async fn is_warm(presence: &Presence) -> Result<bool, PresenceError> {
     match presence.inner.check_warm("is_warm").await {
         Ok(()) => Ok(true),

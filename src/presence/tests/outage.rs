@@ -1,4 +1,4 @@
-//! Redis refusing, hanging, dropping and restarting.
+//! Redis refuses connections, hangs, drops connections and restarts.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::server::TestRedis;
 use super::*;
 use crate::presence::{Outage, PresenceError, PresenceSettings, RedisState};
 
-/// Waits until Redis is asked again, and answers.
+/// Waits until a call reaches Redis again. Returns whether Redis is warm.
 async fn answers(presence: &Presence) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -65,7 +65,7 @@ async fn a_hung_redis_is_unavailable_in_time_then_not_asked_and_heals() {
     let answer = presence.transition(&[change(driver, DriverStatus::Busy, 2)]).await;
     assert!(matches!(answer, Err(PresenceError::Unavailable(Outage::BreakerOpen(_)))), "{answer:?}");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    // While it hangs every probe is bounded too, a new connection included.
+    // While Redis hangs, every probe has a timeout too, including a new connection.
     tokio::time::sleep(Duration::from_millis(550)).await;
     let started = Instant::now();
     let health = presence.health().await;
@@ -109,7 +109,7 @@ async fn a_restarted_redis_is_found_again_and_cold() {
     rebuild(&presence, &[]).await;
 }
 
-/// actix runs several short-lived single-threaded runtimes; the connection belongs to none of them.
+/// actix runs several short-lived single-threaded runtimes. The connection belongs to none of them.
 #[test]
 fn the_connection_outlives_the_runtime_that_first_used_it() {
     let redis = TestRedis::start();

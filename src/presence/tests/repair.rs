@@ -1,4 +1,4 @@
-//! Drift is found and repaired, and nothing newer is overwritten.
+//! Drift is found and repaired. A newer epoch is never overwritten.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ async fn what_differs_is_mended_and_told_and_what_does_not_is_left() {
     assert_eq!(repair(DriverStatus::Busy, 2).await, repaired(false, true));
     assert!(geo(&redis).await.is_empty());
 
-    // Expired and not swept yet is no drift.
+    // A member that expired and was not swept yet is not drift.
     assert_eq!(repair(DriverStatus::Available, 3).await, repaired(true, true));
     redis.query::<()>(&format!("DEL driver:online:{driver}")).await;
     assert_eq!(repair(DriverStatus::Available, 3).await, Repaired::Equal);

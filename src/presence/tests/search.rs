@@ -1,4 +1,4 @@
-//! The nearest, against measuring everybody.
+//! The nearest drivers, compared with an exhaustive search.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::ranking::{Candidate, rank};
 use crate::presence::{PresenceError, PresenceSettings};
 
-/// Everybody AVAILABLE and online with a fix, or not.
+/// Drivers at these positions, all AVAILABLE and online with a fix.
 async fn fleet(presence: &Presence, positions: &[Position]) -> Vec<Heartbeat> {
     let beats: Vec<_> = positions.iter().map(|position| beat(DriverId::new(), *position)).collect();
     presence.heartbeats(&beats).await.unwrap();
@@ -17,7 +17,7 @@ async fn fleet(presence: &Presence, positions: &[Position]) -> Vec<Heartbeat> {
     beats
 }
 
-/// What everybody's distance, measured one by one, says.
+/// The expected answer, from the distance of every driver.
 fn oracle(
     beats: &[Heartbeat],
     pickup: &Position,
@@ -81,7 +81,7 @@ async fn a_crowd_at_one_door_is_ranked_by_id_and_hides_nobody() {
     let door = at(12.97, 77.59);
     let crowd = fleet(&presence, &[door; 300]).await;
     assert_eq!(found(&presence, &door, 3, 1_000.0).await, oracle(&crowd, &door, 3, &HashSet::new(), 1_000.0));
-    // All but one of the crowd are taken: the last of them is found, and then the one across the street.
+    // All but one of the crowd are excluded. The search finds that one, then the driver across the street.
     let across = fleet(&presence, &[at(12.9703, 77.59)]).await[0].driver_id;
     let excluded: HashSet<_> = crowd[1..].iter().map(|beat| beat.driver_id).collect();
     let got = presence.nearest(&door, 5, &excluded, 1_000.0).await.unwrap();

@@ -1,4 +1,4 @@
-//! A Redis of one test: in a directory of its own, on a free port, ended with the test.
+//! A Redis server for one test. It has its own directory and a free port, and ends with the test.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -29,7 +29,7 @@ impl TestRedis {
     }
 
     pub(super) fn settings(&self) -> PresenceSettings {
-        // Wide, for machines that are busy with other tests; those that test it make it narrow.
+        // A long timeout, because other tests may keep the machine busy. Tests of the timeout set a short one.
         let call_timeout = Duration::from_secs(2);
         PresenceSettings { call_timeout, ..PresenceSettings::new(self.url(), Handle::current()) }
     }
@@ -38,7 +38,7 @@ impl TestRedis {
         Presence::new(self.settings()).unwrap()
     }
 
-    /// One that believes this server.
+    /// A presence for which this server is warm.
     pub(super) async fn warm(&self) -> Presence {
         let presence = self.presence();
         super::rebuild(&presence, &[]).await;
@@ -49,7 +49,7 @@ impl TestRedis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Another client's command.
+    /// Runs a command as another client.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &str) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -64,7 +64,7 @@ impl TestRedis {
         self.process.wait().unwrap();
     }
 
-    /// Starts again on the same port, with what was saved.
+    /// Starts again on the same port, with the saved data.
     pub(super) fn start_again(&mut self) {
         self.process = spawn(self.port, &self.dir);
         self.wait();

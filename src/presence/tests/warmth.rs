@@ -1,4 +1,4 @@
-//! When Redis is believed, and the rebuild.
+//! The generation (cold and warm) and the rebuild.
 
 use std::collections::HashSet;
 
@@ -144,7 +144,7 @@ async fn a_rebuild_never_takes_a_living_driver_back_in_time() {
     assert_eq!(value.fix.unwrap().position, at(2.0, 2.0));
     assert!(redis.query::<i64>(&format!("PTTL driver:online:{driver}")).await > 20_000);
 
-    // Alive since the flush, but where is known to PostgreSQL alone.
+    // Online since the flush, but only PostgreSQL knows the position.
     let nowhere = Heartbeat { fix: None, ..beat(DriverId::new(), at(0.0, 0.0)) };
     presence.heartbeats(&[nowhere]).await.unwrap();
     let stored = Heartbeat { driver_id: nowhere.driver_id, ..stored };

@@ -32,7 +32,7 @@ fn assignment(message: &str) -> String {
     json!({"type": "assignment", "messageId": message, "delivery": delivery("a", "ASSIGNED")}).to_string()
 }
 
-/// What the agent says, and the last frame of each type.
+/// Takes the frames that the agent sends.
 fn said(agent: &mut Agent) -> Vec<Value> {
     agent.take_outgoing().iter().map(|text| serde_json::from_str(text).unwrap()).collect()
 }
@@ -45,7 +45,7 @@ fn ok(frame: &Value) -> String {
     json!({"type": "ok", "ref": frame["ref"], "status": frame["status"]}).to_string()
 }
 
-/// Lets time pass until the agent says something of this type.
+/// Advances time until the agent sends a frame of this type.
 fn wait_for(agent: &mut Agent, now: &mut Duration, kind: &str) -> Value {
     for _ in 0..10_000 {
         if let Some(frame) = said(agent).into_iter().find(|frame| frame["type"] == kind) {

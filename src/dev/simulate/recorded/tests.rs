@@ -6,7 +6,7 @@ fn at(lat: f64, lon: f64) -> Position {
     Position::new(lat, lon).unwrap()
 }
 
-/// A file in the system's folder for temporary ones, gone at the end.
+/// A temporary file that is removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
