@@ -76,7 +76,7 @@ impl Search {
         self.tries += 1;
         let (claimed, effects) = attempt(services, self.order.id, best, self.lock_wait).await?;
         match claimed {
-            Claim::Given => {
+            Claim::Assigned => {
                 tracing::info!(
                     delivery.id = %self.order.id, driver.id = %best.driver_id, distance_m = best.distance_m.round(),
                     "order given to the nearest driver"

@@ -67,7 +67,7 @@ impl TrackPartitions {
         for _ in 0..PRUNE_STEPS {
             let deleted: Result<u64, StoreError> = self
                 .database
-                .transact(move |conn| Box::pin(async move { tracks::forget_others(conn, days, PRUNE_MOST).await }))
+                .transact(move |conn| Box::pin(async move { tracks::prune_others(conn, days, PRUNE_MOST).await }))
                 .await;
             if deleted? < PRUNE_MOST as u64 {
                 break;

@@ -5,7 +5,7 @@
 //!   [`LockWait::Block`].
 //! - Partial unique indexes of the schema make a double assignment impossible.
 
-use super::lifecycle::{self, Grounds};
+use super::lifecycle::{self, AssignmentReason};
 use super::{DispatchError, Unit};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::event::Actor;
@@ -17,7 +17,7 @@ use crate::store::{StoreError, deliveries, drivers};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// The order is assigned to the driver.
-    Given,
+    Assigned,
     /// The order no longer waits, or another transaction holds it.
     OrderGone,
     /// Another transaction holds the driver's lock. The driver may be available when that transaction ends.
@@ -56,6 +56,6 @@ pub async fn claim(
     }
     let missing = || StoreError::Corrupt(format!("driver {driver} was locked and cannot be read"));
     let driver = drivers::get(unit.conn, driver).await?.ok_or_else(missing)?;
-    lifecycle::assign(unit, &mut delivery, &driver, Grounds::Nearest { distance_m }, &Actor::System).await?;
-    Ok(Claim::Given)
+    lifecycle::assign(unit, &mut delivery, &driver, AssignmentReason::Nearest { distance_m }, &Actor::System).await?;
+    Ok(Claim::Assigned)
 }

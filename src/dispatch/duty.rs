@@ -50,8 +50,8 @@ pub async fn mark_offline(unit: &mut Unit<'_>, driver: DriverId, silent_s: f64) 
         unit.effects.drivers.push(changed);
     }
     for delivery in held.iter_mut().filter(|d| d.status == DeliveryStatus::Assigned && d.driver_id == Some(driver)) {
-        let reason_given = Reason::of("DRIVER_OFFLINE");
-        lifecycle::unassign(unit, delivery, &reason_given, EndedAs::TakenBack, &Actor::System).await?;
+        let end_reason = Reason::of("DRIVER_OFFLINE");
+        lifecycle::unassign(unit, delivery, &end_reason, EndedAs::Unassigned, &Actor::System).await?;
     }
     Ok(true)
 }

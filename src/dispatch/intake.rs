@@ -72,7 +72,7 @@ async fn seen_before(
     if differs.is_empty() {
         return Ok(Received { delivery, duplicate: true, differs });
     }
-    unit.follow_last_change(&delivery);
+    unit.advance_to_last_change(&delivery);
     let mut data = json!({"bodyHash": hex::encode(body_hash), "differs": differs});
     if order.pickup.position != delivery.pickup.position || order.drop.position != delivery.drop.position {
         data["pickup"] = json!(order.pickup.position);
@@ -116,8 +116,8 @@ pub async fn receive_cancellation(
             return Err(DispatchError::AlreadyTerminal(delivery.status));
         }
         _ => {
-            let reason_given = Reason::of(reason.unwrap_or_default());
-            lifecycle::cancel(unit, &mut delivery, &reason_given, actor).await?;
+            let end_reason = Reason::of(reason.unwrap_or_default());
+            lifecycle::cancel(unit, &mut delivery, &end_reason, actor).await?;
         }
     }
     Ok(Cancelled::Delivery(Box::new(delivery)))

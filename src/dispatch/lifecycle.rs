@@ -58,7 +58,7 @@ impl Failure {
 
 /// Why the order is assigned to this driver.
 #[derive(Debug, Clone, Copy)]
-pub enum Grounds<'r> {
+pub enum AssignmentReason<'r> {
     /// The nearest free driver; the distance to the pickup in metres.
     Nearest {
         /// Distance of the driver to the pickup, in metres.
@@ -71,7 +71,7 @@ pub enum Grounds<'r> {
     },
 }
 
-impl Grounds<'_> {
+impl AssignmentReason<'_> {
     fn distance_m(&self) -> Option<f64> {
         match self {
             Self::Nearest { distance_m } => Some(*distance_m),
@@ -86,10 +86,10 @@ pub async fn assign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
     driver: &Driver,
-    grounds: Grounds<'_>,
+    grounds: AssignmentReason<'_>,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Assign)?;
     let state = driver.state.transition(DriverChange::Take)?;
     let assignment = AssignmentId::new();
@@ -115,8 +115,8 @@ pub async fn assign(
     unit.effects.resolved.push(delivery.id);
     let mut data = json!({"driverId": driver.id, "assignmentId": assignment, "attempt": delivery.attempt});
     match grounds {
-        Grounds::Nearest { distance_m } => data["distanceM"] = json!(distance_m.round()),
-        Grounds::Chosen { reason } => data["reason"] = json!(reason),
+        AssignmentReason::Nearest { distance_m } => data["distanceM"] = json!(distance_m.round()),
+        AssignmentReason::Chosen { reason } => data["reason"] = json!(reason),
     }
     let details = OutboundDetails::Assigned { assigned_at: unit.now };
     record(unit, delivery, AuditType::Assigned, actor, data, Some(driver), Some(details)).await
@@ -126,19 +126,19 @@ pub async fn assign(
 pub async fn unassign(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    reason_given: &Reason,
+    end_reason: &Reason,
     ended_as: EndedAs,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::TakeBack)?;
     let driver = release(unit, delivery, ended_as, "delivery taken back", actor).await?;
     let previous = driver.id;
     if ended_as != EndedAs::Rejected {
-        tell_cancelled(unit, delivery, previous, reason_given).await?;
+        tell_cancelled(unit, delivery, previous, end_reason).await?;
     }
     let data = json!({
-        "previousDriverId": previous, "assignmentId": delivery.assignment_id, "reason": reason_given.reason,
+        "previousDriverId": previous, "assignmentId": delivery.assignment_id, "reason": end_reason.reason,
         "attempt": delivery.attempt,
     });
     delivery.status = status;
@@ -148,7 +148,7 @@ pub async fn unassign(
     delivery.assigned_at = None;
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.waiting.push(delivery.region);
-    let details = OutboundDetails::Unassigned { previous_driver_id: previous, reason: reason_given.reason.clone() };
+    let details = OutboundDetails::Unassigned { previous_driver_id: previous, reason: end_reason.reason.clone() };
     record(unit, delivery, AuditType::Unassigned, actor, data, None, Some(details)).await
 }
 
@@ -160,7 +160,7 @@ pub async fn fail(
     mut data: Value,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Fail)?;
     let driver = release(unit, delivery, EndedAs::Failed, "delivery failed", actor).await?;
     if *actor != Actor::Driver(driver.id.0) {
@@ -184,23 +184,23 @@ pub async fn fail(
 pub async fn cancel(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    reason_given: &Reason,
+    end_reason: &Reason,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     let status = delivery.status.transition(DeliveryAction::Cancel)?;
     let mut driver = None;
     if delivery.status.holds_driver() {
         let freed = release(unit, delivery, EndedAs::Cancelled, "delivery cancelled", actor).await?;
-        tell_cancelled(unit, delivery, freed.id, reason_given).await?;
+        tell_cancelled(unit, delivery, freed.id, end_reason).await?;
         driver = Some(freed);
     }
     delivery.status = status;
     delivery.cancelled_at = Some(unit.now);
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.resolved.push(delivery.id);
-    let data = json!({"reason": reason_given.reason});
-    let details = OutboundDetails::Cancelled { reason: reason_given.reason.clone(), cancelled_at: unit.now };
+    let data = json!({"reason": end_reason.reason});
+    let details = OutboundDetails::Cancelled { reason: end_reason.reason.clone(), cancelled_at: unit.now };
     record(unit, delivery, AuditType::Cancelled, actor, data, driver.as_ref(), Some(details)).await
 }
 
@@ -208,10 +208,10 @@ pub async fn cancel(
 pub async fn retry(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
-    reason_given: &Reason,
+    end_reason: &Reason,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     delivery.status = delivery.status.transition(DeliveryAction::Retry)?;
     delivery.attempt += 1;
     delivery.driver_id = None;
@@ -223,7 +223,7 @@ pub async fn retry(
     delivery.search_rounds = 0;
     deliveries::update_state(unit.conn, delivery).await?;
     unit.effects.waiting.push(delivery.region);
-    let data = json!({"reason": reason_given.reason, "attempt": delivery.attempt});
+    let data = json!({"reason": end_reason.reason, "attempt": delivery.attempt});
     record(unit, delivery, AuditType::Retried, actor, data, None, None).await
 }
 
@@ -249,11 +249,11 @@ async fn tell_cancelled(
     unit: &mut Unit<'_>,
     delivery: &Delivery,
     driver: DriverId,
-    reason_given: &Reason,
+    end_reason: &Reason,
 ) -> Result<(), DispatchError> {
     if let Some(assignment) = delivery.assignment_id {
         let kind = CommandKind::AssignmentCancelled;
-        commands::insert(unit.conn, driver, kind, delivery.id, assignment, Some(&reason_given.reason)).await?;
+        commands::insert(unit.conn, driver, kind, delivery.id, assignment, Some(&end_reason.reason)).await?;
         unit.effects.commands.push(driver);
     }
     Ok(())

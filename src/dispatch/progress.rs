@@ -104,7 +104,7 @@ async fn advance(
     details: &UpdateDetails,
     actor: &Actor,
 ) -> Result<(), DispatchError> {
-    unit.follow_last_change(delivery);
+    unit.advance_to_last_change(delivery);
     let previous = previous_step(unit, delivery).await?;
     let occurred_at = step_time(previous, details.occurred_at, unit.now);
     let holder = delivery.driver_id.zip(delivery.assignment_id);
@@ -119,8 +119,8 @@ async fn advance(
         }
         DriverUpdate::Rejected => {
             let reason = details.failure.as_ref().and_then(|(_, reason)| reason.clone());
-            let reason_given = Reason::of(reason.as_deref().unwrap_or("rejected by the driver"));
-            lifecycle::unassign(unit, delivery, &reason_given, EndedAs::Rejected, actor).await
+            let end_reason = Reason::of(reason.as_deref().unwrap_or("rejected by the driver"));
+            lifecycle::unassign(unit, delivery, &end_reason, EndedAs::Rejected, actor).await
         }
     }?;
     match holder {

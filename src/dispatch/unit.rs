@@ -69,7 +69,7 @@ impl<'c> Unit<'c> {
     ///
     /// The unit may have begun before the last change and then waited for the lock. The database's clock may also have been
     /// set back.
-    pub fn follow_last_change(&mut self, delivery: &Delivery) {
+    pub fn advance_to_last_change(&mut self, delivery: &Delivery) {
         self.now = self.now.max(delivery.updated_at.trunc_subsecs(3));
     }
 }

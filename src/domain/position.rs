@@ -98,12 +98,12 @@ impl Position {
     }
 }
 
-/// Checks a latitude alone, so that a caller can name the invalid field.
+/// Checks only a latitude, so that a caller can name the invalid field.
 pub fn check_latitude(lat: f64) -> Result<(), PositionError> {
     if lat.is_finite() && lat.abs() <= MAX_LATITUDE { Ok(()) } else { Err(PositionError::Latitude) }
 }
 
-/// Checks a longitude alone, so that a caller can name the invalid field.
+/// Checks only a longitude, so that a caller can name the invalid field.
 pub fn check_longitude(lon: f64) -> Result<(), PositionError> {
     if lon.is_finite() && lon.abs() <= 180.0 { Ok(()) } else { Err(PositionError::Longitude) }
 }

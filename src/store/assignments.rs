@@ -1,4 +1,7 @@
-//! Assignments: one driver's hold on one delivery, and the row locks that keep a claim right across nodes.
+//! Stores assignments, and locks the chosen driver of a claim. An assignment binds one delivery to one driver.
+//!
+//! - Partial unique indexes allow one ACTIVE assignment for each delivery and for each slot of a driver.
+//! - A claim holds the driver's row lock, so it is correct when several nodes claim at the same time.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -9,7 +12,7 @@ use super::statement::{query, query_as, query_scalar};
 use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 
 statements! {
-    // The locking SELECT stands in a materialized CTE: a LIMIT around SKIP LOCKED may otherwise be planned per row.
+    // The locking SELECT is in a materialized CTE. Otherwise the planner may evaluate a LIMIT around SKIP LOCKED for each row.
     LOCK_CHOSEN = "WITH chosen AS MATERIALIZED (
             SELECT d.id FROM drivers d WHERE d.id = $1 AND d.status = 'AVAILABLE' FOR NO KEY UPDATE SKIP LOCKED)
         SELECT coalesce(p.last_seen_at > clock_timestamp() - make_interval(secs => $2::double precision), false)
@@ -28,18 +31,18 @@ statements! {
         WHERE id = $1 AND state = 'ACTIVE'";
 }
 
-/// What came of trying to lock the driver that was chosen.
+/// The outcome of locking the chosen driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverLock {
     /// Locked: AVAILABLE with a recent heartbeat, and no other transaction can take the driver now.
     Held,
-    /// Another transaction holds the row; the driver may be free again when it ends.
+    /// Another transaction holds the lock. The driver may be available when that transaction ends.
     HeldByAnother,
-    /// Not AVAILABLE, or silent.
+    /// The driver is not AVAILABLE, or is silent.
     Unavailable,
 }
 
-/// Locks the chosen driver without waiting, and checks again what was read without a lock.
+/// Locks the chosen driver without waiting, and checks the driver again under the lock.
 pub async fn lock_chosen_driver(
     conn: &mut PgConnection,
     driver: DriverId,
@@ -63,24 +66,24 @@ pub async fn declined_by(conn: &mut PgConnection, delivery: DeliveryId) -> Resul
     Ok(ids.into_iter().map(DriverId).collect())
 }
 
-/// A new hold of a driver on a delivery, in the lowest free slot.
+/// A new assignment. It takes the driver's lowest free slot.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAssignment {
-    /// Identity.
+    /// The id of the assignment.
     pub id: AssignmentId,
-    /// Which delivery.
+    /// The delivery.
     pub delivery_id: DeliveryId,
-    /// Which driver.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Which attempt of the delivery.
+    /// The number of the delivery's attempt.
     pub attempt: i32,
-    /// How far the driver was, in metres.
+    /// The distance of the driver to the pickup, in metres, if it is known.
     pub distance_m: Option<f64>,
-    /// When.
+    /// The time of the assignment.
     pub at: DateTime<Utc>,
 }
 
-/// Inserts an ACTIVE assignment. Both rows must be locked by the caller and the driver must have a free slot.
+/// Inserts an ACTIVE assignment. The caller must hold the locks of both rows, and the driver must have a free slot.
 pub async fn insert(conn: &mut PgConnection, new: &NewAssignment) -> Result<(), StoreError> {
     query(INSERT)
         .bind(new.id.0)
@@ -103,14 +106,14 @@ pub enum EndedAs {
     Failed,
     /// The driver rejected it.
     Rejected,
-    /// The service or an operator took it back.
-    TakenBack,
-    /// The delivery was called off.
+    /// The service or an operator unassigned the delivery.
+    Unassigned,
+    /// The delivery was cancelled.
     Cancelled,
 }
 
 impl EndedAs {
-    const ALL: [Self; 5] = [Self::Delivered, Self::Failed, Self::Rejected, Self::TakenBack, Self::Cancelled];
+    const ALL: [Self; 5] = [Self::Delivered, Self::Failed, Self::Rejected, Self::Unassigned, Self::Cancelled];
 
     /// The value of the column `ended_as`.
     fn parse(name: &str) -> Result<Self, StoreError> {
@@ -123,26 +126,26 @@ impl EndedAs {
             Self::Delivered => ("COMPLETED", "DELIVERED"),
             Self::Failed => ("COMPLETED", "FAILED"),
             Self::Rejected => ("DECLINED", "REJECTED"),
-            Self::TakenBack => ("REVOKED", "TAKEN_BACK"),
+            Self::Unassigned => ("REVOKED", "TAKEN_BACK"),
             Self::Cancelled => ("REVOKED", "CANCELLED"),
         }
     }
 }
 
-/// An assignment, and what it passed through.
+/// An assignment, with the states that it passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Identity.
+    /// The id of the assignment.
     pub id: AssignmentId,
-    /// Which delivery.
+    /// The delivery.
     pub delivery_id: DeliveryId,
-    /// Which driver.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Whether it still holds.
+    /// Whether the assignment is ACTIVE.
     pub active: bool,
-    /// It passed PICKED_UP.
+    /// Whether the assignment passed PICKED_UP.
     pub picked_up: bool,
-    /// When it passed IN_TRANSIT.
+    /// When the assignment passed IN_TRANSIT.
     pub departed_at: Option<DateTime<Utc>>,
     /// How it ended.
     pub ended_as: Option<EndedAs>,
@@ -174,13 +177,13 @@ pub async fn get(conn: &mut PgConnection, id: AssignmentId) -> Result<Option<Ass
     }))
 }
 
-/// Notes that the driver has the goods.
+/// Records when the driver picked the goods up.
 pub async fn mark_picked_up(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
     query(MARK_PICKED_UP).bind(id.0).bind(at).execute(conn).await?;
     Ok(())
 }
 
-/// Notes that the driver is on the way to the drop.
+/// Records when the driver started for the drop.
 pub async fn mark_departed(conn: &mut PgConnection, id: AssignmentId, at: DateTime<Utc>) -> Result<(), StoreError> {
     query(MARK_DEPARTED).bind(id.0).bind(at).execute(conn).await?;
     Ok(())

@@ -1,4 +1,7 @@
-//! The audit trail of deliveries: append-only, without gaps, each row bound to the one before it by its hash.
+//! The audit trail of deliveries.
+//!
+//! - The trail is append-only, and its numbers have no gaps.
+//! - Each row has a hash over itself and the hash of the row before it (a hash chain).
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -11,8 +14,7 @@ use crate::domain::event::{Actor, AuditType};
 use crate::domain::ids::DeliveryId;
 
 statements! {
-    // The hash covers the row before and everything in this one; jsonb prints one value one way. A row is never earlier than
-    // the one before it: a unit of work may have begun before another appended its row.
+    // The hash covers the hash of the row before and every value of this row. jsonb has one text for one value.
     APPEND = "WITH appended AS (
             INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, actor_id, data, prev_hash, hash)
             SELECT d.id, d.last_sequence + 1, $2, m.at, $4, $5, $6, d.last_hash,
@@ -30,8 +32,8 @@ statements! {
         WHERE delivery_id = $1 AND ($2::integer IS NULL OR sequence < $2) ORDER BY sequence DESC LIMIT $3";
 }
 
-/// Appends a row to the trail of a locked delivery and gives its number. `None` when the schema allows only one such row
-/// and has it (a conflict seen before).
+/// Appends a row to the trail of a locked delivery and returns its number. Returns `None` if the schema allows only one such
+/// row and the row exists (the same conflict was recorded before).
 pub async fn append(
     conn: &mut PgConnection,
     delivery: DeliveryId,
@@ -54,22 +56,22 @@ pub async fn append(
 /// A row of the trail.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct AuditRow {
-    /// Its number within the delivery.
+    /// The number of the row within the delivery.
     pub sequence: i32,
-    /// What happened.
+    /// The type of the change.
     #[sqlx(rename = "type")]
     pub kind: String,
-    /// When.
+    /// When the change happened.
     pub at: DateTime<Utc>,
-    /// Who: driver, operator, system or shop.
+    /// Who made the change: `driver`, `operator`, `system` or `shop`.
     pub actor_kind: String,
-    /// Which of them.
+    /// The id of the actor.
     pub actor_id: Option<String>,
-    /// What else there is to know.
+    /// Further data of the change.
     pub data: Value,
 }
 
-/// The trail, newest first, before `before`.
+/// Returns the rows before `before`, newest first.
 pub async fn list(
     conn: &mut PgConnection,
     delivery: DeliveryId,

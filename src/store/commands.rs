@@ -1,4 +1,7 @@
-//! Commands to drivers: written in the transaction that makes them true, repeated until acknowledged.
+//! Commands to drivers.
+//!
+//! - A command is written in the transaction of the change that it reports.
+//! - A command is repeated until the driver acknowledges it. Repeats have the same message id.
 
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
@@ -11,7 +14,7 @@ use crate::domain::ids::{AssignmentId, DeliveryId, DriverId, MessageId};
 statements! {
     INSERT = "INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id, reason)
         VALUES ($1, $2, $3, $4, $5, $6)";
-    // An assignment that is no longer active is not announced; every other command is sent.
+    // An `assignment` command of an assignment that has ended is not sent. Every other command is sent.
     UNACKED = concat!("SELECT c.message_id, c.driver_id AS to_driver, c.kind, c.assignment_id AS by_assignment, c.reason, ",
         delivery_columns!(), "
         FROM unnest($1::uuid[]) AS u (driver_id)
@@ -29,14 +32,14 @@ statements! {
           AND (c.acked_at IS NOT NULL OR c.kind = 'assignment') LIMIT 1000)";
 }
 
-/// What a command says.
+/// The kind of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandKind {
-    /// This delivery is yours.
+    /// The delivery is assigned to the driver.
     Assignment,
-    /// That delivery is yours no more.
+    /// The delivery is no longer assigned to the driver.
     AssignmentCancelled,
-    /// That delivery was changed.
+    /// The delivery changed.
     Delivery,
 }
 
@@ -58,18 +61,18 @@ impl CommandKind {
     }
 }
 
-/// A command, with its delivery as it stands now.
+/// A command, with the present state of its delivery.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// Identity; the same on every repetition.
+    /// The id of the command. It is the same on every repetition.
     pub message_id: MessageId,
-    /// To whom.
+    /// The driver who receives the command.
     pub driver_id: DriverId,
-    /// What it says.
+    /// The kind of the command.
     pub kind: CommandKind,
-    /// By which assignment.
+    /// The assignment of the delivery to the driver.
     pub assignment_id: AssignmentId,
-    /// Why, for a cancelled one.
+    /// Why the assignment was cancelled.
     pub reason: Option<String>,
     /// The delivery.
     pub delivery: Delivery,
@@ -121,20 +124,20 @@ pub async fn insert(
     Ok(())
 }
 
-/// What these drivers have not acknowledged: of each the newest `limit`, oldest first.
+/// Returns the commands that the given drivers have not acknowledged: the newest `limit` of each driver, oldest first.
 pub async fn unacked(conn: &mut PgConnection, drivers: &[DriverId], limit: i64) -> Result<Vec<Command>, StoreError> {
     let drivers: Vec<Uuid> = drivers.iter().map(|driver| driver.0).collect();
     let rows: Vec<Row> = query_as(UNACKED).bind(drivers).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(Command::try_from).collect()
 }
 
-/// Notes that a command arrived. An id that is unknown, or another driver's, changes nothing.
+/// Records that the driver acknowledged a command. An unknown id, or the id of another driver's command, changes nothing.
 pub async fn ack(conn: &mut PgConnection, driver: DriverId, message: MessageId) -> Result<(), StoreError> {
     query(ACK).bind(message.0).bind(driver.0).execute(conn).await?;
     Ok(())
 }
 
-/// Forgets old commands whose assignments are over; gives how many.
+/// Deletes commands that are older than three days and whose assignment has ended, at most 1000. Returns their number.
 pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
     Ok(query(PRUNE).execute(conn).await?.rows_affected())
 }

@@ -1,4 +1,6 @@
-//! Who may come in: API keys, drivers' tokens, one-use tickets. Only SHA-256 hashes are stored.
+//! Stores credentials: API keys, drivers' bearer tokens, one-use WebSocket tickets.
+//!
+//! Only SHA-256 hashes are stored. A secret must not reach a table.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -30,10 +32,10 @@ statements! {
     PRUNE_TICKETS = "DELETE FROM ws_tickets WHERE expires_at < clock_timestamp()";
 }
 
-/// An API key that was found.
+/// A valid API key.
 #[derive(Debug, Clone, FromRow)]
 pub struct ApiKey {
-    /// Its row.
+    /// The id of the key's row.
     pub id: Uuid,
     /// `admin`, `read` or `shop`.
     pub scope: String,
@@ -41,35 +43,35 @@ pub struct ApiKey {
     pub shop: Option<String>,
 }
 
-/// An API key as a list shows it.
+/// An API key in a list.
 #[derive(Debug, Clone, FromRow)]
 pub struct ApiKeyRow {
-    /// Its row.
+    /// The id of the key's row.
     pub id: Uuid,
-    /// What it is for.
+    /// A name that says what the key is for.
     pub name: String,
     /// `admin`, `read` or `shop`.
     pub scope: String,
     /// The shop of a `shop` key.
     pub shop: Option<String>,
-    /// When made.
+    /// When the key was created.
     pub created_at: DateTime<Utc>,
-    /// When revoked.
+    /// When the key was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// A driver's token as a list shows it.
+/// A driver's token in a list.
 #[derive(Debug, Clone, FromRow)]
 pub struct TokenRow {
-    /// Its row.
+    /// The id of the token's row.
     pub id: Uuid,
-    /// When made.
+    /// When the token was created.
     pub created_at: DateTime<Utc>,
-    /// When revoked.
+    /// When the token was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// Who a driver's token stands for.
+/// The driver that a token or a ticket identifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DriverIdentity {
     /// The driver.
@@ -91,17 +93,17 @@ pub async fn insert_api_key(
     Ok(id)
 }
 
-/// The key with this hash, unless revoked.
+/// Finds the API key with this hash, unless it was revoked.
 pub async fn find_api_key(conn: &mut PgConnection, key_hash: &[u8]) -> Result<Option<ApiKey>, StoreError> {
     Ok(query_as(FIND_API_KEY).bind(key_hash).fetch_optional(conn).await?)
 }
 
-/// Every key, oldest first.
+/// Returns every API key, oldest first.
 pub async fn list_api_keys(conn: &mut PgConnection) -> Result<Vec<ApiKeyRow>, StoreError> {
     Ok(query_as(LIST_API_KEYS).fetch_all(conn).await?)
 }
 
-/// Revokes a key; `false` when there is none that is valid.
+/// Revokes an API key. Returns `false` if there is no valid key with this id.
 pub async fn revoke_api_key(conn: &mut PgConnection, id: ApiKeyId) -> Result<bool, StoreError> {
     Ok(query(REVOKE_API_KEY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }
@@ -117,12 +119,12 @@ fn identity(row: Option<(Uuid, Uuid)>) -> Option<DriverIdentity> {
     row.map(|(token, driver)| DriverIdentity { driver_id: DriverId(driver), token_id: TokenId(token) })
 }
 
-/// Who holds the token with this hash, unless revoked or deactivated.
+/// Finds the driver of the token with this hash, unless the token was revoked or the driver was deactivated.
 pub async fn find_token(conn: &mut PgConnection, token_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
     Ok(identity(query_as(FIND_TOKEN).bind(token_hash).fetch_optional(conn).await?))
 }
 
-/// A driver's tokens, newest first, before `before`.
+/// Returns the tokens of a driver before `before`, newest first.
 pub async fn list_tokens(
     conn: &mut PgConnection,
     driver: DriverId,
@@ -133,12 +135,12 @@ pub async fn list_tokens(
     Ok(query_as(LIST_TOKENS).bind(driver.0).bind(before).bind(limit).fetch_all(conn).await?)
 }
 
-/// Revokes a token; `false` when the driver has no such token. Repeats succeed.
+/// Revokes a token. Returns `false` if the driver has no such token. A repeated call succeeds.
 pub async fn revoke_token(conn: &mut PgConnection, driver: DriverId, token: TokenId) -> Result<bool, StoreError> {
     Ok(query(REVOKE_TOKEN).bind(token.0).bind(driver.0).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Stores a one-use ticket by its hash, good for `seconds`; gives when it expires.
+/// Stores a one-use ticket by its hash, valid for `seconds`. Returns the time at which it expires. Deletes expired tickets.
 pub async fn insert_ticket(
     conn: &mut PgConnection,
     token: TokenId,
@@ -149,7 +151,7 @@ pub async fn insert_ticket(
     Ok(query_scalar(INSERT_TICKET).bind(ticket_hash).bind(token.0).bind(seconds).fetch_one(conn).await?)
 }
 
-/// Uses up a ticket and gives whom it stands for.
+/// Deletes a ticket and returns its driver, if the ticket, its token and the driver are valid.
 pub async fn use_ticket(conn: &mut PgConnection, ticket_hash: &[u8]) -> Result<Option<DriverIdentity>, StoreError> {
     Ok(identity(query_as(USE_TICKET).bind(ticket_hash).fetch_optional(conn).await?))
 }

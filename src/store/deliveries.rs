@@ -1,4 +1,6 @@
-//! Deliveries: an order on its way from a pickup to a drop.
+//! Stores deliveries. A delivery is an order on its way from a pickup to a drop.
+//!
+//! A shop's seller order has at most one delivery: a unique constraint ensures it.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -16,7 +18,7 @@ use crate::domain::position::Position;
 use crate::domain::region::Region;
 
 statements! {
-    // The advisory lock orders this after a cancellation of the same order that is being remembered.
+    // The advisory lock makes this wait for a transaction that stores an early cancellation of the same order.
     INSERT = concat!("WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($2 || '/' || $3, 0)))
         INSERT INTO deliveries AS d (id, shop, seller_order_id, channel_id, order_code, external_id, metadata, seller,
                items, ready_at, pickup_lat, pickup_lon, pickup_details, drop_lat, drop_lon, drop_details, status, region)
@@ -49,56 +51,56 @@ statements! {
         ORDER BY d.created_at DESC, d.id DESC LIMIT $11");
 }
 
-/// A delivery as the table has it.
+/// A row of the table `deliveries`.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Identity.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// Whose order.
+    /// The shop that sent the order.
     pub shop: String,
     /// The shop's id of the order.
     pub seller_order_id: String,
     /// The shop's channel.
     pub channel_id: String,
-    /// The code that people know the order by.
+    /// The code of the order that people use.
     pub order_code: Option<String>,
-    /// An id of the sender's own.
+    /// An id that the sender chose.
     pub external_id: Option<String>,
-    /// JSON of the sender's own.
+    /// JSON that the sender chose.
     pub metadata: Option<Value>,
-    /// What is in it.
+    /// The lines of the order.
     pub items: Option<Value>,
-    /// When it is ready.
+    /// When the goods are ready.
     pub ready_at: Option<DateTime<Utc>>,
-    /// Where to fetch it.
+    /// Where the driver picks the goods up.
     pub pickup: Stop,
-    /// Where to bring it.
+    /// Where the driver hands the goods over.
     pub drop: Stop,
-    /// Where it stands.
+    /// The state of the delivery.
     pub status: DeliveryStatus,
-    /// Grows when it is taken back or tried again.
+    /// The number of the attempt. It grows when the delivery is unassigned or retried.
     pub attempt: i32,
-    /// The region of its pickup.
+    /// The region of the pickup.
     pub region: Region,
-    /// Searches since it began to wait.
+    /// The number of searches since the delivery began to wait.
     pub search_rounds: i32,
-    /// Who has it, or had it at the end.
+    /// The driver who has the delivery, or had it when it ended.
     pub driver_id: Option<DriverId>,
-    /// By which assignment.
+    /// The assignment of that driver.
     pub assignment_id: Option<AssignmentId>,
-    /// When given to that driver.
+    /// When the delivery was assigned to that driver.
     pub assigned_at: Option<DateTime<Utc>>,
-    /// When fetched.
+    /// When the driver picked the goods up.
     pub picked_up_at: Option<DateTime<Utc>>,
-    /// When handed over.
+    /// When the driver handed the goods over.
     pub delivered_at: Option<DateTime<Utc>>,
-    /// When called off.
+    /// When the delivery was cancelled.
     pub cancelled_at: Option<DateTime<Utc>>,
-    /// Why it failed: `{code, reason?, occurredAt}`.
+    /// Why the delivery failed: `{code, reason?, occurredAt}`.
     pub failure: Option<Value>,
-    /// When it arrived.
+    /// When the order arrived.
     pub created_at: DateTime<Utc>,
-    /// When last changed.
+    /// When the delivery last changed.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -174,7 +176,8 @@ fn one(row: Option<Row>) -> Result<Option<Delivery>, StoreError> {
     row.map(Delivery::try_from).transpose()
 }
 
-/// Inserts an order as PENDING. `None` when the shop sent it before; then the row that exists is committed and visible.
+/// Inserts an order as PENDING. Returns `None` if the shop sent the order before. The existing row is then committed and
+/// visible.
 pub async fn insert(
     conn: &mut PgConnection,
     shop: &ShopName,
@@ -204,7 +207,8 @@ pub async fn insert(
     one(row)
 }
 
-/// Waits until no other transaction handles this order's arrival or cancellation.
+/// Locks the key of an order until the transaction ends. Waits until no other transaction handles the order's arrival or
+/// cancellation.
 pub async fn take_turn(conn: &mut PgConnection, shop: &ShopName, seller_order_id: &str) -> Result<(), StoreError> {
     query(TURN).bind(shop.as_str()).bind(seller_order_id).execute(conn).await?;
     Ok(())
@@ -224,12 +228,12 @@ pub async fn get_by_order(
     one(query_as(GET_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }
 
-/// Reads a delivery and locks it, waiting for the transaction that holds it.
+/// Reads a delivery and locks its row. Waits for a transaction that holds the lock.
 pub async fn lock(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     one(query_as(LOCK).bind(id.0).fetch_optional(conn).await?)
 }
 
-/// Reads the delivery of a shop's order and locks it.
+/// Reads the delivery of a shop's order and locks its row. Waits for a transaction that holds the lock.
 pub async fn lock_by_order(
     conn: &mut PgConnection,
     shop: &ShopName,
@@ -238,24 +242,24 @@ pub async fn lock_by_order(
     one(query_as(LOCK_BY_ORDER).bind(shop.as_str()).bind(seller_order_id).fetch_optional(conn).await?)
 }
 
-/// Locks a delivery that still waits, unless somebody else holds it.
+/// Locks a delivery that is PENDING. Returns `None` if another transaction holds the lock; it does not wait.
 pub async fn lock_pending(conn: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     one(query_as(LOCK_PENDING).bind(id.0).fetch_optional(conn).await?)
 }
 
-/// Locks the active deliveries of a driver, by id.
+/// Locks the active deliveries of a driver, in order of their ids.
 pub async fn lock_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
     let rows: Vec<Row> = query_as(LOCK_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// The active deliveries of a driver, oldest first.
+/// Returns the active deliveries of a driver, oldest assignment first.
 pub async fn active_of_driver(conn: &mut PgConnection, driver: DriverId) -> Result<Vec<Delivery>, StoreError> {
     let rows: Vec<Row> = query_as(ACTIVE_OF_DRIVER).bind(driver.0).fetch_all(conn).await?;
     rows.into_iter().map(Delivery::try_from).collect()
 }
 
-/// The database's clock, now (not the transaction's start).
+/// Returns the present time of the database's clock. It is not the start time of the transaction.
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, StoreError> {
     Ok(query_scalar(NOW).fetch_one(conn).await?)
 }
@@ -279,32 +283,32 @@ pub async fn update_state(conn: &mut PgConnection, delivery: &Delivery) -> Resul
     Ok(())
 }
 
-/// Which deliveries a list shows.
+/// Selects the deliveries of a list. A field that is `None` matches every delivery.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryFilter {
-    /// Only with one of these statuses.
+    /// Only deliveries with one of these statuses.
     pub statuses: Option<Vec<DeliveryStatus>>,
-    /// Only of this driver.
+    /// Only deliveries of this driver.
     pub driver_id: Option<DriverId>,
-    /// Only of this shop.
+    /// Only deliveries of this shop.
     pub shop: Option<String>,
-    /// Only of this order.
+    /// Only deliveries of this order.
     pub seller_order_id: Option<String>,
-    /// Only with this id of the sender's own.
+    /// Only deliveries with this external id.
     pub external_id: Option<String>,
-    /// Only made at or after.
+    /// Only deliveries created at this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// Only made before.
+    /// Only deliveries created before this time.
     pub to: Option<DateTime<Utc>>,
-    /// Only changed at or after.
+    /// Only deliveries changed at this time or later.
     pub updated_since: Option<DateTime<Utc>>,
-    /// Only older than this one.
+    /// Only deliveries older than this one.
     pub before: Option<(DateTime<Utc>, DeliveryId)>,
-    /// At most so many.
+    /// The largest number of deliveries to return.
     pub limit: i64,
 }
 
-/// Deliveries, newest first.
+/// Returns the selected deliveries, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
     let statuses: Option<Vec<&str>> =
         filter.statuses.as_ref().map(|all| all.iter().map(|status| status.as_str()).collect());

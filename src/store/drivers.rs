@@ -1,4 +1,7 @@
-//! Drivers and the audit of their state. A claim locks these rows, so nothing that moves with heartbeats is in them.
+//! Stores drivers and the audit trail of their states.
+//!
+//! - Every change of a driver's state increases the epoch and writes an audit row.
+//! - A claim locks these rows. So they must not contain anything that changes with heartbeats.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -49,7 +52,8 @@ statements! {
         WHERE ($1::uuid IS NULL OR id > $1)
           AND ($2::double precision IS NULL OR changed_at < clock_timestamp() - make_interval(secs => $2))
         ORDER BY id LIMIT $3";
-    // Drivers on duty, or with an order that is not picked up yet; silent since their last heartbeat or change.
+    // Drivers who are on duty or have a delivery that was not picked up. The silence begins at the last heartbeat or the last
+    // change of state, whichever is later.
     SILENT = "SELECT d.id, (extract(epoch FROM clock_timestamp()
                - greatest(coalesce(p.last_seen_at, '-infinity'), d.changed_at)) * 1000)::bigint AS silent_ms
         FROM drivers d LEFT JOIN driver_positions p ON p.driver_id = d.id
@@ -62,28 +66,28 @@ statements! {
         WHERE driver_id = ANY($1) AND state = 'ACTIVE' ORDER BY driver_id, slot";
 }
 
-/// A driver as the table has it.
+/// A row of the table `drivers`.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    /// Identity.
+    /// The id of the driver.
     pub id: DriverId,
-    /// Name, shown to shops.
+    /// The name. Shops see it.
     pub name: String,
-    /// Telephone, shown to shops.
+    /// The telephone number. Shops see it.
     pub phone: String,
-    /// An id of the operator's own.
+    /// An id that the operator chose.
     pub external_id: Option<String>,
-    /// JSON of the operator's own.
+    /// JSON that the operator chose.
     pub metadata: Option<Value>,
-    /// What the status follows from.
+    /// Everything that the status is derived from.
     pub state: DriverState,
-    /// Derived from `state` by the database.
+    /// The status that the database derives from `state`.
     pub status: DriverStatus,
-    /// Grows with every change of `state`.
+    /// The number of the last change of `state`. It grows with every change.
     pub epoch: i64,
-    /// When made.
+    /// When the driver was created.
     pub created_at: DateTime<Utc>,
-    /// When last changed.
+    /// When the driver last changed.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -105,7 +109,7 @@ struct Row {
 }
 
 impl Driver {
-    /// The state as Redis and sessions receive it.
+    /// Returns the present state in the form that Redis and sessions receive.
     pub fn as_changed(&self) -> DriverChanged {
         let DriverState { on_duty, used_slots, .. } = self.state;
         DriverChanged { id: self.id, epoch: self.epoch, status: self.status, on_duty, used_slots }
@@ -135,23 +139,23 @@ impl TryFrom<Row> for Driver {
     }
 }
 
-/// A driver's state at an epoch, as Redis and sessions receive it.
+/// A driver's state at an epoch. Redis and sessions receive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriverChanged {
-    /// Who.
+    /// The driver.
     pub id: DriverId,
     /// The epoch of the change.
     pub epoch: i64,
-    /// The status since.
+    /// The status after the change.
     pub status: DriverStatus,
-    /// The requested duty since.
+    /// The requested duty after the change.
     pub on_duty: bool,
-    /// Active deliveries since.
+    /// The number of deliveries that the driver holds after the change.
     pub used_slots: i32,
 }
 
 impl DriverChanged {
-    /// How closely the driver is followed since.
+    /// The tier of the driver after the change.
     pub fn heartbeat_tier(&self) -> HeartbeatTier {
         HeartbeatTier::of(self.on_duty, self.used_slots)
     }
@@ -175,22 +179,22 @@ impl TryFrom<ChangedRow> for DriverChanged {
     }
 }
 
-/// What an operator says of a new driver.
+/// The values of a new driver.
 #[derive(Clone, Debug)]
 pub struct NewDriver {
-    /// Name.
+    /// The name.
     pub name: String,
-    /// Telephone.
+    /// The telephone number.
     pub phone: String,
-    /// Deliveries at once.
+    /// How many deliveries the driver can hold at once.
     pub capacity: i32,
-    /// An id of the operator's own.
+    /// An id that the operator chose.
     pub external_id: Option<String>,
-    /// JSON of the operator's own.
+    /// JSON that the operator chose.
     pub metadata: Option<Value>,
 }
 
-/// Makes a driver, off duty.
+/// Creates a driver who is off duty.
 pub async fn insert(conn: &mut PgConnection, new: &NewDriver, actor: &Actor) -> Result<Driver, StoreError> {
     let row: Row = query_as(INSERT)
         .bind(DriverId::new().0)
@@ -210,33 +214,33 @@ pub async fn get(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>
     query_as::<Row>(GET).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
 
-/// Reads a driver and locks the row, waiting for the transaction that holds it.
+/// Reads a driver and locks its row. Waits for a transaction that holds the lock.
 pub async fn lock(conn: &mut PgConnection, id: DriverId) -> Result<Option<Driver>, StoreError> {
     query_as::<Row>(LOCK).bind(id.0).fetch_optional(conn).await?.map(Driver::try_from).transpose()
 }
 
-/// Which drivers a list shows.
+/// Selects the drivers of a list. A field that is `None` matches every driver.
 #[derive(Clone, Debug, Default)]
 pub struct DriverFilter {
-    /// Only with this status.
+    /// Only drivers with this status.
     pub status: Option<DriverStatus>,
-    /// Only active, or only deactivated ones.
+    /// Only active drivers, or only deactivated ones.
     pub active: Option<bool>,
-    /// Only with this id of the operator's own.
+    /// Only drivers with this external id.
     pub external_id: Option<String>,
-    /// Only changed at or after.
+    /// Only drivers changed at this time or later.
     pub updated_since: Option<DateTime<Utc>>,
-    /// Only seen, or only not seen, within the last `online_within_s` seconds.
+    /// Only drivers with a heartbeat within the last `online_within_s` seconds, or only drivers without one.
     pub online: Option<bool>,
-    /// What counts as online, in seconds.
+    /// The largest age of the last heartbeat of an online driver, in seconds.
     pub online_within_s: f64,
-    /// Only older than this one.
+    /// Only drivers older than this one.
     pub before: Option<DriverId>,
-    /// At most so many.
+    /// The largest number of drivers to return.
     pub limit: i64,
 }
 
-/// Drivers, newest first.
+/// Returns the selected drivers, newest first.
 pub async fn list(conn: &mut PgConnection, filter: &DriverFilter) -> Result<Vec<Driver>, StoreError> {
     let rows: Vec<Row> = query_as(LIST)
         .bind(filter.status.map(DriverStatus::as_str))
@@ -252,7 +256,7 @@ pub async fn list(conn: &mut PgConnection, filter: &DriverFilter) -> Result<Vec<
     rows.into_iter().map(Driver::try_from).collect()
 }
 
-/// Writes a state that [`DriverState::transition`] gave, with its audit row. The row must be locked by the caller.
+/// Writes a state that [`DriverState::transition`] returned, with its audit row. The caller must hold the lock of the row.
 pub async fn apply(
     conn: &mut PgConnection,
     id: DriverId,
@@ -274,16 +278,16 @@ pub async fn apply(
     row.try_into()
 }
 
-/// Changes to what an operator says of a driver; `None` leaves a field, `Some(None)` clears it.
+/// A change of a driver's profile. `None` leaves a field as it is; `Some(None)` clears it.
 #[derive(Clone, Debug, Default)]
 pub struct ProfileChange {
-    /// Name.
+    /// The name.
     pub name: Option<String>,
-    /// Telephone.
+    /// The telephone number.
     pub phone: Option<String>,
-    /// An id of the operator's own.
+    /// An id that the operator chose.
     pub external_id: Option<Option<String>>,
-    /// JSON of the operator's own.
+    /// JSON that the operator chose.
     pub metadata: Option<Option<Value>>,
 }
 
@@ -302,7 +306,7 @@ pub async fn update_profile(conn: &mut PgConnection, id: DriverId, change: &Prof
     Ok(())
 }
 
-/// Drivers whose state changed within the last `seconds`.
+/// Returns the drivers whose state changed within the last `seconds`, the last change first.
 pub async fn changed_within(
     conn: &mut PgConnection,
     seconds: f64,
@@ -312,23 +316,23 @@ pub async fn changed_within(
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
-/// The present state of some drivers.
+/// Returns the present states of the given drivers.
 pub async fn states(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<DriverChanged>, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows: Vec<ChangedRow> = query_as(STATES).bind(ids).fetch_all(conn).await?;
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
-/// One driver as a rebuild of Redis needs it.
+/// The values of one driver that a rebuild of Redis needs.
 #[derive(Clone, Debug)]
 pub struct RebuildRow {
-    /// State and epoch.
+    /// The state and its epoch.
     pub changed: DriverChanged,
-    /// Last stored position, as latitude, longitude and the device's time.
+    /// The last stored fix: latitude, longitude and the device's time.
     pub fix: Option<(f64, f64, DateTime<Utc>)>,
-    /// How long ago the last heartbeat was, in milliseconds.
+    /// The age of the driver's last heartbeat, in milliseconds.
     pub silent_ms: Option<i64>,
-    /// The session that the position came from.
+    /// The epoch of the session that sent the position.
     pub session_epoch: Option<i64>,
 }
 
@@ -343,7 +347,7 @@ struct RebuildSql {
     session_epoch: Option<i64>,
 }
 
-/// Active drivers in order of id, after `after`.
+/// Returns a page of active drivers in order of id, after `after`.
 pub async fn page_for_rebuild(
     conn: &mut PgConnection,
     after: Option<DriverId>,
@@ -363,8 +367,8 @@ pub async fn page_for_rebuild(
         .collect()
 }
 
-/// Drivers in order of id, after `after`, deactivated ones too; with `seconds`, only those whose state did not change within
-/// so many.
+/// Returns a page of drivers in order of id, after `after`, including deactivated ones. With `seconds`, only drivers whose
+/// state did not change within that time.
 pub async fn page_for_comparison(
     conn: &mut PgConnection,
     after: Option<DriverId>,
@@ -376,24 +380,26 @@ pub async fn page_for_comparison(
     rows.into_iter().map(DriverChanged::try_from).collect()
 }
 
-/// A driver who has been silent for long.
+/// A driver without a heartbeat for a long time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SilentDriver {
-    /// Who.
+    /// The driver.
     pub id: DriverId,
-    /// For how long, in milliseconds.
+    /// How long the driver has been silent, in milliseconds.
     pub silent_ms: i64,
 }
 
-/// Drivers who were silent for `seconds` and are on duty or hold an order that is not picked up, the longest silent
-/// first; and how many are on duty in all. Every one of them: how many fell silent together says whose fault it is.
+/// Returns every driver who is silent for `seconds` and is on duty or holds a delivery that was not picked up, the longest
+/// silence first. Also returns the number of all drivers on duty.
+///
+/// The list has no limit. The share of drivers who became silent together shows whether the drivers or the service failed.
 pub async fn silent(conn: &mut PgConnection, seconds: f64) -> Result<(Vec<SilentDriver>, i64), StoreError> {
     let rows: Vec<(Uuid, i64)> = query_as(SILENT).bind(seconds).fetch_all(&mut *conn).await?;
     let on_duty: i64 = query_scalar(ON_DUTY).fetch_one(conn).await?;
     Ok((rows.into_iter().map(|(id, silent_ms)| SilentDriver { id: DriverId(id), silent_ms }).collect(), on_duty))
 }
 
-/// The active deliveries of drivers, as pairs.
+/// Returns the active deliveries of the given drivers, as pairs.
 pub async fn active_deliveries(
     conn: &mut PgConnection,
     ids: &[DriverId],

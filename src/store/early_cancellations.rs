@@ -1,4 +1,6 @@
-//! Orders that a shop called off before it sent them.
+//! Stores cancellations that arrive before their order.
+//!
+//! The stored cancellation is deleted in the transaction that inserts the order and cancels it.
 
 use sqlx::PgConnection;
 
@@ -13,7 +15,7 @@ statements! {
         RETURNING coalesce(reason, '')";
 }
 
-/// Remembers that an order, not yet known, is called off.
+/// Stores the cancellation of an order that did not arrive yet. A repeat changes nothing.
 pub async fn remember(
     conn: &mut PgConnection,
     shop: &ShopName,
@@ -25,7 +27,7 @@ pub async fn remember(
     Ok(())
 }
 
-/// Takes the remembered cancellation of an order, with its reason (empty when none was given).
+/// Deletes the stored cancellation of an order and returns its reason. The reason is empty if the shop gave none.
 pub async fn take(
     conn: &mut PgConnection,
     shop: &ShopName,

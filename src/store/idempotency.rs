@@ -1,4 +1,8 @@
-//! Answers to requests that carried an `Idempotency-Key`, kept for a day, written in the transaction of the work itself.
+//! Stores the answers to requests with an `Idempotency-Key`.
+//!
+//! - An answer is written in the transaction of the request's work.
+//! - An answer is kept for 24 hours.
+//! - One request with a key runs at a time: an advisory lock ensures it.
 
 use sqlx::{FromRow, PgConnection};
 
@@ -17,43 +21,43 @@ statements! {
     PRUNE = "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '24 hours'";
 }
 
-/// Which request: whose, to which route, under which key.
+/// Identifies a request by its caller, its route and its key.
 #[derive(Debug, Clone)]
 pub struct RequestKey {
-    /// The API key's row.
+    /// The id of the API key's row.
     pub owner: String,
     /// Method and path.
     pub route: String,
-    /// What the caller chose.
+    /// The `Idempotency-Key` that the caller chose.
     pub key: String,
 }
 
-/// An answer that was given.
+/// A stored answer.
 #[derive(Debug, Clone, FromRow)]
 pub struct SavedAnswer {
-    /// SHA-256 of the request's body, byte for byte.
+    /// SHA-256 of the bytes of the request's body.
     pub body_hash: Vec<u8>,
-    /// SHA-256 of what the body says, however it is written; `None` in what an older program kept.
+    /// SHA-256 of the content of the request's body. It is the same for every spelling. `None` in a row of an older program.
     pub content_hash: Option<Vec<u8>>,
-    /// HTTP status.
+    /// The HTTP status of the answer.
     pub status: i32,
-    /// `Location`, where there was one.
+    /// The `Location` header of the answer, if there was one.
     pub location: Option<String>,
-    /// The body.
+    /// The body of the answer.
     pub response: Vec<u8>,
 }
 
-/// Takes the key's turn until the transaction ends; `false` when a request with it is still under way.
+/// Locks the key until the transaction ends. Returns `false` if another request with the key is in progress.
 pub async fn try_turn(conn: &mut PgConnection, key: &RequestKey) -> Result<bool, StoreError> {
     Ok(query_scalar(TRY_TURN).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_one(conn).await?)
 }
 
-/// The answer that was given under this key.
+/// Finds the stored answer of a key.
 pub async fn find(conn: &mut PgConnection, key: &RequestKey) -> Result<Option<SavedAnswer>, StoreError> {
     Ok(query_as(FIND).bind(&key.owner).bind(&key.route).bind(&key.key).fetch_optional(conn).await?)
 }
 
-/// Keeps an answer.
+/// Stores an answer.
 pub async fn save(conn: &mut PgConnection, key: &RequestKey, answer: &SavedAnswer) -> Result<(), StoreError> {
     query(SAVE)
         .bind(&key.owner)
@@ -69,7 +73,7 @@ pub async fn save(conn: &mut PgConnection, key: &RequestKey, answer: &SavedAnswe
     Ok(())
 }
 
-/// Forgets answers older than a day.
+/// Deletes answers that are older than 24 hours. Returns their number.
 pub async fn prune(conn: &mut PgConnection) -> Result<u64, StoreError> {
     Ok(query(PRUNE).execute(conn).await?.rows_affected())
 }

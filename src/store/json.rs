@@ -1,7 +1,7 @@
-//! Caller's own JSON on its way to a `jsonb` column.
+//! Writes callers' JSON to `jsonb` columns, so that every number is read back as the double that was sent.
 //!
-//! PostgreSQL keeps the numbers of `jsonb` as exact decimals, which have no negative zero. It is written as a decimal so
-//! small that every reader takes it for the double -0.0, so that each number returns as the double that was sent.
+//! PostgreSQL stores the numbers of `jsonb` as exact decimals, which have no negative zero. A negative zero is written as a
+//! decimal that is so small that every reader rounds it to the double -0.0.
 
 use std::io;
 
@@ -11,15 +11,15 @@ use serde_json::ser::{CompactFormatter, Formatter};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 
-/// Below the smallest double, and above the smallest decimal of PostgreSQL.
+/// The magnitude is below that of the smallest double, and above that of the smallest decimal of PostgreSQL.
 const NEGATIVE_ZERO: &[u8] = b"-1e-400";
 
-/// A value to be bound to a `jsonb` parameter.
+/// Wraps a value for a `jsonb` parameter.
 pub(super) fn exact(value: &Value) -> Json<Exact<'_>> {
     Json(Exact(value))
 }
 
-/// A value whose numbers all return as the same doubles.
+/// A value whose numbers are all read back as the same doubles.
 pub(super) struct Exact<'v>(&'v Value);
 
 impl Serialize for Exact<'_> {
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(text_of(r#"{"a":[0,0.0,1.5,"-0.0"]}"#), r#"{"a":[0,0.0,1.5,"-0.0"]}"#);
         let text = text_of(r#"{"a":[-0.0,0.0],"b":-0}"#);
         assert_eq!(text, r#"{"a":[-1e-400,0.0],"b":-1e-400}"#);
-        // As PostgreSQL prints it.
+        // The first text is the one that PostgreSQL prints.
         for spelled in [text.replace("-1e-400", &format!("-0.{}1", "0".repeat(399))), text] {
             let read: Value = serde_json::from_str(&spelled).unwrap();
             for zero in [&read["a"][0], &read["b"]] {

@@ -1,7 +1,8 @@
-//! Work that one node does at a time: a row a piece of work, held for a while and renewed.
+//! Leases for work that one node does at a time. Each kind of work has one row, which a node holds for some time and renews.
 //!
-//! A lease keeps nodes from doing the same work twice; it never makes that work safe. A node that stalls may go on for a moment
-//! after another has taken over.
+//! - A lease avoids that several nodes do the same work.
+//! - A lease must not be needed for correctness. A node that stalls may continue for a moment after another node has acquired
+//!   the lease.
 
 use sqlx::PgConnection;
 
@@ -17,13 +18,13 @@ statements! {
     RELEASE = "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2";
 }
 
-/// Acquires or renews a lease for `seconds`; `false` while somebody else holds it.
+/// Acquires or renews a lease for `seconds`. Returns `false` while another holder has it.
 pub async fn acquire(conn: &mut PgConnection, name: &str, holder: &str, seconds: f64) -> Result<bool, StoreError> {
     let held: Option<bool> = query_scalar(ACQUIRE).bind(name).bind(holder).bind(seconds).fetch_optional(conn).await?;
     Ok(held.is_some())
 }
 
-/// Releases a lease before its time, if it is the holder's.
+/// Releases a lease before it expires, if `holder` has it.
 pub async fn release(conn: &mut PgConnection, name: &str, holder: &str) -> Result<(), StoreError> {
     query(RELEASE).bind(name).bind(holder).execute(conn).await?;
     Ok(())

@@ -1,8 +1,11 @@
-//! Events on their way to shops, at least once and in order per delivery.
+//! The transactional outbox: events for shops, delivered at least once and in order for each delivery.
 //!
-//! Only a delivery's lowest pending event may be leased, so two relays cannot reorder; an id is never used as a cursor. A
-//! lease names its owner and its try: a relay that lost it cannot record a result. Events behind one that waits for its next try wait as
-//! long, so that what is looked up as due is about what may be posted, however much waits for a shop that does not answer.
+//! - An event is inserted in the transaction of the change that it reports.
+//! - Only the lowest pending event of a delivery can be leased, so two relays cannot change the order. An id is never used as a
+//!   cursor.
+//! - A lease has its owner and its try as a fencing token. A relay that lost its lease cannot record a result.
+//! - Events behind one that waits for its next try wait for the same time. So the number of due events stays close to the
+//!   number of events that can be posted, also when many events wait for a shop that does not answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -38,7 +41,8 @@ statements! {
     RECORD_RESULT = "UPDATE outbox SET state = $4, lease_owner = NULL, lease_until = NULL,
                next_try_at = clock_timestamp() + make_interval(secs => $5::double precision)
         WHERE event_id = $1 AND lease_owner = $2 AND tries = $3";
-    // Those that wait for it come up with it: a long wait of the first one leaves none of them due, to be looked at in vain.
+    // Later events of the delivery become due together with this one. Otherwise each lease would read events that it cannot
+    // use.
     PUT_OFF_LATER = "UPDATE outbox l SET next_try_at = o.next_try_at FROM outbox o
         WHERE o.event_id = $1 AND l.delivery_id = o.delivery_id AND l.state = 'pending' AND l.sequence > o.sequence
           AND l.next_try_at < o.next_try_at";
@@ -77,26 +81,26 @@ statements! {
         FROM chosen WHERE o.event_id = chosen.event_id RETURNING o.event_id";
 }
 
-/// Puts an event into the outbox, in the transaction of the change that it reports. One entry a field of the row.
+/// A new event. One field for each value of the row.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Identity, also the `webhook-id`.
+    /// The id of the event, and its `webhook-id`.
     pub event_id: EventId,
-    /// Which delivery.
+    /// The delivery that changed.
     pub delivery_id: DeliveryId,
-    /// To whom.
+    /// The shop that receives the event.
     pub shop: String,
-    /// The audit trail's number.
+    /// The number of the change in the audit trail.
     pub sequence: i32,
-    /// What.
+    /// The type of the event.
     pub kind: OutboundType,
-    /// The body, as it is posted.
+    /// The body that is posted.
     pub body: Vec<u8>,
-    /// Delay of the first try, in seconds.
+    /// The delay before the first try, in seconds.
     pub first_delay_s: f64,
 }
 
-/// Inserts an event.
+/// Inserts an event. The caller must be in the transaction of the change that the event reports.
 pub async fn insert(conn: &mut PgConnection, event: &NewEvent) -> Result<(), StoreError> {
     query(INSERT)
         .bind(event.event_id.0)
@@ -111,20 +115,20 @@ pub async fn insert(conn: &mut PgConnection, event: &NewEvent) -> Result<(), Sto
     Ok(())
 }
 
-/// An event that this relay may post now.
+/// An event that this relay has leased and may post.
 #[derive(Debug, Clone, FromRow)]
 pub struct Leased {
-    /// Identity.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// To whom.
+    /// The shop that receives the event.
     pub shop: String,
-    /// The body, as it is posted.
+    /// The body that is posted.
     pub body: Vec<u8>,
-    /// Which try this is, from 1.
+    /// The number of this try, from 1.
     pub tries: i32,
 }
 
-/// Leases due events for `seconds`: of each shop as many as may be posted to it now.
+/// Leases due events for `seconds`. `free` has the number of posts that each shop can take now.
 pub async fn lease(
     conn: &mut PgConnection,
     free: Vec<(String, i64)>,
@@ -135,7 +139,7 @@ pub async fn lease(
     Ok(query_as(LEASE).bind(shops).bind(posts).bind(owner).bind(seconds).fetch_all(conn).await?)
 }
 
-/// Holds leases, each by its event and try, for `seconds` more; one that is lost already stays lost.
+/// Renews leases for `seconds`. A lease is named by its event and its try. A lost lease stays lost.
 pub async fn renew(
     conn: &mut PgConnection,
     held: Vec<(Uuid, i32)>,
@@ -147,8 +151,10 @@ pub async fn renew(
     Ok(())
 }
 
-/// Ends a lease: the event's new state, and how many seconds until the next try: its own while it is pending, else that of
-/// the event behind it. `false` when the lease was no longer this owner's.
+/// Ends a lease and writes the event's new state. Returns `false` if this owner no longer held the lease.
+///
+/// `next_try_s` is the delay of the next try in seconds: of this event if it stays pending, otherwise of the next event of the
+/// delivery.
 pub async fn record_result(
     conn: &mut PgConnection,
     leased: &Leased,
@@ -174,7 +180,7 @@ pub async fn record_result(
     Ok(true)
 }
 
-/// Notes what came of a try.
+/// Records the outcome of a try.
 pub async fn record_attempt(
     conn: &mut PgConnection,
     event: Uuid,
@@ -185,59 +191,59 @@ pub async fn record_attempt(
     Ok(())
 }
 
-/// How full the outbox is.
+/// The numbers of events in the outbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutboxStats {
-    /// To be posted.
+    /// The number of pending events.
     pub pending: i64,
-    /// Given up.
+    /// The number of dead events.
     pub dead: i64,
-    /// Age of the oldest pending one, in milliseconds.
+    /// The age of the oldest pending event, in milliseconds.
     pub oldest_pending_ms: Option<i64>,
 }
 
-/// Counts what is pending and dead.
+/// Counts the pending and the dead events.
 pub async fn stats(conn: &mut PgConnection) -> Result<OutboxStats, StoreError> {
     let (pending, dead, oldest_pending_ms): (i64, i64, Option<i64>) = query_as(STATS).fetch_one(conn).await?;
     Ok(OutboxStats { pending, dead, oldest_pending_ms })
 }
 
-/// An event as a list shows it.
+/// An event in a list.
 #[derive(Debug, Clone, FromRow)]
 pub struct EventRow {
-    /// Identity.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// What.
+    /// The type of the event.
     #[sqlx(rename = "type")]
     pub kind: String,
-    /// Which delivery.
+    /// The delivery that changed.
     pub delivery_id: Uuid,
-    /// To whom.
+    /// The shop that receives the event.
     pub shop: String,
-    /// The audit trail's number.
+    /// The number of the change in the audit trail.
     pub sequence: i32,
     /// `pending`, `delivered` or `dead`.
     pub state: String,
-    /// When it is tried next, while pending.
+    /// The time of the next try, while the event is pending.
     pub next_try_at: DateTime<Utc>,
-    /// When it was written.
+    /// When the event was written.
     pub created_at: DateTime<Utc>,
 }
 
-/// A try as a list shows it.
+/// A try in a list.
 #[derive(Debug, Clone, FromRow)]
 pub struct AttemptRow {
-    /// Of which event.
+    /// The event that was posted.
     pub event_id: Uuid,
-    /// When.
+    /// When the try happened.
     pub at: DateTime<Utc>,
-    /// HTTP status, where there was one.
+    /// The HTTP status, if the shop answered.
     pub status: Option<i32>,
-    /// What went wrong.
+    /// The error, if the try failed.
     pub error: Option<String>,
 }
 
-/// Events, newest first: at most `limit`, of those older than `before`.
+/// Returns at most `limit` selected events that are older than `before`, newest first.
 pub async fn list(
     conn: &mut PgConnection,
     which: &Selection,
@@ -262,24 +268,26 @@ pub async fn get(conn: &mut PgConnection, id: EventId) -> Result<Option<EventRow
     Ok(query_as(GET).bind(id.0).fetch_optional(conn).await?)
 }
 
-/// The body of an event, as it is posted.
+/// Reads the body of an event, as it is posted.
 pub async fn body(conn: &mut PgConnection, id: EventId) -> Result<Vec<u8>, StoreError> {
     Ok(query_scalar(BODY).bind(id.0).fetch_one(conn).await?)
 }
 
-/// The tries of some events, in order.
+/// Returns the tries of the given events, in order.
 pub async fn attempts(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<AttemptRow>, StoreError> {
     Ok(query_as(ATTEMPTS).bind(ids).fetch_all(conn).await?)
 }
 
-/// Makes an event pending again, whatever it was; id and sequence stay. `false`: it is being posted just now, and stays as it
-/// is.
+/// Makes an event pending again, from any state. The id and the sequence stay the same. Returns `false` if the event does not
+/// change because a relay is posting it.
 pub async fn replay(conn: &mut PgConnection, id: EventId) -> Result<bool, StoreError> {
     Ok(query(REPLAY).bind(id.0).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Makes events pending again, as [`replay`] does, dead ones unless told otherwise: at most `limit`, the oldest first, of those
-/// newer than `after`. How many, and the newest of them.
+/// Makes events pending again, as [`replay`] does: at most `limit` selected events that are newer than `after`, oldest first.
+/// Without a state in `which`, only dead events are selected.
+///
+/// Returns the number of the events and the id of the newest one.
 pub async fn replay_some(
     conn: &mut PgConnection,
     which: &Selection,

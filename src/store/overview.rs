@@ -1,4 +1,4 @@
-//! The state of things in a few numbers, for people.
+//! Counts drivers and deliveries for an overview that people read.
 
 use sqlx::{FromRow, PgConnection};
 
@@ -14,27 +14,27 @@ statements! {
     WAITING = "SELECT count(*) FROM deliveries WHERE status = 'PENDING'";
 }
 
-/// A few numbers.
+/// The numbers of the overview.
 #[derive(Debug, Clone, Copy, FromRow)]
 pub struct Overview {
-    /// Drivers who want to work.
+    /// The number of drivers on duty.
     pub on_duty: i64,
-    /// Drivers with every slot taken.
+    /// The number of drivers without a free slot.
     pub busy: i64,
-    /// Orders without a driver.
+    /// The number of deliveries that wait for a driver.
     pub waiting: i64,
-    /// Orders with one.
+    /// The number of deliveries that have a driver and have not ended.
     pub under_way: i64,
-    /// Orders handed over.
+    /// The number of deliveries that were handed over.
     pub delivered: i64,
 }
 
-/// Reads them.
+/// Counts everything.
 pub async fn read(conn: &mut PgConnection) -> Result<Overview, StoreError> {
     Ok(query_as(READ).fetch_one(conn).await?)
 }
 
-/// Orders without a driver; reads no more than them.
+/// Counts only the deliveries that wait for a driver. It reads no other rows.
 pub async fn waiting(conn: &mut PgConnection) -> Result<i64, StoreError> {
     Ok(query_scalar(WAITING).fetch_one(conn).await?)
 }

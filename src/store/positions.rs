@@ -1,4 +1,8 @@
-//! Where drivers are, as PostgreSQL knows it: the fallback's eyes, and the judge of silence.
+//! Stores the last position and the last heartbeat of each driver.
+//!
+//! - The search for candidates uses these rows while Redis is down or not trusted.
+//! - The detection of silent drivers uses these rows.
+//! - An older session never overwrites a newer one. Within a session, an older fix never overwrites a newer one.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -62,18 +66,18 @@ pub async fn upsert(conn: &mut PgConnection, heartbeats: &[Heartbeat]) -> Result
     Ok(())
 }
 
-/// What is stored of a driver.
+/// The stored position of a driver.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredPosition {
-    /// Who.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Where, when known.
+    /// The last fix, if there is one.
     pub fix: Option<Fix>,
     /// When the last heartbeat was received, by the database's clock.
     pub last_seen_at: DateTime<Utc>,
-    /// How long ago that was, in milliseconds.
+    /// The age of the last heartbeat, in milliseconds.
     pub silent_ms: i64,
-    /// The session that it came from.
+    /// The epoch of the session that sent the last heartbeat.
     pub session_epoch: i64,
 }
 
@@ -116,21 +120,23 @@ pub async fn get(conn: &mut PgConnection, ids: &[DriverId]) -> Result<Vec<Stored
 /// A search inside one box.
 #[derive(Clone, Debug)]
 pub struct BoxSearch<'a> {
-    /// Where to measure from.
+    /// The point from which distances are measured.
     pub centre: Position,
-    /// Where to look.
+    /// The box.
     pub area: BoundingBox,
-    /// Heard of within so many seconds.
+    /// The largest age of a driver's last heartbeat, in seconds.
     pub seen_within_s: f64,
-    /// With a fix not older than so many seconds.
+    /// The largest age of a driver's fix, in seconds.
     pub fix_within_s: f64,
-    /// Not these.
+    /// Drivers who are left out.
     pub excluded: &'a [DriverId],
-    /// At most so many.
+    /// The largest number of drivers to return.
     pub limit: i64,
 }
 
-/// AVAILABLE drivers in a box who are fresh, nearest first. Filtered inside the box, before the limit.
+/// Returns the AVAILABLE drivers in a box with a recent heartbeat and a recent fix, nearest first.
+///
+/// The filters apply before the limit.
 pub async fn available_in_box(
     conn: &mut PgConnection,
     search: &BoxSearch<'_>,

@@ -1,4 +1,8 @@
-//! Migrations, embedded in the program, and whether a database fits it.
+//! Applies the embedded migrations, and checks that a database fits the program.
+//!
+//! - One process migrates at a time: an advisory lock of PostgreSQL ensures it.
+//! - A newer schema is accepted, unless it requires a newer program.
+//! - `migrate` needs a connection that is not behind a transaction-pooling proxy, because the lock belongs to a session.
 
 use std::time::Duration;
 
@@ -23,18 +27,18 @@ statements! {
     // The schema that new tables go into: the first of the search path in which the user may look at all.
     RIGHTS = "SELECT current_user::text, current_schema()::text,
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-    // Tables of the service that the user may not even read; the owner of one is the owner of all.
+    // A table of the service that the user may not read. All tables of the service have the same owner.
     UNREADABLE = "SELECT current_user::text, quote_ident(n.nspname), c.relname::text FROM pg_class c
         JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_class m ON m.relname = '_sqlx_migrations' AND m.relnamespace = n.oid AND m.relowner = c.relowner
         WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
           AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 3 LIMIT 1";
     TRY_LOCK = "SELECT pg_try_advisory_lock($1)";
-    // What an interrupted CREATE INDEX CONCURRENTLY or REINDEX leaves: written to, and never used.
+    // The invalid indexes that an interrupted CREATE INDEX CONCURRENTLY or REINDEX leaves. They are written to and never used.
     INVALID_INDEXES = "SELECT quote_ident(c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace ORDER BY 1";
-    // The timeline is that of the WAL: the control file names the old one until the first checkpoint after a promotion, which
-    // may be minutes later.
+    // The timeline comes from the WAL. The control file has the old timeline until the first checkpoint after a promotion,
+    // which may be minutes later.
     IDENTITY = "SELECT i.id::text || '.' || s.system_identifier::text || '.' || CASE WHEN pg_is_in_recovery() THEN c.timeline_id
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END::text || '.' || d.oid::text
         FROM database_identity i, pg_control_system() s, pg_control_checkpoint() c, pg_database d
@@ -44,13 +48,13 @@ statements! {
 /// Why a database could not be migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// No server of the address takes writes, or it refused the user.
+    /// No server of the URL takes writes, or the server refused the user.
     #[error("the database could not be migrated: {0}")]
     Store(#[from] StoreError),
     /// A migration failed.
     #[error("the database could not be migrated: {}", in_words(.0))]
     Migrate(#[from] MigrateError),
-    /// The user may not make tables.
+    /// The user may not create tables.
     #[error(
         "the database could not be migrated: the user {user} lacks the right CREATE on the schema {schema}: run GRANT CREATE ON \
          SCHEMA {schema} TO {user} as the owner of the schema or as a superuser, or migrate as a user who has it"
@@ -61,7 +65,7 @@ pub enum MigrationError {
         /// The schema, as SQL writes it.
         schema: String,
     },
-    /// The user sees no schema at all.
+    /// The user has USAGE on no schema of the search path.
     #[error(
         "the database could not be migrated: the user {user} has no schema to make tables in: run GRANT USAGE, CREATE ON SCHEMA \
          public TO {user} as the owner of the schema or as a superuser, and see that the user's search_path names public"
@@ -89,18 +93,18 @@ fn in_words(error: &MigrateError) -> String {
     advice(&code, db.message()).unwrap_or_else(|| error.to_string())
 }
 
-/// Whether the program and the database's schema fit each other.
+/// Whether the schema of the database fits the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaState {
-    /// They fit.
+    /// The schema fits the program.
     Fits,
-    /// Migrations are missing.
+    /// The database lacks migrations.
     Behind,
-    /// The schema is newer, and needs a newer program than this one.
+    /// The schema is newer and requires a newer program.
     TooNew,
 }
 
-/// The newest migration that this program knows.
+/// The version of the newest migration of this program.
 pub fn newest_known() -> i64 {
     MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0)
 }
@@ -140,7 +144,7 @@ fn quoted(name: &str) -> String {
     if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-/// Refuses a user who may make no tables, in words: what PostgreSQL says of it names neither the user nor what to do.
+/// Refuses a user who may not create tables. The message of PostgreSQL names neither the user nor the remedy; this error does.
 async fn require_rights(conn: &mut PgConnection) -> Result<(), MigrationError> {
     let rights = query_as::<(String, Option<String>, bool)>(RIGHTS).fetch_one(conn).await.map_err(StoreError::from)?;
     match rights {
@@ -150,13 +154,15 @@ async fn require_rights(conn: &mut PgConnection) -> Result<(), MigrationError> {
     }
 }
 
-/// Applies what is missing, one process at a time, on a connection of its own that is not behind a pooler, and makes indexes
-/// anew that an interrupted run has left unusable.
+/// Applies the missing migrations, one process at a time, and rebuilds the indexes that an interrupted run left unusable.
+///
+/// Uses its own connection, which must not be behind a pooler.
 pub async fn migrate(url: &str) -> Result<(), MigrationError> {
     use sqlx::Connection;
     let (_, mut conn) = Servers::parse(url)?.connect_writable().await?;
     require_rights(&mut conn).await?;
-    // Asked for again and again: one that waits in PostgreSQL holds a snapshot, for which an index that is built waits in turn.
+    // The lock is polled. A statement that waits in PostgreSQL holds a snapshot, and a concurrent index build of the other
+    // process waits for that snapshot.
     while !query_scalar::<bool>(TRY_LOCK)
         .bind(MIGRATION_LOCK)
         .fetch_one(&mut conn)
@@ -166,7 +172,7 @@ pub async fn migrate(url: &str) -> Result<(), MigrationError> {
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     let mut migrator = Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT };
-    // A database that a newer version has already grown is fine for this one.
+    // A newer version of the program may have applied migrations that this one does not know.
     migrator.set_ignore_missing(true);
     migrator.set_locking(false);
     migrator.run(&mut conn).await?;

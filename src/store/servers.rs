@@ -1,4 +1,4 @@
-//! The PostgreSQL servers that `DATABASE_URL` names, and which of them takes writes.
+//! The PostgreSQL servers that `DATABASE_URL` names. Finds the one that takes writes.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::StoreError;
 use super::statement::query_scalar;
 use crate::domain::postgres_url;
 
-/// How long one server may take to answer when it is asked whether it takes writes.
+/// How long one server may take to answer whether it takes writes.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much later each server of the list is asked than the one before it.
+/// The delay between asking one server of the list and asking the next one.
 const STAGGER: Duration = Duration::from_millis(200);
 
 statements! {
-    // False on a standby, and where the operator made the server, the database or the role read-only.
+    // False on a standby, and if the operator made the server, the database or the role read-only.
     TAKES_WRITES = "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean)";
 }
 
@@ -29,23 +29,23 @@ struct Server {
     options: PgConnectOptions,
 }
 
-/// The servers of one URL, in its order; at least one.
+/// The servers of one URL, in the order of the URL. There is at least one.
 #[derive(Clone, Debug)]
 pub(super) struct Servers(Vec<Server>);
 
 impl Servers {
-    /// Reads a URL.
+    /// Parses a URL.
     pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
         let urls = postgres_url::servers(url).map_err(|must| StoreError::Refused(format!("DATABASE_URL {must}")))?;
         let servers = urls.iter().map(|url| {
-            // No start-up parameter but those that every pooler knows.
+            // A pooler may refuse a start-up parameter that it does not know, so only common ones are sent.
             let options = PgConnectOptions::from_url(url)?.application_name("driver-tracker").extra_float_digits(None);
             Ok(Server { name: format!("{}:{}", options.get_host(), options.get_port()), options })
         });
         Ok(Self(servers.collect::<Result<_, sqlx::Error>>()?))
     }
 
-    /// How the server at `index` is connected to; the first when there is none at it.
+    /// The options for a connection to the server at `index`, or to the first server if there is none at `index`.
     pub(super) fn options(&self, index: usize) -> &PgConnectOptions {
         &self.0[if index < self.0.len() { index } else { 0 }].options
     }
@@ -55,13 +55,15 @@ impl Servers {
         self.0.get(index).map_or("", |server| server.name.as_str())
     }
 
-    /// Whether there is more than one.
+    /// Whether the URL names more than one server.
     pub(super) fn are_several(&self) -> bool {
         self.0.len() > 1
     }
 
-    /// Connects to the first server of the list that takes writes, and says which. A later one is asked while an earlier one
-    /// is silent, so that one that hangs does not hold up the others.
+    /// Connects to a server that takes writes. Returns its index and the connection.
+    ///
+    /// The servers are asked in the order of the list, each [`STAGGER`] after the one before it. So a server that hangs does
+    /// not delay the others. The first positive answer wins.
     pub(super) async fn connect_writable(&self) -> Result<(usize, PgConnection), StoreError> {
         let mut asked = JoinSet::new();
         for (index, server) in self.0.iter().enumerate() {
@@ -84,7 +86,7 @@ impl Servers {
         Err(self.sum_up(refusals))
     }
 
-    /// One error of what each server answered.
+    /// Combines the refusals of the servers into one error.
     fn sum_up(&self, mut refusals: Vec<(usize, StoreError)>) -> StoreError {
         refusals.sort_by_key(|(index, _)| *index);
         let words: Vec<String> =
@@ -111,7 +113,7 @@ pub(super) async fn takes_writes(conn: &mut PgConnection) -> Result<bool, StoreE
     Ok(query_scalar(TAKES_WRITES).persistent(false).fetch_one(conn).await?)
 }
 
-/// What is said of a server that takes no writes.
+/// The error for a server that takes no writes.
 pub(super) fn read_only() -> StoreError {
     StoreError::Unavailable("the server takes no writes: it is a standby, or was made read-only".to_owned())
 }

@@ -1,4 +1,9 @@
-//! The newest session of each driver. The newest wins over every node; work born in an older one stops here.
+//! Stores the newest session of each driver.
+//!
+//! - A new session gets the next epoch of its driver. The newest session wins on every node.
+//! - The epoch is a fencing token: work of an older session is refused.
+//! - After a failover PostgreSQL may lack the last sessions. Then an epoch can be used again by another session. So a session
+//!   is compared by its epoch and its id.
 
 use std::collections::HashSet;
 
@@ -23,7 +28,7 @@ statements! {
         UNION SELECT driver_id FROM driver_tokens WHERE revoked_at > clock_timestamp() - make_interval(secs => $1)
         UNION SELECT driver_id FROM driver_commands
             WHERE acked_at IS NULL AND created_at > clock_timestamp() - make_interval(secs => $1 * 4)";
-    // An epoch that was lost in a failover is given again, to another session.
+    // An epoch that was lost in a failover is used again for another session. So the ids are compared too.
     NEWS = "SELECT u.driver_id, u.session_epoch,
                coalesce(s.session_epoch > u.session_epoch OR
                         s.session_epoch = u.session_epoch AND s.session_id <> u.session_id, false) AS replaced,
@@ -41,7 +46,7 @@ statements! {
            OR t.revoked_at IS NOT NULL OR NOT d.active OR d.epoch > u.epoch";
 }
 
-/// Makes this session the driver's newest and gives its epoch.
+/// Makes this session the driver's newest and returns its epoch.
 pub async fn open(
     conn: &mut PgConnection,
     driver: DriverId,
@@ -52,57 +57,61 @@ pub async fn open(
     Ok(query_scalar(OPEN).bind(driver.0).bind(session.0).bind(token.0).bind(node_id).fetch_one(conn).await?)
 }
 
-/// The epoch of the driver's newest session, 0 when there never was one; holds it so until the transaction ends.
+/// Returns the epoch of the driver's newest session and locks it until the transaction ends. Returns 0 if the driver never had
+/// a session.
 pub async fn hold(conn: &mut PgConnection, driver: DriverId) -> Result<i64, StoreError> {
     let current: Option<i64> = query_scalar(HOLD).bind(driver.0).fetch_optional(conn).await?;
     Ok(current.unwrap_or(0))
 }
 
-/// The epoch of the driver's newest session; 0 when there never was one.
+/// Returns the epoch of the driver's newest session, or 0 if the driver never had a session.
 pub async fn current_epoch(conn: &mut PgConnection, driver: DriverId) -> Result<i64, StoreError> {
     let current: Option<i64> = query_scalar(CURRENT_EPOCH).bind(driver.0).fetch_optional(conn).await?;
     Ok(current.unwrap_or(0))
 }
 
-/// A live session as a node knows it.
+/// A live session of a node.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveSession {
-    /// Whose.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Which.
+    /// The id of the session.
     pub session_id: SessionId,
-    /// Its number among the driver's sessions.
+    /// The number of the session among the driver's sessions.
     pub session_epoch: i64,
-    /// By which token it came in.
+    /// The token that opened the session.
     pub token_id: TokenId,
     /// The newest epoch of the driver's state that the session knows.
     pub epoch: i64,
 }
 
-/// Drivers for whom something that their session must receive happened within `seconds`: their state, a newer session, a
-/// revoked token; or a command that was not acknowledged, for four times as long, since it is said again. Those of all nodes;
-/// longer than any transaction takes, it misses none.
+/// Returns the drivers with a recent change that their sessions must learn, on all nodes.
+///
+/// - A change of state, a newer session and a revoked token count for `seconds`.
+/// - A command that was not acknowledged counts for four times `seconds`, because commands are repeated.
+///
+/// `seconds` must be longer than any transaction. Then no change is missed.
 pub async fn recent(conn: &mut PgConnection, seconds: f64) -> Result<HashSet<DriverId>, StoreError> {
     let found: Vec<Uuid> = query_scalar(RECENT).bind(seconds).fetch_all(conn).await?;
     Ok(found.into_iter().map(DriverId).collect())
 }
 
-/// What a live session does not know yet.
+/// The state of a live session that must end, or whose driver changed.
 #[derive(Debug, Clone)]
 pub struct SessionState {
-    /// Whose.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Which.
+    /// The epoch of the session.
     pub session_epoch: i64,
-    /// A newer session of the driver exists.
+    /// Whether a newer session of the driver exists.
     pub replaced: bool,
-    /// PostgreSQL does not know it: a standby that was promoted may lack the last commits.
+    /// Whether PostgreSQL does not know the session. A standby that was promoted may lack the last commits.
     pub lost: bool,
-    /// Its token was revoked or its driver deactivated.
+    /// Whether the session's token was revoked or the driver was deactivated.
     pub revoked: bool,
     /// The driver's present state.
     pub changed: DriverChanged,
-    /// Why the state is so.
+    /// The reason of the driver's last change of state.
     pub reason: String,
     /// The driver changed it, and nobody else.
     pub by_driver: bool,
@@ -123,7 +132,7 @@ struct NewsRow {
     by_driver: bool,
 }
 
-/// Those of `sessions` that must end or whose driver's state has moved on.
+/// Returns the states of those `sessions` that must end, or whose driver has a newer state.
 pub async fn states(conn: &mut PgConnection, sessions: &[LiveSession]) -> Result<Vec<SessionState>, StoreError> {
     let drivers: Vec<Uuid> = sessions.iter().map(|s| s.driver_id.0).collect();
     let session_epochs: Vec<i64> = sessions.iter().map(|s| s.session_epoch).collect();

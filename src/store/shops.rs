@@ -1,4 +1,8 @@
-//! Shops: what they may, where their events go, and which secrets are good. Of a secret only its row is here.
+//! Stores shops: their limits, the addresses of their events, and the rows of their secrets.
+//!
+//! - A secret is derived from a key of the service. A table must not contain a secret.
+//! - A new shop, and a change of a limit, an address or a secret, increase the version of the shops. Every node then reads the
+//!   shops again.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -39,20 +43,21 @@ statements! {
     LOCK = "SELECT name FROM shops WHERE name = $1 FOR NO KEY UPDATE";
 }
 
-/// Makes the shop and its endpoint if they are not there.
+/// Creates the shop and its endpoint if they do not exist.
 pub async fn ensure(conn: &mut PgConnection, shop: &ShopName) -> Result<(), StoreError> {
     query(ENSURE).bind(shop.as_str()).execute(&mut *conn).await?;
     query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(conn).await?;
     Ok(())
 }
 
-/// Whether the shop is known.
+/// Whether the shop exists.
 pub async fn exists(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
     Ok(query_scalar(EXISTS).bind(shop.as_str()).fetch_one(conn).await?)
 }
 
-/// Stops posting to the shop at this address (`None`: the configured one); its events stay pending. `false` when it was
-/// stopped before, or has another address by now.
+/// Stops posting to the shop at this address. `None` means the configured address. The shop's events stay pending.
+///
+/// Returns `false` if posting was stopped before, or if the shop has another address now.
 pub async fn disable_endpoint(
     conn: &mut PgConnection,
     shop: &str,
@@ -62,54 +67,54 @@ pub async fn disable_endpoint(
     Ok(query(DISABLE_ENDPOINT).bind(shop).bind(reason).bind(url).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Posts to the shop again. `false` when there is no such shop.
+/// Starts posting to the shop again. Returns `false` if the shop does not exist.
 pub async fn enable_endpoint(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
     Ok(query(ENABLE_ENDPOINT).bind(shop.as_str()).execute(conn).await?.rows_affected() > 0)
 }
 
-/// Makes a shop. `false` when there is one of that name.
+/// Creates a shop. Returns `false` if a shop with this name exists.
 pub async fn create(conn: &mut PgConnection, shop: &ShopName, limit: Option<i32>) -> Result<bool, StoreError> {
     let made = query(CREATE).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?.rows_affected() > 0;
     if made {
         query(ENSURE_ENDPOINT).bind(shop.as_str()).execute(&mut *conn).await?;
-        // A program that knows one shop alone would post this one's events to that one.
+        // A program that knows only the configured shop would post this shop's events there. So an older program is refused.
         query(REQUIRE).execute(&mut *conn).await?;
         changed(conn).await?;
     }
     Ok(made)
 }
 
-/// Locks a shop, so that what is changed of it is changed by one at a time. `false` when there is none.
+/// Locks a shop, so that one transaction at a time changes it. Returns `false` if the shop does not exist.
 pub async fn lock(conn: &mut PgConnection, shop: &ShopName) -> Result<bool, StoreError> {
     let found: Option<String> = query_scalar(LOCK).bind(shop.as_str()).fetch_optional(conn).await?;
     Ok(found.is_some())
 }
 
-/// Limits how many orders the shop may post in a second; `None`: as all shops.
+/// Limits the number of orders that the shop may post in a second. `None` means the limit of all shops.
 pub async fn set_limit(conn: &mut PgConnection, shop: &ShopName, limit: Option<i32>) -> Result<(), StoreError> {
     query(SET_LIMIT).bind(shop.as_str()).bind(limit).execute(&mut *conn).await?;
     changed(conn).await
 }
 
-/// Sends the shop's events elsewhere; `None`: nowhere.
+/// Sets the address for the shop's events. `None` means that the shop receives no events.
 pub async fn set_url(conn: &mut PgConnection, shop: &ShopName, url: Option<&str>) -> Result<(), StoreError> {
     query(SET_URL).bind(shop.as_str()).bind(url).execute(&mut *conn).await?;
     query(TOUCH).bind(shop.as_str()).execute(&mut *conn).await?;
     changed(conn).await
 }
 
-/// Whether there is anywhere to post the shop's events to.
+/// Whether the shop has an address for its events.
 pub async fn has_url(conn: &mut PgConnection, shop: &str) -> Result<bool, StoreError> {
     Ok(query_scalar(HAS_URL).bind(shop).fetch_one(conn).await?)
 }
 
-/// Every node reads the shops again.
+/// Increases the version, so that every node reads the shops again.
 async fn changed(conn: &mut PgConnection) -> Result<(), StoreError> {
     query(CHANGED).execute(conn).await?;
     Ok(())
 }
 
-/// A number pair that is another one when something about shops has changed, or a secret has expired.
+/// Returns a pair of numbers that differs after a shop has changed or a secret has expired.
 pub async fn version(conn: &mut PgConnection) -> Result<(i64, i64), StoreError> {
     Ok(query_as(VERSION).fetch_one(conn).await?)
 }
@@ -117,25 +122,25 @@ pub async fn version(conn: &mut PgConnection) -> Result<(i64, i64), StoreError> 
 /// A shop.
 #[derive(Debug, Clone, FromRow)]
 pub struct ShopRow {
-    /// Its name.
+    /// The name of the shop.
     pub name: String,
-    /// Its own limit of orders a second; 0: none.
+    /// The shop's own limit of orders in a second. 0 means no limit.
     pub orders_per_second: Option<i32>,
-    /// When it was made.
+    /// When the shop was created.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// When the shop last changed.
     pub updated_at: DateTime<Utc>,
-    /// Where its events go.
+    /// The address for the shop's events.
     pub url: Option<String>,
-    /// Whether they are posted.
+    /// Whether events are posted to the shop.
     pub enabled: bool,
-    /// Since when they are not.
+    /// When posting was stopped.
     pub disabled_at: Option<DateTime<Utc>>,
-    /// Why not.
+    /// Why posting was stopped.
     pub reason: Option<String>,
 }
 
-/// Shops, newest first; those after the one that was made then and is called so.
+/// Returns shops, newest first. `after` is the creation time and the name of the last shop of the previous page.
 pub async fn list(
     conn: &mut PgConnection,
     only: Option<&str>,
@@ -151,29 +156,29 @@ pub async fn get(conn: &mut PgConnection, shop: &ShopName) -> Result<Option<Shop
     Ok(list(conn, Some(shop.as_str()), None, 1).await?.pop())
 }
 
-/// What a secret is derived from.
+/// The values that a secret is derived from.
 #[derive(Debug, Clone, FromRow)]
 pub struct SecretRow {
-    /// Identity.
+    /// The id of the secret.
     pub id: Uuid,
-    /// Whose.
+    /// The shop of the secret.
     pub shop: String,
     /// `orders` or `events`.
     pub direction: String,
-    /// Of the key that it is derived from.
+    /// The fingerprint of the key that the secret is derived from.
     pub fingerprint: String,
-    /// When it was made.
+    /// When the secret was created.
     pub created_at: DateTime<Utc>,
-    /// Until when it is good, if that is known.
+    /// When the secret expires. `None` if no time is set.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// The secrets that are good now, of one shop or of all; by shop and direction, the newest first.
+/// Returns the secrets that are valid now, of one shop or of all shops, sorted by shop and direction, newest first.
 pub async fn secrets(conn: &mut PgConnection, only: Option<&str>) -> Result<Vec<SecretRow>, StoreError> {
     Ok(query_as(SECRETS).bind(only).fetch_all(conn).await?)
 }
 
-/// Adds a secret; the shop's others of that direction are good for `overlap_s` seconds more.
+/// Adds a secret. The shop's other secrets of the same direction expire after `overlap_s` seconds at the latest.
 pub async fn add_secret(
     conn: &mut PgConnection,
     shop: &ShopName,
@@ -187,7 +192,7 @@ pub async fn add_secret(
     changed(conn).await
 }
 
-/// Ends a secret at once. `false` when the shop has no such secret.
+/// Deletes a secret, so that it is invalid at once. Returns `false` if the shop has no such secret.
 pub async fn drop_secret(conn: &mut PgConnection, shop: &ShopName, id: Uuid) -> Result<bool, StoreError> {
     let dropped = query(DROP_SECRET).bind(shop.as_str()).bind(id).execute(&mut *conn).await?.rows_affected() > 0;
     if dropped {

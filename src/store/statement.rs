@@ -1,7 +1,7 @@
-//! How every statement is sent: prepared for one use, or kept by name on its connection.
+//! Sends every statement either prepared for one use, or prepared once by name on its connection.
 //!
-//! A named statement is state of a session, which a transaction-pooling proxy may not keep: by default none is made. Where
-//! the service speaks to PostgreSQL itself, `DATABASE_PREPARED_STATEMENTS=true` saves a round trip a statement.
+//! - The default is one use. A named statement is state of a session, and a transaction-pooling proxy may lose it.
+//! - With a direct connection to PostgreSQL, `DATABASE_PREPARED_STATEMENTS=true` saves one round trip for each statement.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,10 +9,10 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::{FromRow, Postgres};
 
-/// One for the process, as the configuration is.
+/// Whether statements are prepared by name. One value for the process, because the process has one configuration.
 static KEPT: AtomicBool = AtomicBool::new(false);
 
-/// Whether statements are kept by name from now on.
+/// Sets whether statements are prepared by name from now on.
 pub(super) fn keep_statements(kept: bool) {
     KEPT.store(kept, Ordering::Relaxed);
 }

@@ -1,5 +1,9 @@
-//! Where drivers went with a delivery. Keyed by driver and time: deliveries of one driver share their fixes, and
-//! `assignments` says which fix belongs to which delivery.
+//! Stores the tracks of deliveries: the fixes of drivers during their assignments.
+//!
+//! - The key of a fix is the driver and the time. Deliveries of one driver share their fixes. The table `assignments` decides
+//!   which fix belongs to which delivery.
+//! - Only fixes within an assignment are stored.
+//! - A repeated fix is stored once.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -11,9 +15,11 @@ use crate::domain::ids::{AssignmentId, DeliveryId, DriverId};
 use crate::domain::position::Fix;
 
 statements! {
-    // Only what lies within an assignment: one that runs, or one of the last days for fixes that come late. A fix that is stored
-    // already, in whatever spelling of its time (rounded, or cut to milliseconds), is the same position within a millisecond.
-    // Another position of the same millisecond is stored a microsecond later: the key stays, and so does the order of arrival.
+    // Only fixes within an assignment are stored: an active one, or one of the last days for fixes that arrive late.
+    // A fix counts as stored if the same position exists within a millisecond, because a sender may round its time or cut it
+    // to milliseconds.
+    // Another position of the same millisecond is stored a microsecond later. So the key stays unique and the order of arrival
+    // is kept.
     RECORD = "WITH new AS (
             SELECT u.driver_id, u.fix_time, u.lat, u.lon, u.arrival
             FROM unnest($1::uuid[], $2::timestamptz[], $3::double precision[], $4::double precision[])
@@ -43,19 +49,19 @@ statements! {
     MAKE_DAY = "SELECT make_delivery_track_day((clock_timestamp() AT TIME ZONE 'UTC')::date + $1::integer)";
     DROP_DAYS = "SELECT gone, kept FROM drop_delivery_track_days_before(
         (clock_timestamp() AT TIME ZONE 'UTC' - make_interval(days => $1::integer))::date)";
-    // now(), which is the same for every row, so that the index is used.
+    // now() is the same for every row, so that PostgreSQL uses the index.
     FORGET_OTHERS = "DELETE FROM delivery_track_other WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM delivery_track_other
         WHERE fix_time < date_trunc('day', now() AT TIME ZONE 'UTC' - make_interval(days => $1::integer)) AT TIME ZONE 'UTC'
         LIMIT $2))";
 }
 
-/// The fixes to store: times in whole milliseconds, and one entry for each fix, however often and in whatever spelling of its
-/// time it came.
+/// Returns the fixes to store, with times in whole milliseconds. A fix that arrived several times, or with several spellings of
+/// its time, has one entry.
 fn distinct(fixes: &[(DriverId, Fix)]) -> Vec<(DriverId, Fix)> {
     let cut = |fix: &Fix| Fix { time: fix.time.trunc_subsecs(3), ..*fix };
     let mut sorted: Vec<_> = fixes.iter().map(|(driver, fix)| (*driver, cut(fix))).collect();
-    // Stable: of one millisecond, the order of arrival.
+    // The sort is stable. Fixes of one millisecond stay in the order of arrival.
     sorted.sort_by_key(|(driver, fix)| (driver.0, fix.time));
     let mut kept: Vec<(DriverId, Fix)> = Vec::with_capacity(sorted.len());
     for (driver, fix) in sorted {
@@ -70,7 +76,8 @@ fn distinct(fixes: &[(DriverId, Fix)]) -> Vec<(DriverId, Fix)> {
     kept
 }
 
-/// Stores the fixes of drivers who had a delivery at that time, and no other; how many. Repeats are no harm.
+/// Stores the fixes that lie within an assignment of their driver, and no others. Returns the number of stored fixes. A repeat
+/// changes nothing.
 pub async fn record(conn: &mut PgConnection, fixes: &[(DriverId, Fix)]) -> Result<u64, StoreError> {
     let fixes = distinct(fixes);
     let drivers: Vec<Uuid> = fixes.iter().map(|(driver, _)| driver.0).collect();
@@ -83,17 +90,17 @@ pub async fn record(conn: &mut PgConnection, fixes: &[(DriverId, Fix)]) -> Resul
 /// One fix of a delivery's track.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrackPoint {
-    /// By which assignment the driver had the delivery.
+    /// The assignment of the delivery to the driver.
     pub assignment_id: AssignmentId,
-    /// Who.
+    /// The driver.
     pub driver_id: DriverId,
-    /// Which try to deliver it was.
+    /// The number of the delivery's attempt.
     pub attempt: i32,
     /// Latitude in degrees.
     pub lat: f64,
     /// Longitude in degrees.
     pub lon: f64,
-    /// When the device measured it.
+    /// When the device measured the position.
     pub time: DateTime<Utc>,
 }
 
@@ -107,7 +114,7 @@ struct Row {
     lon: f64,
 }
 
-/// The first `limit` fixes of a delivery, by assignment and time.
+/// Returns the first `limit` fixes of a delivery, sorted by assignment and time.
 pub async fn of_delivery(
     conn: &mut PgConnection,
     delivery: DeliveryId,
@@ -125,19 +132,20 @@ pub async fn of_delivery(
     Ok(rows.into_iter().map(point).collect())
 }
 
-/// Makes the partition of a day that many days from today (UTC), if it is not there. `false` when the role may not; fixes of
-/// that day go into the default partition then.
+/// Creates the partition of the day that is `days_ahead` days after today (UTC), if it does not exist. Returns `false` if the
+/// role may not create it. Fixes of that day then go into the default partition.
 pub async fn make_day(conn: &mut PgConnection, days_ahead: i32) -> Result<bool, StoreError> {
     Ok(query_scalar(MAKE_DAY).bind(days_ahead).fetch_one(conn).await?)
 }
 
-/// Drops the days that ended more than `days` days ago: how many went, and how many could not (another role's, or being read).
+/// Drops the partitions of days that ended more than `days` days ago. Returns the number of dropped partitions, and the number
+/// of kept ones. A partition is kept if it belongs to another role or is being read.
 pub async fn drop_days(conn: &mut PgConnection, days: i32) -> Result<(i32, i32), StoreError> {
     Ok(query_as(DROP_DAYS).bind(days).fetch_one(conn).await?)
 }
 
-/// Forgets at most `most` fixes of those days that have no day of their own; how many went.
-pub async fn forget_others(conn: &mut PgConnection, days: i32, most: i64) -> Result<u64, StoreError> {
+/// Deletes at most `most` fixes of those days from the default partition. Returns the number of deleted fixes.
+pub async fn prune_others(conn: &mut PgConnection, days: i32, most: i64) -> Result<u64, StoreError> {
     Ok(query(FORGET_OTHERS).bind(days).bind(most).execute(conn).await?.rows_affected())
 }
 

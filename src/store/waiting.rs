@@ -1,4 +1,4 @@
-//! Orders that wait for a driver, oldest first.
+//! Reads the orders that wait for a driver, oldest first, and postpones their next search.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -29,13 +29,13 @@ statements! {
                      ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
 }
 
-/// Every region that has an order due for a search, the longest waiting first.
+/// Returns every region with an order that is due for a search. The region of the oldest order is first.
 pub async fn regions(conn: &mut PgConnection) -> Result<Vec<Region>, StoreError> {
     let cells: Vec<i64> = query_scalar(WAITING_REGIONS).fetch_all(conn).await?;
     cells.into_iter().map(|cell| Region::from_i64(cell).map_err(StoreError::corrupt)).collect()
 }
 
-/// Where up to `limit` of the waiting orders are to be fetched.
+/// Returns the pickups of up to `limit` waiting orders.
 pub async fn pickups(conn: &mut PgConnection, limit: i64) -> Result<Vec<Position>, StoreError> {
     let rows: Vec<(f64, f64)> = query_as(PICKUPS).bind(limit).fetch_all(conn).await?;
     rows.into_iter().map(|(lat, lon)| Position::new(lat, lon).map_err(StoreError::corrupt)).collect()
@@ -44,15 +44,15 @@ pub async fn pickups(conn: &mut PgConnection, limit: i64) -> Result<Vec<Position
 /// An order that waits for a driver.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingOrder {
-    /// Which.
+    /// The id of the delivery.
     pub id: DeliveryId,
-    /// Where to fetch it.
+    /// The position of the pickup.
     pub pickup: Position,
-    /// Searches since it began to wait.
+    /// The number of searches since the order began to wait.
     pub search_rounds: i32,
-    /// Above 1 it was somebody's before.
+    /// The number of the attempt. Above 1, the order was unassigned or retried before.
     pub attempt: i32,
-    /// When it arrived.
+    /// When the order arrived.
     pub created_at: DateTime<Utc>,
 }
 
@@ -63,7 +63,7 @@ fn waiting_order((id, lat, lon, search_rounds, attempt, created_at): WaitingRow)
     Ok(WaitingOrder { id: DeliveryId(id), pickup, search_rounds, attempt, created_at })
 }
 
-/// A page of a region's orders that are due, oldest first, after `after`.
+/// Returns a page of the region's due orders after `after`, oldest first.
 pub async fn of_region(
     conn: &mut PgConnection,
     region: Region,
@@ -80,7 +80,9 @@ pub async fn of_region(
     rows.into_iter().map(waiting_order).collect()
 }
 
-/// A page of all orders that wait within reach of a place, due or not, oldest first, after `after`.
+/// Returns a page of the orders that wait near a place, due or not, after `after`, oldest first.
+///
+/// The page may have orders that are farther away than `radius_m`: it has every order inside the bounding boxes.
 pub async fn near(
     conn: &mut PgConnection,
     place: &Position,
@@ -105,7 +107,7 @@ pub async fn near(
     rows.into_iter().map(waiting_order).collect()
 }
 
-/// Postpones the next search for orders without a candidate.
+/// Postpones the next search of orders for which no driver was found.
 pub async fn postpone(conn: &mut PgConnection, ids: &[DeliveryId], seconds: f64) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     query(POSTPONE).bind(ids).bind(seconds).execute(conn).await?;

@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use crate::dispatch::lifecycle::{self, Grounds, Reason};
+use crate::dispatch::lifecycle::{self, AssignmentReason, Reason};
 use crate::dispatch::progress::{self, DriverUpdate, UpdateDetails};
 use crate::dispatch::{DispatchError, Unit};
 use crate::domain::delivery::FailureCode;
@@ -91,9 +91,9 @@ async fn act(
 ) -> Result<(), DispatchError> {
     match action {
         Action::Assign(driver, why) => assign_by_operator(unit, delivery, *driver, &why.reason, actor).await,
-        Action::Cancel(reason_given) => lifecycle::cancel(unit, delivery, reason_given, actor).await,
+        Action::Cancel(end_reason) => lifecycle::cancel(unit, delivery, end_reason, actor).await,
         Action::Update(step, details) => progress::update_by_operator(unit, delivery, *step, details, actor).await,
-        Action::Retry(reason_given) => lifecycle::retry(unit, delivery, reason_given, actor).await,
+        Action::Retry(end_reason) => lifecycle::retry(unit, delivery, end_reason, actor).await,
     }
 }
 
@@ -107,7 +107,7 @@ async fn assign_by_operator(
 ) -> Result<(), DispatchError> {
     let unknown = || DispatchError::Fields(vec![FieldError::new("driverId", "unknown", "there is no such driver")]);
     let driver = drivers::lock(unit.conn, driver).await?.ok_or_else(unknown)?;
-    lifecycle::assign(unit, delivery, &driver, Grounds::Chosen { reason }, actor).await
+    lifecycle::assign(unit, delivery, &driver, AssignmentReason::Chosen { reason }, actor).await
 }
 
 async fn assign(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
@@ -120,13 +120,13 @@ async fn assign(_operator: Staff, acting: Acting) -> Result<HttpResponse, Proble
 }
 
 async fn cancel(acting: Acting) -> Result<HttpResponse, Problem> {
-    let reason_given = parse_reason(&acting.object)?;
-    acting.perform(Action::Cancel(reason_given)).await
+    let end_reason = parse_reason(&acting.object)?;
+    acting.perform(Action::Cancel(end_reason)).await
 }
 
 async fn retry(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
-    let reason_given = parse_reason(&acting.object)?;
-    acting.perform(Action::Retry(reason_given)).await
+    let end_reason = parse_reason(&acting.object)?;
+    acting.perform(Action::Retry(end_reason)).await
 }
 
 async fn set_status(_operator: Staff, acting: Acting) -> Result<HttpResponse, Problem> {
