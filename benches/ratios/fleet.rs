@@ -1,5 +1,7 @@
-//! Drivers on sockets, as many as wanted in one thread: frames are made once and patched, so that the generator costs less
-//! than what it measures. A heartbeat's latency is counted from the moment it was due to be sent.
+//! Drivers on WebSockets, any number of them in one thread.
+//!
+//! Each frame is built once and then patched, so that the generator costs less than the service that it measures. The latency
+//! of a heartbeat counts from the moment at which it was due.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -18,33 +20,33 @@ use tokio::net::TcpStream;
 
 use super::city;
 
-/// `seq` always has ten digits, so that it can be patched.
+/// `seq` always has ten digits, so that it can be patched in place.
 const FIRST_SEQ: u64 = 1_000_000_000;
 const SEQ: &str = "1000000000";
 const TIME: &str = "2026-01-01T00:00:00.000Z";
-/// Sockets that are opened at once.
+/// The maximum number of sockets that open concurrently.
 const OPENING: usize = 32;
 
-/// What the sockets heard.
+/// What all sockets received.
 #[derive(Default)]
 struct Heard {
     latency_us: Option<Histogram<u64>>,
     acked: u64,
     closed: u64,
     errors: u64,
-    /// When the assignment of each seller order came.
+    /// When the assignment of each seller order arrived.
     assigned: HashMap<String, Instant>,
 }
 
 struct Driver {
     stream: TcpStream,
     frame: RefCell<Frame>,
-    /// `seq` and when it was due, oldest first.
+    /// Unacknowledged heartbeats: `seq` and due time, oldest first.
     waiting: RefCell<VecDeque<(u64, Instant)>>,
     heard: Rc<RefCell<Heard>>,
 }
 
-/// A heartbeat as the bytes of a frame, and where its changing parts are.
+/// The bytes of a heartbeat frame and the offsets of its changing parts.
 struct Frame {
     bytes: Vec<u8>,
     seq: u64,
@@ -53,13 +55,13 @@ struct Frame {
     lat_at: usize,
 }
 
-/// What a run of heartbeats showed.
+/// The result of a run of heartbeats.
 pub struct Report {
     pub sent: u64,
     pub acked: u64,
     pub p50: Duration,
     pub p99: Duration,
-    /// Frames that a full socket did not take, error frames, and sockets that were closed.
+    /// The sum of frames that a full socket did not accept, error frames, and closed sockets.
     pub failed: u64,
 }
 
@@ -70,7 +72,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Opens a socket for each token, spread over the addresses. Inside a `LocalSet`.
+    /// Opens a socket for each token, spread over the addresses. Must run inside a `LocalSet`.
     pub async fn connect(addresses: &[SocketAddr], tokens: &[String]) -> Self {
         let heard: Rc<RefCell<Heard>> = Rc::default();
         let mut random = StdRng::seed_from_u64(1);
@@ -93,7 +95,7 @@ impl Fleet {
         Self { drivers, heard }
     }
 
-    /// Sends `rate` heartbeats a second, from one driver after another, and waits for the last acknowledgements.
+    /// Sends `rate` heartbeats per second, from one driver after the other, and waits for the last acknowledgements.
     pub async fn run(&self, rate: f64, duration: Duration) -> Report {
         let assigned = self.take_assigned();
         let latency_us = Some(Histogram::new(3).expect("a histogram"));
@@ -129,12 +131,12 @@ impl Fleet {
         Report { sent, acked: heard.acked, p50: at(0.5), p99: at(0.99), failed: refused + heard.errors + heard.closed }
     }
 
-    /// When the assignments came, by seller order; the memory starts anew.
+    /// Takes the arrival times of the assignments, by seller order.
     pub fn take_assigned(&self) -> HashMap<String, Instant> {
         std::mem::take(&mut self.heard.borrow_mut().assigned)
     }
 
-    /// How many assignments came since.
+    /// Returns the number of assignments since the last [`Self::take_assigned`].
     pub fn assigned(&self) -> usize {
         self.heard.borrow().assigned.len()
     }
@@ -153,7 +155,7 @@ impl Frame {
         Self { bytes, seq: FIRST_SEQ, seq_at, time_at, lat_at }
     }
 
-    /// The next heartbeat: a metre or so away.
+    /// Patches the frame into the next heartbeat, some metres or less from the last one.
     fn next(&mut self, time: &str) {
         self.seq += 1;
         self.bytes[self.seq_at..self.seq_at + SEQ.len()].copy_from_slice(self.seq.to_string().as_bytes());
@@ -164,7 +166,7 @@ impl Frame {
 }
 
 impl Driver {
-    /// Whether the socket took the heartbeat.
+    /// Sends the next heartbeat. Returns whether the socket accepted it.
     fn send(&self, time: &str, due: Instant) -> bool {
         let mut frame = self.frame.borrow_mut();
         frame.next(time);
@@ -203,7 +205,7 @@ impl Driver {
     }
 }
 
-/// The `seq` of an acknowledgement of heartbeats, found without parsing: it is every second frame there is.
+/// Returns the `seq` of an acknowledgement. Does not parse the JSON, because acknowledgements are half of all frames.
 fn acknowledged(text: &[u8]) -> Option<u64> {
     if text.len() > 48 || !text.windows(5).any(|window| window == b"\"ack\"") {
         return None;
@@ -212,7 +214,7 @@ fn acknowledged(text: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// A frame with a mask of zeros, which changes nothing.
+/// Builds a client frame. Its mask is zero, which leaves the payload unchanged.
 fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
@@ -247,7 +249,7 @@ async fn upgrade(address: SocketAddr, token: &str) -> (TcpStream, Vec<u8>) {
     };
     let status = String::from_utf8_lossy(&bytes[..head]).into_owned();
     assert!(status.starts_with("HTTP/1.1 101"), "the upgrade was refused: {status}");
-    // The welcome has to be there before the driver counts as connected.
+    // A driver counts as connected only after the welcome arrived.
     while bytes.len() <= body {
         let mut piece = [0; 2048];
         let read = stream.read(&mut piece).await.expect("the welcome");
@@ -296,7 +298,7 @@ async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
     }
 }
 
-/// Opcode of a whole frame at the beginning of `bytes`, and where its payload begins and ends.
+/// Returns the opcode of the first frame in `bytes` and the range of its payload, or `None` if the frame is incomplete.
 fn server_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (start, length) = match second & 0x7f {

@@ -1,4 +1,4 @@
-//! Orders through the signed webhook: how many a second are assigned, and how long a burst makes a driver wait.
+//! Measures orders through the signed webhook: how many are assigned per second, and the latency to the driver in a burst.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use crate::table::{Row, Target};
 use crate::world::{WEBHOOK_SECRET, World};
 
 const DRIVERS: usize = 3_000;
-/// Orders of the burst, and of the run that goes as fast as it can.
+/// The orders of the burst, and of the run at full speed.
 const ORDERS: usize = 2_500;
 const BURST_PER_SECOND: f64 = 500.0;
-/// Requests under way at once when there is no pace.
+/// The maximum number of concurrent requests in the run at full speed.
 const CONCURRENCY: usize = 64;
-/// As the service's pool.
+/// The clients of pgbench, as many as the service's pool has connections.
 const CLIENTS: &str = "16";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The same rows one after another: an order comes in, and a driver is claimed for it, in one transaction.
+/// Writes the same rows as the service: one transaction inserts an order and claims a driver for it.
 const PGBENCH: &str = r"
 \set n random(1, 3000)
 BEGIN;
@@ -73,7 +73,7 @@ impl Shop {
         }
     }
 
-    /// Posts one order; when it was sent.
+    /// Posts one order. Returns the time at which it was sent.
     async fn post(&self, order: &str) -> Instant {
         let ((lat, lon), (drop_lat, drop_lon)) = {
             let random = &mut *self.random.borrow_mut();
@@ -107,7 +107,7 @@ async fn all_assigned(fleet: &Fleet, orders: usize) {
     }
 }
 
-/// Keeps the drivers alive while something else runs.
+/// Sends heartbeats, so that the drivers stay available, while `work` runs.
 async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     let heartbeats = async {
         loop {
@@ -120,7 +120,7 @@ async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// As fast as it goes: orders assigned a second.
+/// Posts orders at full speed. Returns the orders assigned per second.
 async fn flat_out(fleet: &Fleet, shop: &Shop) -> f64 {
     let began = Instant::now();
     let posts = (0..ORDERS).map(|number| async move { shop.post(&format!("flat-{number}")).await });
@@ -132,7 +132,7 @@ async fn flat_out(fleet: &Fleet, shop: &Shop) -> f64 {
     ORDERS as f64 / began.elapsed().as_secs_f64()
 }
 
-/// At a pace: from the webhook to the driver's socket, p50 and p99.
+/// Posts orders at a steady rate. Returns p50 and p99 of the latency from the webhook to the driver's socket.
 async fn burst(fleet: &Fleet, shop: &Shop) -> (Duration, Duration) {
     let began = Instant::now();
     let posts = (0..ORDERS).map(|number| async move {

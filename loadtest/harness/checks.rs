@@ -1,4 +1,4 @@
-//! What must hold after a scenario, read from PostgreSQL past the service and from its REST interface.
+//! Checks what must hold after a scenario. The data comes directly from PostgreSQL and from the receiving shop.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 use crate::failure::Result;
 use crate::world::World;
 
-/// How long the last events may take to reach the shop.
+/// The time limit for the last events to reach the shop.
 const EVENTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// One demand, and what was found.
+/// One requirement and the finding.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub what: String,
@@ -20,10 +20,10 @@ pub struct Check {
     pub found: String,
 }
 
-/// Statements that find what must not be.
+/// Requirements, each with a statement that selects the violations.
 const FORBIDDEN: [(&str, &str); 5] = [
     (
-        // Nobody goes off duty by themselves here: they only lose their connection.
+        // The simulated drivers never request to go off duty. They only lose their connections.
         "no driver was taken off duty (false OFFLINE)",
         "SELECT DISTINCT gone.driver_id::text FROM driver_events gone JOIN driver_events before
             ON before.driver_id = gone.driver_id AND before.epoch < gone.epoch AND before.on_duty
@@ -46,7 +46,7 @@ const FORBIDDEN: [(&str, &str); 5] = [
     ("no event is dead", "SELECT event_id::text FROM outbox WHERE state = 'dead'"),
 ];
 
-/// Checks everything that holds after any scenario; `all_delivered`: that no order is left over either.
+/// Checks what must hold after any scenario. With `all_delivered` also checks that every order is delivered.
 pub async fn check(world: &World, accepted: &BTreeSet<String>, all_delivered: bool) -> Result<Vec<Check>> {
     let mut conn = PgConnection::connect(&world.database_url).await?;
     let mut checks = vec![no_order_is_lost(&mut conn, accepted).await?];
@@ -72,7 +72,7 @@ pub async fn check(world: &World, accepted: &BTreeSet<String>, all_delivered: bo
     Ok(checks)
 }
 
-/// Every order that was answered by 2xx is in the database: waiting, under way, or delivered.
+/// Checks that every order with a 2xx answer is in the database, in any status.
 async fn no_order_is_lost(conn: &mut PgConnection, accepted: &BTreeSet<String>) -> Result<Check> {
     let known: BTreeSet<String> = sqlx::query_scalar::<_, String>("SELECT seller_order_id FROM deliveries")
         .fetch_all(conn)
@@ -97,7 +97,7 @@ async fn events_arrive(conn: &mut PgConnection) -> Result<Check> {
     }
 }
 
-/// A demand and what was found.
+/// Builds a check from a requirement and the finding.
 pub fn verdict(what: &str, held: bool, found: String) -> Check {
     Check { what: what.to_owned(), held, found }
 }

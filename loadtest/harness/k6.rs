@@ -1,4 +1,4 @@
-//! Running k6, and what it found.
+//! Runs k6 and reads its results.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use tokio::process::{Child, Command};
 use crate::failure::{Context, Failure, Result, bail};
 use crate::processes::{self, Group, Watched};
 
-/// k6 ends with this when a threshold was crossed.
+/// The exit code of k6 when a threshold was crossed.
 const THRESHOLDS_CROSSED: i32 = 99;
 
-/// Finds k6: in the project's own tools, or on the search path.
+/// Finds k6 in `.tools` or on the search path.
 pub fn find() -> Result<PathBuf> {
     let own = PathBuf::from(".tools/bin/k6");
     let on_path =
@@ -23,17 +23,17 @@ pub fn find() -> Result<PathBuf> {
     found.ok_or_else(|| Failure("k6 was not found: `scripts/setup.sh load` gets it, or says how".to_owned()))
 }
 
-/// One threshold, and whether it held.
+/// One threshold and whether it held.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     pub metric: String,
     pub demand: String,
-    /// What was measured, where the demand speaks of one figure.
+    /// The measured value, if the threshold is about a single value.
     pub found: Option<f64>,
     pub held: bool,
 }
 
-/// A k6 that runs.
+/// A running k6 process.
 pub struct Running {
     child: Child,
     dir: PathBuf,
@@ -41,24 +41,24 @@ pub struct Running {
     watched: Watched,
 }
 
-/// What a run of k6 left.
+/// The results of a run of k6.
 pub struct Outcome {
     /// Every threshold, crossed ones first.
     pub thresholds: Vec<Threshold>,
-    /// The summary: each metric's values.
+    /// The summary: the values of each metric.
     pub metrics: Value,
-    /// What the scripts told each second, a JSON object a line.
+    /// The figures that the scripts wrote each second, one JSON object per line.
     pub lines: String,
 }
 
 impl Outcome {
-    /// One figure of one metric; 0 when there is none.
+    /// Returns one value of a metric, or 0 when it is missing.
     pub fn figure(&self, metric: &str, field: &str) -> f64 {
         self.metrics[metric][field].as_f64().unwrap_or_default()
     }
 }
 
-/// Starts a scenario. What it is told stands in the environment, which others cannot read.
+/// Starts a scenario. Its parameters are in the environment, which other users cannot read.
 pub fn start(k6: &Path, script: &Path, dir: &Path, env: &[(String, String)], watched: &Watched) -> Result<Running> {
     let name = script.file_stem().and_then(|name| name.to_str()).unwrap_or("k6").to_owned();
     for file in ["lines", "summary.json"] {
@@ -81,7 +81,7 @@ pub fn start(k6: &Path, script: &Path, dir: &Path, env: &[(String, String)], wat
 }
 
 impl Running {
-    /// Waits for its end, `limit` at most.
+    /// Waits until k6 ends, at most `limit`, and reads its results.
     pub async fn wait(mut self, limit: Duration) -> Result<Outcome> {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         self.watched.set(Group::LoadGenerator, &self.name, None);
@@ -95,7 +95,7 @@ impl Running {
         let summary = std::fs::read_to_string(self.file("summary.json")).with("k6 left no summary")?;
         let metrics = serde_json::from_str::<Value>(&summary).with("the summary of k6")?["metrics"].take();
         let thresholds = thresholds(&metrics);
-        // Its exit code and its summary have to say the same; otherwise we misread one of them.
+        // The exit code and the summary must agree. Otherwise this code misreads one of them.
         if thresholds.iter().all(|one| one.held) != status.success() {
             bail!("k6 ended with {status}, which its summary does not say");
         }
@@ -108,7 +108,7 @@ impl Running {
     }
 }
 
-/// In the export a threshold's value says whether it was crossed.
+/// Reads the thresholds of the summary. There, the value `true` means that the threshold was crossed.
 fn thresholds(metrics: &Value) -> Vec<Threshold> {
     let mut found = Vec::new();
     for (metric, values) in metrics.as_object().into_iter().flatten() {

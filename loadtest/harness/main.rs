@@ -1,9 +1,12 @@
-//! The load tests: starts private servers, a receiving shop and the program, lets k6 play the fleet and the shops, breaks
-//! what the scenario breaks, checks afterwards that nothing was lost, and writes a report.
+//! The harness of the load tests. It starts private servers, a receiving shop and the program, runs k6 as the fleet and the
+//! shops, injects the fault of the scenario, checks afterwards that nothing was lost, and writes a report.
 //!
-//! `make load`, `make load-quick` and `make soak` call it; docs/loadtest.md explains it. It is Rust, so that it needs
-//! nothing that the project does not need anyway, and so that the servers are started by the same code as in `dev` and in
-//! the tests: none outlives this process, however that ends.
+//! `make load`, `make load-quick` and `make soak` call it. docs/loadtest.md explains it.
+//!
+//! It is written in Rust for two reasons: it needs no tool beyond those of the project, and it starts the servers by the same
+//! code as `dev` and the tests.
+//!
+//! Invariant: no server outlives this process, however it ends.
 
 mod checks;
 mod failure;
@@ -33,20 +36,20 @@ use scenario::{SCENARIOS, Scenario, Timeline, break_things};
 use series::Series;
 use world::{Launch, Servers, World};
 
-/// Where data and logs go, and reports.
+/// The folder for data and logs, and the folder for reports.
 const DATA: &str = ".load";
 const REPORTS: &str = "loadtest/reports";
-/// Files beside the sockets that a process needs.
+/// The open files that a process needs besides sockets.
 const OTHER_FILES: u64 = 500;
-/// What k6 may take beside the time of the scenario: its start, the last answers, its summary.
+/// The time that k6 may need beyond the scenario: for its start, the last answers and its summary.
 const K6_EXTRA: Duration = Duration::from_secs(120);
-/// The ten-second form: enough to see that everything works together.
+/// Drivers and seconds of the quick form, which only shows that everything works together.
 const QUICK: (usize, u64) = (100, 10);
-/// Memory may still grow by this much between the second quarter of a run and its last.
+/// The limit for the growth of memory between the second quarter of a run and the last, as a factor plus MiB.
 const MEMORY_GROWTH: f64 = 1.15;
 const MEMORY_GROWTH_MIB: f64 = 16.0;
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
@@ -85,7 +88,7 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        // Everything that was started ends with its handle.
+        // Every process and server stops when its handle is dropped.
         () = interrupted() => {
             eprintln!("interrupted; stopping what was started");
             ExitCode::from(130)
@@ -104,7 +107,7 @@ async fn interrupted() {
     }
 }
 
-/// Runs the scenarios that were named, and says whether all of them passed.
+/// Runs the named scenarios. Returns whether all of them passed.
 async fn run(matches: &ArgMatches) -> Result<bool> {
     let k6 = k6::find()?;
     let launch = Launch { program: program()?, dir: std::path::absolute(DATA)? };
@@ -133,7 +136,7 @@ async fn run(matches: &ArgMatches) -> Result<bool> {
     Ok(ran.iter().all(Ran::passed))
 }
 
-/// The scenario as big as it was asked for.
+/// Returns the scenario with the requested number of drivers and seconds.
 fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
     let own = scenario.drivers;
     if matches.get_flag("quick") {
@@ -145,7 +148,7 @@ fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
     if let Some(seconds) = matches.get_one::<u64>("seconds") {
         scenario.seconds = *seconds;
     }
-    // Fewer drivers take fewer orders.
+    // The rate of orders shrinks with the number of drivers.
     scenario.order_rate *= (scenario.drivers as f64 / own as f64).min(1.0);
     scenario
 }
@@ -206,7 +209,7 @@ async fn run_scenario(
     Ok(Ran { scenario, outcome, checks, series, samples, marks: timeline.marks() })
 }
 
-/// The drivers' tokens, which are of no use after the run.
+/// The file of the drivers' tokens. It is removed after the run.
 struct FleetFile(PathBuf);
 
 impl Drop for FleetFile {
@@ -215,7 +218,7 @@ impl Drop for FleetFile {
     }
 }
 
-/// The service's memory in the last quarter of the run against that in the second.
+/// Compares the service's memory in the last quarter of the run with the second quarter.
 fn memory_stopped_growing(samples: &[Sample]) -> Check {
     let quarter = samples.len() / 4;
     let median = |samples: &[Sample]| {
@@ -228,7 +231,7 @@ fn memory_stopped_growing(samples: &[Sample]) -> Check {
     verdict("the service's memory has stopped growing", held, format!("{early:.0} MiB early, {late:.0} MiB late"))
 }
 
-/// The program that was built together with this one.
+/// Returns the path of the program of the same build.
 fn program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.parent().and_then(|examples| examples.parent()).map(|target| target.join("driver-tracker"));
@@ -238,7 +241,8 @@ fn program() -> Result<PathBuf> {
     }
 }
 
-/// Each process needs a file for each socket; the shell that starts this one raises the limit as far as it may.
+/// Checks the limit of open files, because each process needs one for each socket. The calling shell raises the limit to its
+/// maximum.
 fn require_files(drivers: usize) -> Result<()> {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -253,7 +257,7 @@ fn require_files(drivers: usize) -> Result<()> {
     Ok(())
 }
 
-/// What the figures were measured on.
+/// Describes the build and the machine of this run.
 fn about_run() -> Vec<(&'static str, String)> {
     let line_of = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The report: one HTML file that needs nothing else, and a short form for the terminal.
+//! The report: one self-contained HTML file, and a short form for the terminal.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::processes::{Group, Sample};
 use crate::scenario::Scenario;
 use crate::series::Series;
 
-/// A scenario that ran.
+/// The results of one scenario.
 pub struct Ran {
     pub scenario: Scenario,
     pub outcome: Outcome,
@@ -21,12 +21,12 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Whether every threshold and every check held.
+    /// Returns whether every threshold and every check held.
     pub fn passed(&self) -> bool {
         self.outcome.thresholds.iter().all(|one| one.held) && self.checks.iter().all(|one| one.held)
     }
 
-    /// The figures that one looks at first.
+    /// Returns the most important figures.
     fn figures(&self) -> Vec<(&'static str, String)> {
         let quantiles = |metric: &str| {
             let of = |field: &str| figure(self.outcome.figure(metric, field));
@@ -64,7 +64,7 @@ impl Ran {
         figures
     }
 
-    /// For the terminal.
+    /// Returns the short form for the terminal.
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for (name, value) in self.figures() {
@@ -173,7 +173,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;mar
     .mark{stroke:#8c959f;stroke-dasharray:4 3}text{font:11px system-ui,sans-serif;fill:#57606a}.y{text-anchor:end}\
     .x{text-anchor:middle}.title{font-weight:600;fill:#1f2328}";
 
-/// Writes the report into `dir`, and gives its path.
+/// Writes the report into `dir` and returns its path.
 pub fn write(dir: &Path, about_run: &[(&str, String)], ran: &[Ran]) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(dir)?;
     let at = chrono::Utc::now();

@@ -1,10 +1,10 @@
-//! What the scripts told each second, put together over all VUs.
+//! The figures that the scripts write each second, merged over all VUs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-/// Rounded milliseconds, and how often.
+/// Counts by rounded milliseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram(BTreeMap<u64, u64>);
 
@@ -16,7 +16,7 @@ impl Histogram {
         }
     }
 
-    /// The value below which the share `share` lies; `None` when there is nothing.
+    /// Returns the quantile `share`, or `None` when the histogram is empty.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.0.values().sum();
         let wanted = (total as f64 * share).ceil().max(1.0) as u64;
@@ -43,12 +43,12 @@ pub struct Second {
 #[derive(Debug, Default)]
 pub struct Series {
     pub seconds: BTreeMap<u64, Second>,
-    /// `sellerOrderId`s that got a 2xx.
+    /// The `sellerOrderId`s that got a 2xx answer.
     pub accepted: BTreeSet<String>,
 }
 
 impl Series {
-    /// Reads the lines; what is no line of ours is passed over.
+    /// Parses the lines. Lines of another format are skipped.
     pub fn read(lines: &str) -> Self {
         let mut series = Self::default();
         for line in lines.lines() {
@@ -71,13 +71,13 @@ impl Series {
         series
     }
 
-    /// How often something happened in each second.
+    /// Returns the count `name` of each second.
     pub fn count(&self, name: &str) -> Vec<(f64, f64)> {
         let at = |second: &Second| second.counts.get(name).copied().unwrap_or_default();
         self.seconds.iter().map(|(t, second)| (*t as f64, at(second))).collect()
     }
 
-    /// What was counted apart by a code, such as `frame_errors: not_found`, over the whole run.
+    /// Returns the counts by code, such as `frame_errors: not_found`, over the whole run.
     pub fn by_code(&self) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for (name, count) in self.seconds.values().flat_map(|second| &second.counts) {
@@ -88,13 +88,13 @@ impl Series {
         sums
     }
 
-    /// A quantile of each second in which something was measured.
+    /// Returns a quantile of each second that has measurements.
     pub fn quantile(&self, name: &str, share: f64) -> Vec<(f64, f64)> {
         let of = |second: &Second| second.times.get(name)?.quantile(share);
         self.seconds.iter().filter_map(|(t, second)| Some((*t as f64, of(second)?))).collect()
     }
 
-    /// Connected drivers: what each VU said last, added up.
+    /// Returns the number of connected drivers: the sum of the last value of each VU.
     pub fn connected(&self) -> Vec<(f64, f64)> {
         let mut last: HashMap<u64, f64> = HashMap::new();
         let mut sums = Vec::new();

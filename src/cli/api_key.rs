@@ -1,4 +1,4 @@
-//! The arguments of `api-key`.
+//! Parses the arguments of `api-key`.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
@@ -8,19 +8,19 @@ use crate::domain::ids::{ApiKeyId, ShopName};
 /// The most characters of a key's name.
 const MAX_NAME_CHARS: usize = 100;
 
-/// What to do with API keys.
+/// A command on API keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiKeyCommand {
-    /// Make one, and print it alone on standard output.
+    /// Create a key and print only the key on standard output.
     Create {
-        /// What it is called in lists; 1 to 100 characters.
+        /// The key's name in lists. 1 to 100 characters.
         name: String,
-        /// What it may do.
+        /// The key's scope.
         scope: KeyScope,
     },
-    /// List them, without the keys themselves.
+    /// List the keys without their secrets.
     List,
-    /// Make one worthless.
+    /// Revoke a key.
     Revoke(ApiKeyId),
 }
 
@@ -36,7 +36,7 @@ pub enum KeyScope {
 }
 
 impl KeyScope {
-    /// The database's name.
+    /// The scope's name in the database.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Admin => "admin",

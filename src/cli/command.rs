@@ -1,4 +1,4 @@
-//! The commands and their flags, in clap's words.
+//! Defines the commands and their flags for clap.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Arg, Command, value_parser};
 use super::{api_key, doctor, events, simulate};
 use crate::config::{CONFIG_FILE_VARIABLE, Group, SETTINGS, Setting};
 
-/// The most drivers that one process simulates.
+/// The most drivers that one process can simulate.
 pub(super) const MAX_DRIVERS: i64 = 100_000;
 
 /// The whole command line.
@@ -105,13 +105,13 @@ fn dev() -> Command {
         .args(all_flags(&["LISTEN_ADDR"]))
 }
 
-/// `--config` and a flag for every setting but those named.
+/// `--config` and a flag for every setting except those in `without`.
 fn all_flags(without: &'static [&'static str]) -> impl Iterator<Item = Arg> {
     let settings = SETTINGS.iter().filter(|setting| !without.contains(&setting.name));
     std::iter::once(config_flag()).chain(settings.map(setting_flag))
 }
 
-/// The flags of commands that only touch the database.
+/// The flags of commands that use only the database.
 fn maintenance_flags() -> impl Iterator<Item = Arg> {
     let settings = SETTINGS
         .iter()
@@ -119,7 +119,7 @@ fn maintenance_flags() -> impl Iterator<Item = Arg> {
     std::iter::once(config_flag()).chain(settings.map(setting_flag))
 }
 
-/// The flags of commands that touch PostgreSQL and Redis and run no service.
+/// The flags of commands that use PostgreSQL and Redis and start no service.
 fn store_flags() -> impl Iterator<Item = Arg> {
     let settings = SETTINGS.iter().filter(|setting| {
         matches!(setting.group, Group::Database | Group::Redis | Group::Logs)
@@ -137,8 +137,8 @@ fn config_flag() -> Arg {
 }
 
 fn setting_flag(setting: &'static Setting) -> Arg {
-    // Values are taken as plain text here and validated with those of the other sources, so that all problems are reported
-    // at once and clap never prints a secret.
+    // Values are plain text here and are validated together with the values of the other sources. All problems are therefore
+    // reported at once, and clap never prints a secret.
     let arg = Arg::new(setting.name)
         .long(setting.flag())
         .value_name("VALUE")

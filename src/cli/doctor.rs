@@ -1,13 +1,13 @@
-//! The arguments of `doctor`.
+//! Parses the arguments of `doctor`.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-/// How to tell what differs.
+/// How to report the differences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DoctorArgs {
-    /// As one JSON object.
+    /// Whether to print one JSON object.
     pub as_json: bool,
-    /// So many ids of each kind.
+    /// How many ids of each kind to print.
     pub shown: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The arguments of `events`.
+//! Parses the arguments of `events`.
 
 use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -8,16 +8,16 @@ use crate::domain::event::{OutboundType, Selection};
 use crate::domain::ids::{DeliveryId, EventId, ShopName};
 use crate::domain::moment::parse_moment;
 
-/// What to do with events to shops.
+/// A command on events to shops.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventsCommand {
-    /// List them, the newest first.
+    /// List at most this many of the selected events, the newest first.
     List(Selection, u32),
-    /// Print one with its tries and its body.
+    /// Print an event with its tries and its body.
     Show(EventId),
-    /// Post these again.
+    /// Post these events again.
     Replay(Vec<EventId>),
-    /// Post all of them again.
+    /// Post all selected events again.
     ReplayAll(Selection),
 }
 

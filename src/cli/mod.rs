@@ -1,7 +1,10 @@
-//! The command line: from arguments and environment to an [`Invocation`] whose parts are validated.
+//! Parses the command line and the environment into a validated [`Invocation`].
 //!
-//! Owns the commands, their flags and their help. Prints nothing and ends nothing: `main` does both. The flags of the
-//! settings are made from the table in `config`, so that a new setting needs nothing here.
+//! This module owns the commands, their flags and their help texts.
+//!
+//! Invariants: the flags of the settings come from the table in `config`. A new setting needs no change here.
+//!
+//! Must not: print, or end the process. `main` does both.
 
 mod api_key;
 mod command;
@@ -27,24 +30,24 @@ use crate::config::{
     CONFIG_FILE_VARIABLE, Config, ConfigErrors, DoctorConfig, MaintenanceConfig, Origin, Report, SETTINGS, Sources,
 };
 
-/// What the program was asked to do.
+/// The command to run, with its arguments.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run the service.
     Serve(Box<Config>),
-    /// Bring the database's schema up to date.
+    /// Apply the missing migrations.
     Migrate(MaintenanceConfig),
-    /// Run everything on this machine: servers, service, shop and fleet.
+    /// Run everything on this machine: servers, service, shop and simulated drivers.
     Dev(DevArgs),
-    /// Drive a running service as a fleet and a shop would.
+    /// Simulate drivers and a shop against a running service.
     Simulate(ArgMatches),
-    /// Make, list or revoke API keys.
+    /// Create, list or revoke API keys.
     ApiKey(ApiKeyCommand, MaintenanceConfig),
     /// List, show or replay events to shops.
     Events(EventsCommand, MaintenanceConfig),
-    /// Say where Redis and PostgreSQL differ.
+    /// Report where Redis and PostgreSQL differ.
     Doctor(DoctorArgs, DoctorConfig),
-    /// Say what the configuration amounts to.
+    /// Report the effective configuration.
     CheckConfig(CheckConfig),
 }
 
@@ -53,38 +56,38 @@ pub enum Invocation {
 pub struct DevArgs {
     /// How many simulated drivers.
     pub drivers: u32,
-    /// How many drivers to make for a load test, beside the simulated ones.
+    /// How many drivers to create for a load test, in addition to the simulated drivers.
     pub prepare: u32,
-    /// Where to listen; `None`: 8080, else the next free port.
+    /// The address to listen on. `None` means port 8080, or the next free port.
     pub listen: Option<SocketAddr>,
-    /// Where data, keys and ports are kept.
+    /// The directory of data, keys and ports.
     pub dir: PathBuf,
-    /// What file, environment and flags say: `dev` sets what is missing with [`Origin::Preset`] and loads a [`Config`].
+    /// The values of file, environment and flags. `dev` sets the missing ones with [`Origin::Preset`] and loads a [`Config`].
     pub sources: Sources,
 }
 
-/// The answer of `check-config`: print the report on standard output, then fail with the problems if there are any.
+/// The result of `check-config`. The caller prints the report on standard output, then fails if there are problems.
 #[derive(Clone, Debug)]
 pub struct CheckConfig {
-    /// Every setting, its value and where that came from; secrets left out.
+    /// Every setting, its value and the source of the value, without secrets.
     pub report: Report,
-    /// What is wrong.
+    /// The problems of the configuration.
     pub problems: Option<ConfigErrors>,
 }
 
-/// Why there is nothing to do.
+/// Why no command can run.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The arguments are wrong, or help was asked for (then its exit code is 0).
+    /// The arguments are invalid, or help was requested (then the exit code is 0).
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The configuration cannot work.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
 }
 
 impl CliError {
-    /// What the process ends with: 2, or 0 when help or the version was asked for.
+    /// The exit code of the process: 2, or 0 when help or the version was requested.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
@@ -92,17 +95,17 @@ impl CliError {
         }
     }
 
-    /// Tells the reader: help on standard output, everything else on standard error.
+    /// Prints help on standard output and everything else on standard error.
     pub fn print(&self) {
         match self {
-            // A closed pipe leaves nobody to tell.
+            // The pipe may be closed. Then no one can read the message.
             Self::Usage(error) => drop(error.print()),
             Self::Config(errors) => eprintln!("driver-tracker: {errors}"),
         }
     }
 }
 
-/// Parses `arguments`, the first of which is the program's name; `environment` is [`std::env::var_os`] outside tests.
+/// Parses `arguments`. The first is the program's name. `environment` is [`std::env::var_os`] outside tests.
 pub fn parse<I>(arguments: I, environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, CliError>
 where
     I: IntoIterator<Item: Into<OsString> + Clone>,
@@ -130,7 +133,7 @@ fn dev(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> 
     if let Some(listen) = matches.get_one::<SocketAddr>("listen") {
         sources.set(Origin::Flag, "LISTEN_ADDR", &listen.to_string());
     }
-    // The default is not an address that was asked for: without one, `dev` looks for a free port.
+    // The default does not count as a set address. Without a set address, `dev` finds a free port.
     let listen = match sources.given("LISTEN_ADDR") {
         Some(text) => {
             Some(text.parse().map_err(|_| usage("LISTEN_ADDR must be an address and a port, such as 127.0.0.1:8080"))?)
@@ -146,7 +149,7 @@ fn dev(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> 
 fn api_key(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>) -> Result<Invocation, CliError> {
     let (name, inner) = matches.subcommand().ok_or_else(|| usage("api-key needs one of create, list and revoke"))?;
     let asked = ApiKeyCommand::from_matches(name, inner)?;
-    // The flags of the settings are global below `api-key`, so the innermost matches know them all.
+    // The flags of the settings are global below `api-key`, so the innermost matches have all of them.
     Ok(Invocation::ApiKey(asked, MaintenanceConfig::load(&sources(inner, environment))?))
 }
 
@@ -170,7 +173,7 @@ fn sources(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>)
     }
     sources = sources.with_environment(environment);
     for setting in SETTINGS {
-        // A command that lacks this flag has no such id.
+        // A command without this flag has no such id.
         if let Ok(Some(value)) = matches.try_get_one::<String>(setting.name) {
             sources.set(Origin::Flag, setting.name, value);
         }
@@ -178,7 +181,7 @@ fn sources(matches: &ArgMatches, environment: impl Fn(&str) -> Option<OsString>)
     sources
 }
 
-/// An error of usage in clap's own form.
+/// A usage error in clap's form.
 fn usage(message: impl std::fmt::Display) -> clap::Error {
     command().error(ErrorKind::ValueValidation, message)
 }

@@ -1,4 +1,4 @@
-//! The flags of `driver-tracker simulate`. What they mean is read where the simulator is.
+//! Defines the flags of `driver-tracker simulate`. The simulator parses their values.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
-//! From the sources to a [`Config`]: reads every value, then looks at those that must fit each other.
+//! Builds a [`Config`] from the sources: parses every value, then checks the values that depend on each other.
 //!
-//! Nothing stops at the first problem. A value that is `None` here is reported as a problem already.
+//! Invariants: reading continues after a problem, so that all problems are reported at once. A `None` here means that a
+//! problem was recorded.
 
 mod heartbeats;
 
@@ -20,7 +21,7 @@ use super::types::*;
 use crate::domain::network::is_permitted;
 
 impl Config {
-    /// All that `serve` needs, or every problem.
+    /// Loads all settings of `serve`. Returns every problem at once.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(sources);
         let config = reader.config();
@@ -29,7 +30,7 @@ impl Config {
 }
 
 impl MaintenanceConfig {
-    /// What `migrate` and `api-key` need; other settings may be absent or wrong.
+    /// Loads the settings of `migrate`, `api-key` and `events`. Other settings may be absent or invalid.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(sources);
         let (database, log) = (reader.database(), reader.log());
@@ -39,7 +40,7 @@ impl MaintenanceConfig {
 }
 
 impl DoctorConfig {
-    /// What `doctor` needs; other settings may be absent or wrong.
+    /// Loads the settings of `doctor`. Other settings may be absent or invalid.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(sources);
         let (database, redis, log) = (reader.database(), reader.redis(), reader.log());
@@ -48,7 +49,7 @@ impl DoctorConfig {
     }
 }
 
-/// Reads values and gathers problems.
+/// Reads values and collects problems.
 struct Reader<'a> {
     sources: &'a Sources,
     problems: Vec<String>,
@@ -70,7 +71,8 @@ impl<'a> Reader<'a> {
         self.problems.push(sentence.into());
     }
 
-    /// The value, parsed. `Some(None)`: not given, and no default. `None`: wrong, and reported.
+    /// Reads and parses a value. `Some(None)` means not set and without a default. `None` means invalid, and a problem is
+    /// recorded.
     fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<Option<T>> {
         let Some(setting) = Setting::named(name) else {
             self.problem(format!("{name} is not a setting"));
@@ -86,7 +88,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value, parsed; one that is not given is a problem.
+    /// Reads and parses a value that must be set. A missing value is a problem.
     fn required<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Option<T> {
         let value = self.optional(name, parse)?;
         if value.is_none() {
@@ -170,7 +172,7 @@ impl<'a> Reader<'a> {
         Some(RedisConfig { url: url?, cluster: cluster?, key_prefix, compare_every: compare_every? })
     }
 
-    /// The two listeners, which may not want the same port.
+    /// The addresses of the two listeners, which must not use the same port.
     fn addresses(&mut self) -> Option<(SocketAddr, SocketAddr)> {
         let listen = self.required("LISTEN_ADDR", parse::socket_address);
         let metrics = self.required("METRICS_ADDR", parse::socket_address);
@@ -221,7 +223,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A receiver must be able to tell our events from anybody's.
+    /// A receiver must be able to verify that an event comes from this service.
     fn events_secret(&mut self, secrets: &[Secret<String>], shared: Option<&Secret<String>>) {
         if secrets.is_empty() && shared.is_none() {
             self.problem(
@@ -231,7 +233,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A literal address inside the operator's network must be allowed; a name is judged when it is resolved.
+    /// A literal address inside the operator's network must be allowed. A name is checked when it is resolved.
     fn events_address(&mut self, url: &SecretUrl, allowed: &[IpNet]) {
         if let Some(ip) = parse::literal_address(url.expose()).filter(|ip| !is_permitted(*ip, allowed)) {
             self.problem(format!(
@@ -291,7 +293,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `HEARTBEAT_TTL_MS (environment) must be …, not "abc"`; what is not plain is never repeated.
+/// The sentence of a problem: `HEARTBEAT_TTL_MS (environment) must be …, not "abc"`. It repeats only a value that may be shown.
 fn sentence(setting: &Setting, origin: Origin, value: &str, must: &str) -> String {
     let mut sentence = format!("{setting} ({origin}) {must}");
     if setting.shown == Shown::Plain {
@@ -301,7 +303,7 @@ fn sentence(setting: &Setting, origin: Origin, value: &str, must: &str) -> Strin
     sentence
 }
 
-/// A name for this process: the host's, and a random part, since two processes may share a host.
+/// A name for this process: the host name and a random part, because two processes may run on one host.
 fn made_node_id() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     let host: String = host

@@ -1,21 +1,21 @@
-//! What is wrong with a configuration: every problem at once, each a sentence that says what to change.
+//! The problems of a configuration, all at once. Each is a sentence that says what to change.
 //!
-//! No sentence holds the value of a secret.
+//! Must not: hold the value of a secret in a sentence.
 
 use std::fmt;
 
-/// Every problem of a configuration; never empty.
+/// Every problem of a configuration. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(Vec<String>);
 
 impl ConfigErrors {
-    /// One problem and those that follow it.
+    /// From all problems, at least one.
     pub(super) fn new(problems: Vec<String>) -> Self {
         debug_assert!(!problems.is_empty(), "an error says what is wrong");
         Self(problems)
     }
 
-    /// One problem alone.
+    /// From one problem.
     pub fn one(sentence: impl Into<String>) -> Self {
         Self(vec![sentence.into()])
     }

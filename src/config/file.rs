@@ -1,7 +1,9 @@
-//! The file of settings: TOML, flat, keys in lower case.
+//! Reads the configuration file: flat TOML with keys in lower case.
 //!
-//! A key that is no setting is refused, with the nearest that is. TOML's own messages quote the invalid line, which may
-//! hold a secret: only the message and the line's number are reported.
+//! Invariants: an unknown key is refused, and the problem suggests the nearest known key.
+//!
+//! Must not: repeat the text of the file. TOML's own errors quote the invalid line, which may hold a secret. Only the message
+//! and the line number are reported.
 
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use super::settings::{SETTINGS, Setting};
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Reads the file; the error is a sentence.
+/// Reads the file. The error is a sentence.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let found = std::fs::metadata(path)
@@ -23,7 +25,7 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("the configuration file {shown} cannot be read: {error}"))
 }
 
-/// The values of a file's text, and what is wrong with it.
+/// The values of a file's text, and its problems.
 pub(super) fn parse(path: &Path, text: &str) -> (Vec<(&'static Setting, String)>, Vec<String>) {
     let shown = path.display();
     let table = match text.parse::<Table>() {
@@ -70,7 +72,7 @@ fn as_text(value: &Value) -> Option<String> {
 
 fn unknown_key(file: &str, key: &str, value: &Value) -> String {
     let mut sentence = format!("the configuration file {file} has the key {key:?}, which is no setting");
-    // `[database] url = …` is the most likely meaning of a table: the keys here are flat.
+    // A table is most likely `[database] url = …`. The keys of the file are flat.
     if let Value::Table(inner) = value {
         sentence.push_str("; keys are flat, without tables");
         let first = inner.keys().find_map(|inner_key| suggestion(&format!("{key}_{inner_key}")));
@@ -82,7 +84,7 @@ fn unknown_key(file: &str, key: &str, value: &Value) -> String {
     }
 }
 
-/// The key of a setting that is near to `key`, when one is.
+/// The key of the setting nearest to `key`, if it is near enough.
 fn suggestion(key: &str) -> Option<String> {
     let wanted = key.to_ascii_lowercase().replace(['-', '.'], "_");
     if wanted.len() > 64 {
@@ -93,7 +95,7 @@ fn suggestion(key: &str) -> Option<String> {
     (distance <= wanted.len().max(3) / 3).then_some(near)
 }
 
-/// Levenshtein's distance, in bytes.
+/// The Levenshtein distance, in bytes.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.bytes().enumerate() {

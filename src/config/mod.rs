@@ -1,8 +1,13 @@
-//! Typed and validated configuration: from file < environment < flag to one value that can work.
+//! Loads and validates the configuration from the file, the environment and the flags.
 //!
-//! Owns the table of settings, their sources, their types and the rules between them. A [`Config`] that exists is right
-//! as a whole; one that is wrong is refused with every problem at once. Secrets never reach `Debug`, an error or a log.
-//! Does no IO but reading the file; knows no room but `domain`.
+//! This module owns the table of settings, their sources, their types and the rules between them.
+//!
+//! Invariants:
+//! - A flag overrides the environment, which overrides the file.
+//! - A [`Config`] that exists is valid as a whole. An invalid configuration is refused with every problem at once.
+//! - Secrets never appear in `Debug`, in an error or in a log.
+//!
+//! Must not: do any IO except reading the file, or import a module except `domain`.
 
 mod build;
 mod errors;
@@ -25,12 +30,12 @@ pub use types::{
     LogFormat, MaintenanceConfig, RedisCluster, RedisConfig, ShutdownConfig, WebhookConfig,
 };
 
-/// Reads where a shop's events go; the error is the rest of a sentence.
+/// Parses the URL that a shop's events are posted to. The error is the rest of a sentence.
 pub fn parse_events_url(text: &str) -> Result<url::Url, String> {
     parse::web_url(text, "https://shop.example.com/delivery-events")
 }
 
-/// Whether a text is a signing secret of Standard Webhooks; the error is the rest of a sentence, without the text.
+/// Parses a signing secret of Standard Webhooks. The error is the rest of a sentence, without the text.
 pub fn parse_signing_secret(text: &str) -> Result<Secret<String>, String> {
     parse::signing_secret(text)
 }

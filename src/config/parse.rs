@@ -1,7 +1,8 @@
-//! From the text of one value to its type.
+//! Parses the text of one value into its type.
 //!
-//! Pure. An error is the rest of a sentence that begins with the setting's name ("must be …"); it never repeats the
-//! value, because these functions do not know which values are secret.
+//! Invariants: the functions are pure. An error is the rest of a sentence that begins with the setting's name ("must be …").
+//!
+//! Must not: repeat the value in an error, because these functions do not know which values are secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -16,7 +17,7 @@ use super::secret::Secret;
 use crate::domain::postgres_url;
 use crate::domain::webhook_secret::{self, SecretError};
 
-/// A value, or what it must be.
+/// A value, or the requirement that it does not meet.
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// The most entries of a list.
@@ -41,7 +42,7 @@ pub(super) fn decimal(text: &str, range: RangeInclusive<f64>) -> Parsed<f64> {
     }
 }
 
-/// `true` or `false`, and the usual other words for them.
+/// `true` or `false`, or one of their usual synonyms.
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -50,7 +51,7 @@ pub(super) fn boolean(text: &str) -> Parsed<bool> {
     }
 }
 
-/// Text of 1 to 64 letters, digits and `. _ : -`: safe in a key of Redis, a log line and a column.
+/// Text of 1 to 64 letters, digits and `. _ : -`. It is safe in a Redis key, a log line and a column.
 pub(super) fn name(text: &str) -> Parsed<String> {
     let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
     if fits && (1..=64).contains(&text.len()) {
@@ -59,12 +60,12 @@ pub(super) fn name(text: &str) -> Parsed<String> {
     Err("must be 1 to 64 letters, digits and the characters . _ : -".to_owned())
 }
 
-/// Address and port.
+/// An address and a port.
 pub(super) fn socket_address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
-/// The entries of a list: separated by commas, trimmed, empty ones left out.
+/// The entries of a list, separated by commas and trimmed. Empty entries are left out.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
@@ -82,14 +83,14 @@ pub(super) fn list<T>(text: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<V
         .collect()
 }
 
-/// A network as CIDR; a lone address is the network of itself; bits beyond the prefix are dropped.
+/// A network as CIDR. A single address is a network of one address. Bits beyond the prefix are dropped.
 pub(super) fn network(text: &str) -> Parsed<IpNet> {
     let lone = text.parse::<IpAddr>().map(IpNet::from);
     let net = lone.or_else(|_| text.parse::<IpNet>());
     net.map(|net| net.trunc()).map_err(|_| "must be a network such as 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
-/// A web origin, as browsers write it in `Origin`: scheme, host, and the port unless it is the scheme's own.
+/// A web origin, as browsers write it in `Origin`: scheme, host, and the port unless it is the scheme's default.
 pub(super) fn origin(text: &str) -> Parsed<String> {
     let must = || "must be an origin such as https://app.example.com, without path; \"*\" is not taken".to_owned();
     let url = Url::parse(text).map_err(|_| must())?;
@@ -102,18 +103,18 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     if origin.is_tuple() {
         return Ok(origin.ascii_serialization());
     }
-    // Apps in a web view have schemes of their own, such as capacitor://localhost.
+    // Apps in a web view use their own schemes, such as capacitor://localhost.
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     Ok(format!("{}://{host}{port}", url.scheme()))
 }
 
-/// The address of PostgreSQL, which may name several servers.
+/// The URL of PostgreSQL. It may name several servers.
 pub(super) fn database_url(text: &str) -> Parsed<Secret<String>> {
     postgres_url::servers(text)?;
     Ok(Secret::new(text.to_owned()))
 }
 
-/// The address of Redis.
+/// The URL of Redis.
 pub(super) fn redis_url(text: &str) -> Parsed<Secret<String>> {
     let must = "must be a URL such as redis://user:password@host:6379/0, or rediss:// for TLS";
     if text.contains(',') {
@@ -131,7 +132,7 @@ pub(super) fn redis_url(text: &str) -> Parsed<Secret<String>> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// An http(s) address with a host and without a user, query or fragment.
+/// An http(s) URL with a host and without a user, query or fragment.
 pub(super) fn public_url(text: &str) -> Parsed<Url> {
     let url = web_url(text, "https://track.example.com")?;
     if url.query().is_some() {
@@ -140,7 +141,7 @@ pub(super) fn public_url(text: &str) -> Parsed<Url> {
     Ok(url)
 }
 
-/// An http(s) address with a host and without a user or fragment.
+/// An http(s) URL with a host and without a user or fragment.
 pub(super) fn web_url(text: &str, example: &str) -> Parsed<Url> {
     let url = Url::parse(text).map_err(|_| format!("must be a URL such as {example}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
@@ -155,7 +156,7 @@ pub(super) fn web_url(text: &str, example: &str) -> Parsed<Url> {
     Ok(url)
 }
 
-/// The address that a URL names literally, if it names no host.
+/// The literal address of a URL, if the URL has an address and not a name.
 pub(super) fn literal_address(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
@@ -178,7 +179,7 @@ pub(super) fn signing_secret(text: &str) -> Parsed<Secret<String>> {
     }
 }
 
-/// What other secrets are derived from.
+/// A key that other secrets are derived from.
 pub(super) fn secrets_key(text: &str) -> Parsed<Secret<String>> {
     match STANDARD.decode(text) {
         Ok(key) if (32..=64).contains(&key.len()) => Ok(Secret::new(text.to_owned())),
@@ -186,13 +187,13 @@ pub(super) fn secrets_key(text: &str) -> Parsed<Secret<String>> {
     }
 }
 
-/// A secret that travels in a header as it is.
+/// A secret that is sent unchanged in a header.
 pub(super) fn shared_secret(text: &str) -> Parsed<Secret<String>> {
     let must = "must be at most 1024 visible ASCII characters without spaces, since it is sent in a header";
     webhook_secret::check_shared(text).map(|()| Secret::new(text.to_owned())).map_err(|_| must.to_owned())
 }
 
-/// A duration: a whole number and its unit, ms, s, m or h.
+/// A duration: a whole number and a unit (ms, s, m or h).
 pub fn duration(text: &str) -> Result<Duration, String> {
     let must = || "must be a whole number and a unit, ms, s, m or h, such as 30s".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -220,7 +221,7 @@ pub(super) fn retry_schedule(text: &str) -> Parsed<Vec<Duration>> {
     Err("must have 1 to 50 entries such as 0s,5s,5m,30m,2h".to_owned())
 }
 
-/// What `RUST_LOG` means to the subscriber, checked by the subscriber itself.
+/// A filter in the form of `RUST_LOG`. The subscriber's own parser checks it.
 pub(super) fn log_filter(text: &str) -> Parsed<String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),

@@ -1,4 +1,6 @@
-//! What `check-config` prints: every setting, its value and where the value came from. Secrets are `[set]` or `[not set]`.
+//! The report that `check-config` prints: every setting, its value and the source of the value.
+//!
+//! Must not: show a secret. A secret is shown as `[set]` or `[not set]`.
 
 use std::fmt;
 
@@ -9,7 +11,7 @@ use super::settings::{SETTINGS, Setting, Shown};
 use super::sources::{Origin, Sources};
 use crate::domain::postgres_url;
 
-/// The effective configuration, fit to be shown to anybody.
+/// The effective configuration without secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     file: Option<String>,
@@ -25,7 +27,7 @@ struct Row {
 }
 
 impl Report {
-    /// Says what `sources` amount to, valid or not.
+    /// Reports the effective values of `sources`, valid or not.
     pub fn new(sources: &Sources) -> Self {
         let rows = SETTINGS.iter().map(|setting| Row::new(setting, sources)).collect();
         Self { file: sources.file().map(|path| path.display().to_string()), rows }
@@ -45,8 +47,8 @@ impl Row {
     }
 }
 
-/// A URL without what may be secret in it; a text that is no URL may hold anything, and shows nothing. A list of
-/// PostgreSQL servers is shown as the URL of each.
+/// A URL without the parts that may be secret. A text that is not a URL may hold anything, so nothing of it is shown. A list of
+/// PostgreSQL servers is shown as the URL of each server.
 fn shown_url(value: &str) -> String {
     let urls = Url::parse(value).map(|url| vec![url]).ok().or_else(|| postgres_url::servers(value).ok());
     match urls {

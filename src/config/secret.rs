@@ -1,6 +1,6 @@
-//! Values that must never be printed.
+//! Wrappers for values that must never be printed.
 //!
-//! Their `Debug` and `Display` say `[redacted]`; the value leaves only by `expose`, which is easy to search for.
+//! Invariants: `Debug` and `Display` print `[redacted]`. The value is available only by `expose`, which is easy to search for.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use url::Url;
 
 const REDACTED: &str = "[redacted]";
 
-/// A secret: the value itself can be had only by [`Secret::expose`].
+/// A secret. Its value is available only by [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
@@ -18,7 +18,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value, for the one place that needs it.
+    /// The value, for the code that needs it.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -36,7 +36,7 @@ impl<T> fmt::Display for Secret<T> {
     }
 }
 
-/// A URL that may carry a user, a password or a token. Printed, it shows scheme, host, port and path only.
+/// A URL that may hold a user, a password or a token. It prints only its scheme, host, port and path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(Url);
 
@@ -46,7 +46,7 @@ impl SecretUrl {
         Self(url)
     }
 
-    /// The whole URL, for the one place that connects to it.
+    /// The whole URL, for the code that connects to it.
     pub fn expose(&self) -> &Url {
         &self.0
     }

@@ -1,7 +1,9 @@
-//! The table of settings: the one place that knows their names, defaults and meaning.
+//! The table of settings: their names, defaults and help texts.
 //!
-//! From it come the flags of the command line, the names in the environment, the keys of the file, and the page
-//! `docs/configuration.md` (a test holds the page against this table). What a value means is `build`'s business.
+//! Invariants: the flags of the command line, the names in the environment and the keys of the file come from this table. A
+//! test compares `docs/configuration.md` with it.
+//!
+//! Must not: parse a value, which `build` does.
 
 use std::fmt;
 
@@ -12,21 +14,21 @@ pub enum Group {
     Database,
     /// Redis.
     Redis,
-    /// Where the service listens, and who it believes.
+    /// The addresses that the service listens on, and the proxies and origins that it trusts.
     Addresses,
-    /// Orders in.
+    /// Incoming orders.
     Webhook,
-    /// Shops that are added by REST.
+    /// Shops that are added by the REST API.
     Shops,
-    /// Events out.
+    /// Outgoing events.
     Events,
-    /// Rates and counts.
+    /// Rate limits and other limits.
     Limits,
-    /// The drivers' signs of life.
+    /// Heartbeats and positions.
     Heartbeats,
-    /// Giving orders to drivers.
+    /// Assignment of orders to drivers.
     Assignment,
-    /// Stopping.
+    /// Shutdown.
     Shutdown,
     /// Logs.
     Logs,
@@ -54,11 +56,11 @@ impl Group {
 /// How much of a value may be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shown {
-    /// All of it.
+    /// The whole value.
     Plain,
-    /// A URL: all but its user, password, query and fragment.
+    /// A URL without its user, password, query and fragment.
     Url,
-    /// Nothing but whether it is set.
+    /// Only whether it is set.
     Nothing,
 }
 
@@ -67,20 +69,20 @@ pub enum Shown {
 pub struct Setting {
     /// The name in the environment, such as `DATABASE_MAX_CONNECTIONS`.
     pub name: &'static str,
-    /// The heading that it stands under.
+    /// The group, which is also its heading.
     pub group: Group,
-    /// The value that holds when no source gives one.
+    /// The value when no source sets one.
     pub default: Option<&'static str>,
-    /// What holds where there is no default text: `required`, `none`, or where the value comes from.
+    /// What applies without a default text: `required`, `none`, or where the value comes from.
     pub otherwise: &'static str,
-    /// What it means, in one sentence.
+    /// The help text.
     pub help: &'static str,
-    /// How much of it may be shown.
+    /// How much of the value may be shown.
     pub shown: Shown,
 }
 
 impl Setting {
-    /// The setting of that name in the environment.
+    /// The setting with this name in the environment.
     pub fn named(name: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
@@ -90,17 +92,17 @@ impl Setting {
         self.name.to_ascii_lowercase()
     }
 
-    /// The flag without its dashes: `database-max-connections`.
+    /// The flag without the leading dashes: `database-max-connections`.
     pub fn flag(&self) -> String {
         self.file_key().replace('_', "-")
     }
 
-    /// Whether its value may never be printed as a whole.
+    /// Whether the value must never be printed as a whole.
     pub fn is_secret(&self) -> bool {
         self.shown != Shown::Plain
     }
 
-    /// The default as words: its text, or what holds in its place.
+    /// The default value, or the words that stand for it.
     pub fn default_text(&self) -> &'static str {
         self.default.unwrap_or(self.otherwise)
     }
@@ -123,7 +125,7 @@ const fn open(group: Group, name: &'static str, otherwise: &'static str, shown: 
 use Group::{Addresses, Assignment, Database, Events, Heartbeats, Limits, Logs, Redis, Shops, Shutdown, Webhook};
 use Shown::{Nothing, Plain, Url};
 
-/// Every setting, in the order in which it is shown.
+/// Every setting, in the order in which the settings are shown.
 pub const SETTINGS: &[Setting] = &[
     open(
         Database,

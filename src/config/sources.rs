@@ -1,7 +1,11 @@
-//! Where values come from, and which one wins: preset < file < environment < flag.
+//! Collects the values of settings from all sources and decides which one is used.
 //!
-//! A value that is empty counts as not given, so that `REDIS_KEY_PREFIX=` in a compose file means the default. Problems
-//! found while reading (a file that cannot be read, a key that does not exist) are kept and reported with all the others.
+//! Invariants:
+//! - The precedence is preset < file < environment < flag.
+//! - An empty value counts as not set. `REDIS_KEY_PREFIX=` in a compose file therefore means the default.
+//! - Problems found while reading (an unreadable file, an unknown key) are kept and reported with all other problems.
+//!
+//! Must not: validate a value, which `build` does.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,15 +15,15 @@ use std::path::{Path, PathBuf};
 use super::file;
 use super::settings::{SETTINGS, Setting};
 
-/// The environment's name for the file, where `--config` is not given.
+/// The environment variable that names the file when `--config` is not set.
 pub const CONFIG_FILE_VARIABLE: &str = "DRIVER_TRACKER_CONFIG";
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Origin {
     /// The table of settings.
     Default,
-    /// The command itself, as `dev` brings its own database.
+    /// The command itself. For example, `dev` provides its own database.
     Preset,
     /// The file.
     File,
@@ -41,7 +45,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Every value that was given, by setting and source; nothing is validated yet.
+/// Every value that was set, by setting and source. The values are not validated.
 #[derive(Clone, Default)]
 pub struct Sources {
     given: BTreeMap<(&'static str, Origin), String>,
@@ -50,12 +54,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Nothing given: the defaults.
+    /// No sources: only the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds what the environment gives; `lookup` is [`std::env::var_os`], or a test's own.
+    /// Adds the values of the environment. `lookup` is [`std::env::var_os`], or a function of a test.
     pub fn with_environment(mut self, lookup: impl Fn(&str) -> Option<OsString>) -> Self {
         for setting in SETTINGS {
             match lookup(setting.name).map(OsString::into_string) {
@@ -67,7 +71,7 @@ impl Sources {
         self
     }
 
-    /// Adds the values of a file that is read now.
+    /// Reads a file and adds its values.
     pub fn with_file(self, path: &Path) -> Self {
         match file::read(path) {
             Ok(text) => self.with_file_text(path, &text),
@@ -80,7 +84,7 @@ impl Sources {
         }
     }
 
-    /// Adds the values of a file whose text is known.
+    /// Adds the values of a file with this text.
     pub fn with_file_text(mut self, path: &Path, text: &str) -> Self {
         let (values, problems) = file::parse(path, text);
         self.file = Some(path.to_owned());
@@ -91,8 +95,8 @@ impl Sources {
         self
     }
 
-    /// Sets a value by the name that it has in the environment. A name that is no setting is a programmer's mistake and
-    /// is reported as a problem.
+    /// Sets a value by the setting's name in the environment. An unknown name is a programming error and is reported as a
+    /// problem.
     pub fn set(&mut self, origin: Origin, name: &str, value: &str) {
         match Setting::named(name) {
             Some(setting) => self.put(setting, origin, value),
@@ -100,30 +104,30 @@ impl Sources {
         }
     }
 
-    /// The value that wins, as it was given or by default, and where it came from.
+    /// The effective value, set or default, and its source.
     pub fn value(&self, setting: &'static Setting) -> Option<(&str, Origin)> {
         let range = (setting.name, Origin::Default)..=(setting.name, Origin::Flag);
         let given = self.given.range(range).next_back().map(|((_, origin), value)| (value.as_str(), *origin));
         given.or_else(|| setting.default.map(|value| (value, Origin::Default)))
     }
 
-    /// The winning value of the setting that has this name in the environment; `None` when it has none.
+    /// The effective value of the setting with this name in the environment. `None` without a value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.value(Setting::named(name)?).map(|(value, _)| value)
     }
 
-    /// The winning value that somebody gave; a default is nobody's.
+    /// The effective value, unless it is the default.
     pub fn given(&self, name: &str) -> Option<&str> {
         let (value, origin) = self.value(Setting::named(name)?)?;
         (origin != Origin::Default).then_some(value)
     }
 
-    /// The file that was read, or was to be.
+    /// The configuration file, even if it could not be read.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// What went wrong while the sources were read.
+    /// The problems found while the sources were read.
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -137,7 +141,7 @@ impl Sources {
 }
 
 impl fmt::Debug for Sources {
-    /// Says which settings were given and where; never their values.
+    /// Prints which settings were set and by which source, never their values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.given.keys()).finish()
     }

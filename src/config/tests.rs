@@ -1,4 +1,4 @@
-//! Precedence, all problems at once, secrets kept, and every bad combination.
+//! Tests of precedence, of reporting all problems at once, of secrets, and of every invalid combination.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::domain::plausibility::FixRules;
 const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 const PASSWORD: &str = "hunter2";
 
-/// The least that `serve` starts with, and then `more` as if from the environment.
+/// The settings that `serve` requires, and then `more` as if from the environment.
 fn sources(more: &[(&str, &str)]) -> Sources {
     let mut sources = Sources::new();
     let least = [
@@ -30,7 +30,7 @@ fn load(more: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     Config::load(&sources(more))
 }
 
-/// Asserts that this is refused with one sentence, which holds all of `words`.
+/// Asserts that these values are refused with one sentence that holds all of `words`.
 fn refused(more: &[(&str, &str)], words: &[&str]) {
     let errors = load(more).expect_err(&format!("{more:?} should be refused"));
     assert_eq!(errors.sentences().len(), 1, "{errors}");

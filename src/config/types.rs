@@ -1,4 +1,6 @@
-//! The configuration, as types. Every value here has been checked, alone and beside the others.
+//! The types of the validated configuration.
+//!
+//! Invariants: every value was checked by itself and together with the values that it depends on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,48 +13,49 @@ use super::secret::{Secret, SecretUrl};
 use crate::domain::driver::HeartbeatTier;
 use crate::domain::plausibility::FixRules;
 
-/// All that `serve` needs.
+/// The configuration of `serve`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// PostgreSQL.
     pub database: DatabaseConfig,
     /// Redis.
     pub redis: RedisConfig,
-    /// Where the API, the webhooks and the WebSocket are; port 0: any.
+    /// The address of the API, the webhooks and the WebSocket. Port 0 means any free port.
     pub listen_addr: SocketAddr,
-    /// Where `/metrics` is; port 0: any.
+    /// The address of `/metrics`. Port 0 means any free port.
     pub metrics_addr: SocketAddr,
-    /// The address that the outside uses, where it was given: see [`Config::public_url`].
+    /// The URL that clients use, if it was set. See [`Config::public_url`].
     pub given_public_url: Option<Url>,
     /// Other web origins that may open sockets, as browsers write them.
     pub allowed_origins: Vec<String>,
-    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// This node's name, 1 to 64 letters, digits and `. _ : -`.
     pub node_id: String,
-    /// Orders in.
+    /// Incoming orders.
     pub webhook: WebhookConfig,
-    /// Events out.
+    /// Outgoing events.
     pub events: EventsConfig,
-    /// Base64 of what the secrets of other shops are derived from, the newest first; none: there are no other shops.
+    /// The keys, in base64, that the secrets of other shops are derived from, the newest first. Without a key there are no other
+    /// shops.
     pub shop_secrets_keys: Vec<Secret<String>>,
-    /// Rates and counts.
+    /// Rate limits and other limits.
     pub limits: LimitsConfig,
-    /// The drivers' heartbeats.
+    /// Heartbeats and positions.
     pub heartbeat: HeartbeatConfig,
-    /// Giving orders to drivers.
+    /// Assignment of orders to drivers.
     pub assignment: AssignmentConfig,
-    /// Stopping.
+    /// Shutdown.
     pub shutdown: ShutdownConfig,
     /// Logs.
     pub log: LogConfig,
-    /// Whether `serve` migrates the database itself.
+    /// Whether `serve` applies missing migrations.
     pub migrate_on_start: bool,
 }
 
 impl Config {
-    /// The address that the outside uses: the one given, or the one that the service listens on. `bound` is the address
-    /// of the open listener, which knows the port where `LISTEN_ADDR` asked for any.
+    /// The URL that clients use: the one that was set, or the address that the service listens on. `bound` is the address of
+    /// the open listener. It has the real port when `LISTEN_ADDR` has port 0.
     pub fn public_url(&self, bound: SocketAddr) -> Url {
         if let Some(url) = &self.given_public_url {
             return url.clone();
@@ -67,7 +70,7 @@ impl Config {
     }
 }
 
-/// What the commands need that only touch the database.
+/// The configuration of the commands that use only the database.
 #[derive(Clone, Debug)]
 pub struct MaintenanceConfig {
     /// PostgreSQL.
@@ -76,7 +79,7 @@ pub struct MaintenanceConfig {
     pub log: LogConfig,
 }
 
-/// What `doctor` needs.
+/// The configuration of `doctor`.
 #[derive(Clone, Debug)]
 pub struct DoctorConfig {
     /// PostgreSQL.
@@ -90,9 +93,9 @@ pub struct DoctorConfig {
 /// PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
-    /// `postgres://…`, of one server or several.
+    /// `postgres://…`, with one server or several.
     pub url: Secret<String>,
-    /// The most connections of this node.
+    /// The most connections that this node opens.
     pub max_connections: u32,
     /// Whether statements stay prepared on their connections.
     pub prepared_statements: bool,
@@ -103,90 +106,90 @@ pub struct DatabaseConfig {
 pub struct RedisConfig {
     /// `redis://…` or `rediss://…`, one server.
     pub url: Secret<String>,
-    /// Whether it is a cluster.
+    /// Whether Redis is a cluster.
     pub cluster: RedisCluster,
-    /// Stands before every key; may be empty.
+    /// The prefix of every key. May be empty.
     pub key_prefix: String,
-    /// How often all of it is compared with PostgreSQL.
+    /// How often all of Redis is compared with PostgreSQL.
     pub compare_every: Duration,
 }
 
 /// Whether Redis is a cluster. `on` is refused for now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RedisCluster {
-    /// The server is asked.
+    /// Detected from the server. For now the same as off.
     Auto,
-    /// It is not.
+    /// Not a cluster.
     Off,
 }
 
-/// How the shop `vendure` proves that an order is its own: at least one of the two is set.
+/// How the shop `vendure` authenticates its orders. At least one of the two is set.
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {
-    /// `whsec_…` secrets, each valid; several while rotating.
+    /// `whsec_…` secrets. Each is valid. There are several during a rotation.
     pub secrets: Vec<Secret<String>>,
     /// The secret of the plain header.
     pub shared: Option<Secret<String>>,
 }
 
-/// Where events go. With a URL there is at least one secret.
+/// Outgoing events. With a URL there is at least one secret.
 #[derive(Clone, Debug)]
 pub struct EventsConfig {
-    /// `None`: nothing is posted.
+    /// The URL that events are posted to. `None` means that no event is posted.
     pub url: Option<SecretUrl>,
-    /// `whsec_…` secrets; events are signed with each.
+    /// `whsec_…` secrets. Events are signed with each.
     pub secrets: Vec<Secret<String>>,
-    /// Sent as `X-Webhook-Secret` as well.
+    /// Sent as `X-Webhook-Secret` in addition.
     pub shared: Option<Secret<String>>,
-    /// Internal networks that may be posted to.
+    /// Internal networks that events may be posted to.
     pub allowed_networks: Vec<IpNet>,
-    /// The delay before each try, the first included; 1 to 50.
+    /// The delay before each try, the first included. 1 to 50 entries.
     pub retry_schedule: Vec<Duration>,
 }
 
-/// Rates and counts; 0 means no limit.
+/// Rate limits and other limits. 0 means no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitsConfig {
-    /// Per shop.
+    /// Orders that one shop may post in a second.
     pub orders_per_second: u32,
-    /// Per driver.
+    /// Frames that one driver may send in a second.
     pub frames_per_second: u32,
-    /// Open at one time.
+    /// Connections that one address may have open at the same time.
     pub connections_per_address: u32,
     /// Sessions that a driver may open in a minute.
     pub sessions_per_minute: u32,
-    /// Per address.
+    /// Failed authentications that one address may make in a minute.
     pub auth_failures_per_minute: u32,
 }
 
-/// The drivers' heartbeats. `interval_busy` ≤ `interval` ≤ `interval_idle` ≤ `ttl` / 3, `offline_after` is at least
-/// `ttl`, and `position_flush` below it.
+/// Heartbeats and positions. `interval_busy` ≤ `interval` ≤ `interval_idle` ≤ `ttl` / 3. `offline_after` is at least `ttl`, and
+/// `position_flush` is below `ttl`.
 #[derive(Clone, Copy, Debug)]
 pub struct HeartbeatConfig {
-    /// How often an app should say where it is, of a driver on duty without a delivery.
+    /// The heartbeat interval of a driver on duty without a delivery.
     pub interval: Duration,
-    /// … of a driver with a delivery.
+    /// The heartbeat interval of a driver with a delivery.
     pub interval_busy: Duration,
-    /// … of a driver off duty.
+    /// The heartbeat interval of a driver off duty.
     pub interval_idle: Duration,
-    /// Silent for this long: gets no orders.
+    /// A driver without a heartbeat for this long gets no orders.
     pub ttl: Duration,
-    /// Silent for this long: goes off duty.
+    /// A driver without a heartbeat for this long goes off duty.
     pub offline_after: Duration,
-    /// Older positions earn no orders.
+    /// A driver whose position is older gets no orders.
     pub position_max_age: Duration,
-    /// Which fixes are refused for what they say by themselves.
+    /// The rules that refuse a fix by its own fields.
     pub fix_rules: FixRules,
-    /// A fix that this speed does not allow is refused; 0: no limit.
+    /// A fix that would need a higher speed is refused. 0 means no limit.
     pub fix_max_speed_kmh: u32,
-    /// How often positions go to PostgreSQL.
+    /// How often positions are written to PostgreSQL.
     pub position_flush: Duration,
-    /// How many days tracks are kept after their own; `None`: for ever.
+    /// How many days a track is kept after its own day. `None` means for ever.
     pub track_retention_days: Option<i32>,
 }
 
 impl HeartbeatConfig {
-    /// The heartbeat interval of drivers of this tier.
+    /// The heartbeat interval of drivers in this tier.
     pub fn interval_of(&self, tier: HeartbeatTier) -> Duration {
         match tier {
             HeartbeatTier::Idle => self.interval_idle,
@@ -196,44 +199,44 @@ impl HeartbeatConfig {
     }
 }
 
-/// Giving orders to drivers.
+/// Assignment of orders to drivers.
 #[derive(Clone, Copy, Debug)]
 pub struct AssignmentConfig {
-    /// How long the webhook waits before it answers PENDING.
+    /// How long the webhook waits for a driver before it answers PENDING.
     pub wait: Duration,
-    /// How far from the pickup a driver is looked for.
+    /// The largest distance between the pickup and a candidate, in metres.
     pub search_max_radius_m: f64,
-    /// How often waiting orders are looked at again.
+    /// How often the sweep searches again for waiting orders.
     pub pending_sweep: Duration,
     /// The H3 resolution of regions, 0 to 10.
     pub region_resolution: Resolution,
 }
 
-/// Stopping.
+/// Shutdown.
 #[derive(Clone, Copy, Debug)]
 pub struct ShutdownConfig {
-    /// How long work is still taken after the signal.
+    /// How long new work is still accepted after the signal.
     pub delay: Duration,
-    /// How long the rest may take after that.
+    /// How long the work in flight may take after that.
     pub grace: Duration,
 }
 
 /// Logs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogConfig {
-    /// How lines look.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// Which lines are written, in the words of `RUST_LOG`; known to be valid.
+    /// The filter of the lines, in the form of `RUST_LOG`. It is valid.
     pub filter: String,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// Readable text, for people.
     Pretty,
-    /// For programs: one JSON object a line.
+    /// One JSON object a line, for programs.
     Json,
 }

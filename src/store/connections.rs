@@ -262,7 +262,7 @@ impl Ages {
         suspect_until_ms > 0 && self.now_ms().saturating_sub(age.as_millis() as u64) <= suspect_until_ms
     }
 
-    /// Whether a connection of this age is to be replaced now. At most one connection is replaced in each `REPLACE_EVERY`.
+    /// Whether a connection of this age is to be replaced now. At most one connection is replaced in each `RETIRE_EVERY`.
     fn retires(&self, age: Duration) -> bool {
         if age < self.lifetime {
             return false;

@@ -56,7 +56,7 @@ pub(super) struct Running {
 }
 
 impl ProofState {
-    /// Returns a result that is younger than [`RESULT_HOLDS`]. Another caller may have got it while this one waited for the
+    /// Returns a result that is younger than [`VERDICT_HOLDS`]. Another caller may have got it while this one waited for the
     /// lock.
     pub(super) fn recent(&self) -> Option<Result<(), StoreError>> {
         let (at, verdict) = self.verdict.as_ref()?;

@@ -1,4 +1,4 @@
-//! The drivers' signs of life: intervals that fit each other, and which fixes are believed.
+//! Reads the settings of heartbeats: the intervals, which depend on each other, and the rules that refuse a fix.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The intervals of drivers who are busy and idle: given, or made from that of the others.
+    /// The intervals of busy and idle drivers. An interval that is not set is derived from `HEARTBEAT_INTERVAL_MS`.
     fn other_intervals(
         &mut self,
         interval: Duration,
