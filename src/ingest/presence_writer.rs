@@ -63,7 +63,7 @@ pub struct PresenceQueue {
 impl PresenceQueue {
     /// Adds a heartbeat, merged with what waits of the same driver.
     #[tracing::instrument(level = "trace", skip_all)]
-    pub fn offer(&self, slot: Slot) {
+    pub fn push(&self, slot: Slot) {
         lock(&self.waiting).put(slot);
         self.notify.notify_one();
     }

@@ -69,7 +69,7 @@ pub struct TrackQueue {
 
 impl TrackQueue {
     /// Adds accepted fixes of a driver. PostgreSQL decides which of them belong to a delivery.
-    pub fn offer(&self, driver: DriverId, fixes: impl IntoIterator<Item = Fix>) {
+    pub fn push(&self, driver: DriverId, fixes: impl IntoIterator<Item = Fix>) {
         let pushed = lock(&self.waiting).push(fixes.into_iter().map(|fix| (driver, fix)));
         count_dropped(pushed.dropped);
         if pushed.fills_batch {

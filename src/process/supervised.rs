@@ -2,7 +2,7 @@
 //!
 //! A panic ends an actix actor for good, also under actix' own `Supervisor`; its address then swallows messages. So each
 //! long-lived actor is checked at an interval and replaced when it died. What it had to do is kept outside of it (a queue,
-//! a table), so that the new actor finds the work.
+//! a table), so that the new actor finds the work; what a panic takes of the rest, a later message or a sweep brings again.
 
 use std::sync::{Arc, Mutex};
 

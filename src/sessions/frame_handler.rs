@@ -236,8 +236,8 @@ impl FrameHandler {
             session_epoch,
         };
         refused.keep(driver, filter.into_refused());
-        self.services.heartbeats.offer(Slot { heartbeat, is_first: true, ack: None });
-        self.services.tracks.offer(driver, tally.take_believed());
+        self.services.heartbeats.push(Slot { heartbeat, is_first: true, ack: None });
+        self.services.tracks.push(driver, tally.take_believed());
         Ok(tally)
     }
 }

@@ -88,7 +88,7 @@ impl DriverSession {
             is_first: std::mem::take(&mut self.first_heartbeat),
             ack: self.entry.as_ref().map(|entry| entry.mailbox.ack_receiver()).zip(seq),
         };
-        self.services.frames.heartbeats().offer(slot);
+        self.services.frames.heartbeats().push(slot);
     }
 
     /// Whether the driver has a delivery, as far as this session knows.
@@ -98,7 +98,7 @@ impl DriverSession {
 
     /// Offers believed fixes to the track.
     fn track(&self, fixes: impl IntoIterator<Item = Fix>) {
-        self.services.frames.tracks().offer(self.identity.driver_id, fixes);
+        self.services.frames.tracks().push(self.identity.driver_id, fixes);
     }
 }
 
