@@ -70,6 +70,10 @@ impl Reply {
     }
 }
 
+/// The client closes a connection that was idle for this long. It is below the five seconds after which a node closes it:
+/// a request that crosses the node's close gets no response.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Returns a client with its own connection pool. It does not follow redirects.
 pub fn client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
@@ -79,6 +83,7 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(20))
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .build()
         .expect("the HTTP client is built")
 }
