@@ -1,6 +1,6 @@
-//! How `dev` drives its fleet: where, how fast, and how many orders it posts.
+//! The simulation of `dev`: where its drivers move, how fast, and how many orders its shop posts.
 //!
-//! Invariant: the simulated demand never takes the drivers that are kept free for the reader's own orders.
+//! Invariant: simulated orders never use the drivers that are kept free for the reader's own orders.
 
 use crate::dev::simulate::{DriverSource, ExistingDriver, Movement, OrderSource, SimulateOptions, WebhookAuth};
 use crate::domain::ids::DriverId;
@@ -9,24 +9,24 @@ use crate::store::{Database, StoreError, positions};
 
 use super::workspace::{KeptDriver, Running};
 
-/// Around here the simulated fleet drives, and the printed order is: latitude and longitude.
+/// The centre of the simulated area and the pickup of the printed order: latitude and longitude.
 pub(super) const CENTER: (f64, f64) = (12.9716, 77.5946);
-/// How far around it, in kilometres.
+/// The radius of the simulated area, in kilometres.
 const RADIUS_KM: f64 = 1.5;
-/// A driver whose last position is farther from the centre than this, in metres, starts in the circle again.
+/// A driver whose last position is farther from the centre than this, in metres, starts at a random point of the circle.
 const START_WITHIN_M: f64 = 10_000.0;
-/// Simulated time runs this much faster, so that deliveries end while one watches. The fastest driver then does 35 m/s
-/// (126 km/h): below `FIX_MAX_SPEED_KMH`, also when a `fixTime` is half a second off.
+/// The factor by which simulated time is faster than wall time, so that deliveries end within a minute or two. The fastest
+/// driver then moves at 35 m/s (126 km/h). This stays below `FIX_MAX_SPEED_KMH`, also when a `fixTime` is half a second off.
 pub(super) const SPEED: f64 = 2.5;
-/// Orders a minute for each simulated driver: about half of the fleet is busy with them.
+/// Orders per minute for each simulated driver. At this rate about half of the fleet is busy.
 const ORDERS_PER_DRIVER: f64 = 0.3;
 
-/// How many of `drivers` the simulated orders leave free: a quarter, rounded up.
+/// Returns how many of `drivers` the simulated orders leave free: a quarter, rounded up.
 pub(super) fn kept_free(drivers: u32) -> u32 {
     drivers.div_ceil(4)
 }
 
-/// The simulation of `dev`.
+/// Returns the options of the simulation that `dev` runs.
 pub(super) fn options(running: &Running, fleet: Vec<ExistingDriver>, center: Position) -> SimulateOptions {
     let drivers = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
     SimulateOptions {
@@ -48,7 +48,8 @@ pub(super) fn options(running: &Running, fleet: Vec<ExistingDriver>, center: Pos
     }
 }
 
-/// The fleet, each driver with the position that an earlier run left: from another one the first fix would be a jump.
+/// Returns the fleet, each driver with its last stored position. A driver that started elsewhere would send a first fix
+/// that the service refuses as an impossible jump.
 pub(super) async fn fleet(
     database: &Database,
     kept: &[KeptDriver],
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_simulation_of_dev_keeps_them_free() {
+    fn the_simulation_of_dev_keeps_a_quarter_of_the_drivers_free() {
         let driver = ExistingDriver { id: "d".to_owned(), token: "t".to_owned(), last_position: None };
         let running = Running::default();
         for (drivers, expected) in [(1, 1), (5, 2), (50, 13)] {

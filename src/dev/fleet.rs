@@ -1,4 +1,4 @@
-//! Drivers made in bulk, each with a token: the simulated fleet, and those of the load tests in a file for k6.
+//! Creates drivers in bulk, each with a token: for the simulated fleet, and for the load tests (a file that k6 reads).
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ use crate::domain::secret_token::{SecretToken, TokenKind};
 use crate::store::drivers::NewDriver;
 use crate::store::{Database, StoreError, credentials, drivers};
 
-/// Drivers made in one transaction; well within what one transaction may take.
+/// Drivers that one transaction creates. A transaction of this size stays well within the transaction timeout.
 const AT_ONCE: usize = 200;
 
-/// Why a fleet could not be prepared.
+/// Why a fleet cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// PostgreSQL.
+    /// PostgreSQL returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The file.
+    /// The file cannot be written.
     #[error("{0} cannot be used: {1}")]
     File(PathBuf, #[source] std::io::Error),
 }
 
-/// Makes sure that the file at `path` (mode 600) holds at least `count` drivers that the database knows, as a JSON array
-/// of `{"id", "token"}`. Those of an earlier run are used again.
+/// Ensures that the file at `path` (mode 600) holds at least `count` drivers that exist in the database. The file is a JSON
+/// array of `{"id", "token"}`. Drivers of an earlier run are reused.
 pub async fn prepare(path: &Path, database: &Database, count: usize) -> Result<(), FleetError> {
     let kept = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Vec<KeptDriver>>(&bytes).ok());
     let mut fleet = kept.unwrap_or_default();
@@ -36,7 +36,7 @@ pub async fn prepare(path: &Path, database: &Database, count: usize) -> Result<(
     write_private_json(path, &fleet).map_err(|error| FleetError::File(path.to_owned(), error))
 }
 
-/// Makes a driver of each name.
+/// Creates one driver for each name.
 pub(super) async fn make(database: &Database, names: Vec<String>) -> Result<Vec<KeptDriver>, StoreError> {
     let mut made = Vec::with_capacity(names.len());
     for names in names.chunks(AT_ONCE) {
@@ -68,7 +68,7 @@ async fn make_at_once(database: &Database, wanted: Vec<(String, SecretToken)>) -
     Ok(made.into_iter().map(kept).collect())
 }
 
-/// Whether this database knows the driver's token; it may be another one than that of the last run.
+/// Returns whether the driver's token exists in this database. The last run may have used another database.
 pub(super) async fn is_known(database: &Database, driver: Option<&KeptDriver>) -> Result<bool, StoreError> {
     let Some(driver) = driver else { return Ok(false) };
     let hash = SecretToken::presented(&driver.token).hash();

@@ -1,4 +1,6 @@
-//! What `dev` prints once everything is up: addresses, keys, and a first order to post. It fits one screen.
+//! The text that `dev` prints after startup: addresses, keys, and a first order to post.
+//!
+//! Invariant: the text fits one screen.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,10 +8,11 @@ use std::path::Path;
 use super::demand::{CENTER, kept_free};
 use super::workspace::{ENV_FILE, Running};
 
-/// The printed order goes from the centre to here: a few streets away, so that it is delivered while one watches.
+/// The drop of the printed order. It is a few streets from the pickup at the centre, so the delivery ends within a minute
+/// or two.
 const DROP: (f64, f64) = (12.9740, 77.5980);
 
-/// The text, for a folder `dir` (as the reader named it) and so many simulated drivers.
+/// Returns the text for the folder `dir`, spelled as the reader gave it, and this many simulated drivers.
 pub(super) fn text(running: &Running, dir: &Path, drivers: u32) -> String {
     let url = &running.http_url;
     let rows = [
@@ -48,7 +51,7 @@ Ctrl-C stops everything.
     text
 }
 
-/// What the simulated fleet does and leaves.
+/// Says what the simulated fleet does and how many drivers it leaves free.
 fn fleet(drivers: u32) -> String {
     match drivers {
         0 => {

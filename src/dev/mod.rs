@@ -1,4 +1,4 @@
-//! What helps to try the service and is never needed in production: private servers, a receiving shop, a simulated fleet.
+//! Development tools: private servers, a receiving shop and a simulated fleet. Production never needs them.
 
 mod demand;
 pub mod fleet;
@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 pub use run::{DevError, run};
 
-/// Runs `simulate`: prints progress and the closing report; Ctrl-C ends it early. Fails with an exit code and a sentence.
+/// Runs `simulate`: prints progress and the final report. Ctrl-C ends the run early.
+/// On failure returns an exit code and an error message.
 pub async fn simulate_command(matches: &ArgMatches) -> Result<(), (u8, String)> {
     let options =
         simulate::cli::options(matches, |name| std::env::var(name).ok()).map_err(|error| (2, error.to_string()))?;

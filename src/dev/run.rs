@@ -1,4 +1,5 @@
-//! `dev`: everything on this machine: private servers, the service, a receiving shop and a simulated fleet.
+//! `driver-tracker dev`: runs the whole system on this machine: private servers, the service, a receiving shop and a
+//! simulated fleet.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -25,54 +26,55 @@ use crate::telemetry::{self, LogOutput, TelemetryError};
 
 /// The database inside the private PostgreSQL.
 const DATABASE: &str = "driver_tracker";
-/// The first port that is tried for the API, and for the metrics.
+/// The first ports to try: for the API, and for the metrics.
 const FIRST_PORTS: (u16, u16) = (8080, 9464);
-/// The addresses are shown when the drivers that are kept free can be given orders, and after so long at the latest.
+/// The addresses are printed once enough drivers are available, or after this time at the latest. "Enough" is the number
+/// that is kept free for the reader's orders.
 const FLEET_UP_WITHIN: Duration = Duration::from_secs(15);
 
-/// Why `dev` did not run.
+/// Why `dev` failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    /// Its folder.
+    /// The folder of `dev` cannot be used.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
-    /// A private server.
+    /// A private server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// Logs or metrics.
+    /// Logs or metrics cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    /// The service.
+    /// The service did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The receiving shop.
+    /// The receiving shop did not start.
     #[error(transparent)]
     Shop(#[from] ShopError),
-    /// Keys and drivers.
+    /// The API key or the drivers could not be created.
     #[error(transparent)]
     Seed(#[from] SeedError),
-    /// The drivers of the load tests.
+    /// The drivers of the load tests could not be created.
     #[error(transparent)]
     Fleet(#[from] FleetError),
-    /// The last positions of the simulated drivers.
+    /// The last positions of the simulated drivers could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The fleet.
+    /// The simulated fleet failed.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
-    /// A task of ours ended early.
+    /// A task of this process ended early.
     #[error("a task ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
-    /// The operating system.
+    /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 impl DevError {
-    /// 2 for a configuration that cannot work, 1 for what another moment may mend.
+    /// Returns 2 for an invalid configuration and 1 for an error that a retry may avoid.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
@@ -82,7 +84,7 @@ impl DevError {
     }
 }
 
-/// The servers that this run started; they end with it.
+/// The servers that this run started. They stop when this value is dropped.
 struct Servers {
     _postgres: Option<PrivatePostgres>,
     _redis: Option<PrivateRedis>,
@@ -90,21 +92,21 @@ struct Servers {
     redis_url: String,
 }
 
-/// Starts everything, shows what happens, and ends with Ctrl-C.
+/// Starts everything and shows live figures until Ctrl-C. A second signal exits at once with code 130.
 pub async fn run(args: DevArgs) -> Result<(), DevError> {
     let (stop, mut stopped) = watch::channel(false);
     tokio::spawn(async move {
         wait_for_signal().await;
         stop.send_replace(true);
         wait_for_signal().await;
-        eprintln!("ended at once by a second signal");
+        eprintln!("a second signal ended the process at once");
         std::process::exit(130);
     });
     let workspace = Workspace::open(&args.dir)?;
     let (drivers, dir) = (args.drivers, args.dir.clone());
     let up = tokio::select! {
         up = start(&workspace, args) => up?,
-        // Before everything is up there is nothing to drain; the private servers end with their handles.
+        // Before startup completes there is nothing to drain. The private servers stop when their handles are dropped.
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
     let ready = || {
@@ -132,14 +134,14 @@ async fn wait_for_signal() {
     }
 }
 
-/// Everything that runs.
-struct Up {
+/// Everything that this process runs.
+struct Started {
     service: Service,
     shop: ReceivingShop,
     kept: Kept,
     running: Running,
     background: Runtime,
-    /// Dropped last: the service needs them to the end.
+    /// Dropped last, because the service uses the servers until it has stopped.
     _servers: Servers,
 }
 
@@ -164,7 +166,7 @@ async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
         fleet::prepare(&workspace.path("fleet.json"), &service.database, args.prepare as usize).await?;
     }
     let running = describe(&service, &kept, &servers, shop.url());
-    // They would take the drivers of this run; yours wait on.
+    // Leftover simulated orders would occupy the drivers of this run. Orders of other senders are not touched.
     match simulate::cancel_leftovers(&running.http_url, &kept.admin_key).await {
         Ok(0) => {}
         Ok(count) => println!("cancelled {count} orders that an earlier simulation left open"),
@@ -206,16 +208,17 @@ async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources
     })
 }
 
-/// Where to listen: as told; else where it was last time, 8080 the first time, or the next free port.
+/// Chooses the listen address and the metrics address. `requested` wins, then `LISTEN_ADDR`, then the port of the last run
+/// (8080 on the first run) or the next free port.
 fn choose_address(
-    told: Option<SocketAddr>,
+    requested: Option<SocketAddr>,
     sources: &Sources,
     kept: &mut Kept,
 ) -> Result<(Option<String>, String), DevError> {
     let metrics = next_free_port(kept.metrics_port.unwrap_or(FIRST_PORTS.1))?;
     let metrics = format!("127.0.0.1:{metrics}");
-    if let Some(told) = told {
-        return Ok((Some(told.to_string()), metrics));
+    if let Some(requested) = requested {
+        return Ok((Some(requested.to_string()), metrics));
     }
     if sources.given("LISTEN_ADDR").is_some() {
         return Ok((None, metrics));
@@ -224,7 +227,7 @@ fn choose_address(
     Ok((Some(format!("127.0.0.1:{port}")), metrics))
 }
 
-/// What `dev` brings itself stands below whatever file, environment and flags say.
+/// Loads the configuration. The presets of `dev` have the lowest precedence: file, environment and flags override them.
 fn configure(
     mut sources: Sources,
     kept: &Kept,
@@ -271,7 +274,7 @@ fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String)
     }
 }
 
-/// Shows what happens until Ctrl-C; calls `ready` first, once the fleet is up.
+/// Shows live figures until Ctrl-C. Calls `ready` first, once the fleet is up.
 async fn watch_until_stopped(
     up: &Up,
     drivers: u32,

@@ -1,4 +1,6 @@
-//! What `dev` needs in the database: an admin key, the simulated drivers and one for the reader. Made once, kept.
+//! Creates what `dev` needs in the database: an admin key, the simulated drivers and one driver for the reader.
+//!
+//! Invariant: a later run reuses what the database already holds.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -10,18 +12,18 @@ use crate::commands::{CommandError, create_api_key};
 use crate::domain::secret_token::SecretToken;
 use crate::store::{Database, StoreError, credentials};
 
-/// Why the database could not be filled.
+/// Why the database cannot be seeded.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// PostgreSQL.
+    /// PostgreSQL returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The key.
+    /// The API key could not be created.
     #[error(transparent)]
     Command(#[from] CommandError),
 }
 
-/// Draws the secrets that are not there yet.
+/// Generates the secrets that are still missing.
 pub fn fill_secrets(kept: &mut Kept) {
     let drawn = rand::random::<[u8; 32]>;
     let signing = || format!("whsec_{}", BASE64_STANDARD.encode(drawn()));
@@ -39,7 +41,8 @@ pub fn fill_secrets(kept: &mut Kept) {
     }
 }
 
-/// Makes the key and the drivers that are not there yet, or that this database does not know (it may be another one).
+/// Creates the key and the drivers that are missing, or that this database does not hold. The last run may have used another
+/// database.
 pub async fn fill(kept: &mut Kept, database: &Database, drivers: usize) -> Result<(), SeedError> {
     let hash = SecretToken::presented(&kept.admin_key).hash();
     let known =

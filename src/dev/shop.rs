@@ -1,8 +1,10 @@
-//! A small shop that receives delivery events, for `dev` and for tests: it checks the signature with its own code,
-//! remembers what came, and can be told to fail.
+//! A small shop that receives delivery events, for `dev` and for tests. It verifies signatures, stores the events and can
+//! be configured to fail.
 //!
-//! It shares nothing with the sending side, so that a mistake there cannot hide here. Bounded: the oldest events are
-//! forgotten. What it counts: repeats of an event that was already accepted, and events accepted out of order.
+//! Invariants:
+//! - It shares no code with the sender, signatures included, so a mistake of the sender cannot hide here.
+//! - Memory is bounded: the oldest events are dropped.
+//! - It counts repeats of accepted events and events accepted out of order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -19,93 +21,93 @@ use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Events remembered.
+/// How many events are stored.
 const MAX_EVENTS: usize = 10_000;
-/// Ids and deliveries remembered for the counts.
+/// How many event ids are stored for the counts.
 const MAX_IDS: usize = 1_000_000;
 const MAX_BODY_BYTES: usize = 256 * 1024;
-/// Standard Webhooks: how far the sender's clock may be off, in seconds.
+/// Standard Webhooks: the tolerated difference from the sender's clock, in seconds.
 const TOLERANCE_S: u64 = 300;
-/// "Never answers", for whoever waits less long.
+/// How long [`Behaviour::Hang`] waits. It is longer than any client waits.
 const HANG: Duration = Duration::from_secs(3600);
 
 /// Why a shop cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ShopError {
-    /// Not `whsec_` and base64.
-    #[error("the events' secret must be whsec_ and base64")]
+    /// The secret is not `whsec_` followed by base64.
+    #[error("the events' secret must be whsec_ followed by base64")]
     BadSecret,
-    /// The port is taken, or the like.
+    /// The address cannot be bound, for example because the port is taken.
     #[error("the receiving shop cannot listen: {0}")]
     Listen(#[from] std::io::Error),
 }
 
-/// How the shop answers an event whose signature is right.
+/// How the shop answers an event with a valid signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Behaviour {
-    /// 200.
+    /// Answers 200.
     #[default]
     Ok,
-    /// This status.
+    /// Answers this status.
     Status(u16),
-    /// Takes the request and never answers.
+    /// Accepts the request and never answers.
     Hang,
-    /// 200 after so long.
+    /// Answers 200 after this time.
     Slow(Duration),
-    /// 500 so many times, then 200.
+    /// Answers 500 this many times, then 200.
     FailFirst(u32),
-    /// 503 with this `Retry-After`, in seconds.
+    /// Answers 503 with this `Retry-After`, in seconds.
     RetryAfter(u64),
 }
 
-/// One request with a right signature.
+/// One request with a valid signature.
 #[derive(Clone, Debug)]
 pub struct ShopEvent {
-    /// `DELIVERY_ASSIGNED_V1` …
+    /// The event's name, such as `DELIVERY_ASSIGNED_V1`.
     pub event: String,
-    /// Also its `webhook-id`.
+    /// The event's id, which is also the request's `webhook-id`.
     pub event_id: String,
-    /// Of the delivery's audit trail.
+    /// The sequence in the delivery's audit trail.
     pub sequence: u64,
-    /// Which delivery.
+    /// The delivery's id.
     pub delivery_id: String,
-    /// The shop's own id of the order.
+    /// The shop's id of the order.
     pub seller_order_id: String,
     /// The status after the change.
     pub status: String,
-    /// The whole body, as it came.
+    /// The body as received.
     pub raw: String,
-    /// The same, read.
+    /// The parsed body.
     pub body: Value,
-    /// What it is answered with; 0 while the shop hangs.
+    /// The status of the answer; 0 while the shop hangs.
     pub answered: u16,
-    /// When it came.
+    /// When the request arrived.
     pub received_at: Instant,
 }
 
 impl ShopEvent {
-    /// Whether the sender was told that all is well.
+    /// Returns whether the answer is 2xx.
     pub fn accepted(&self) -> bool {
         (200..300).contains(&self.answered)
     }
 }
 
-/// What the shop has counted.
+/// The counters of the shop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShopCounts {
     /// Requests of any kind.
     pub requests: u64,
-    /// Events answered 2xx, repeats included.
+    /// Events answered with 2xx, repeats included.
     pub accepted: u64,
-    /// Events that were accepted before and came again.
+    /// Repeats of events that were already accepted.
     pub duplicates: u64,
-    /// Events accepted although one with a higher sequence of the same delivery had been accepted.
+    /// Events accepted after an event of the same delivery with an equal or higher sequence.
     pub order_violations: u64,
-    /// Repeats whose body was not the same, byte for byte.
+    /// Repeats whose body differs in any byte.
     pub changed_bodies: u64,
-    /// Requests with no, a wrong or a stale signature.
+    /// Requests whose signature is missing, invalid or stale.
     pub bad_signatures: u64,
-    /// Signed requests that are no event.
+    /// Signed requests that are not an event.
     pub unreadable: u64,
 }
 
@@ -116,13 +118,13 @@ struct Memory {
     events: VecDeque<ShopEvent>,
     counts: ShopCounts,
     accepted_ids: HashSet<String>,
-    /// Of events that came, accepted or not: to compare repeats.
+    /// The body hash of each event received, accepted or not, to compare repeats.
     body_hashes: HashMap<String, u64>,
     last_sequence: HashMap<String, u64>,
 }
 
 struct Shared {
-    /// One or more keys: all of them are good while a secret rotates.
+    /// One or more keys. All of them are valid, so that a secret can rotate.
     keys: Vec<Vec<u8>>,
     memory: Mutex<Memory>,
     changed: watch::Sender<()>,
@@ -134,7 +136,7 @@ impl Shared {
     }
 }
 
-/// The shop; it stops when dropped.
+/// The running shop. It stops when dropped.
 pub struct ReceivingShop {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -142,12 +144,12 @@ pub struct ReceivingShop {
 }
 
 impl ReceivingShop {
-    /// Starts on a free loopback port. `secret` is `whsec_…`, or several joined by commas.
+    /// Starts on a free loopback port. `secret` is one `whsec_…`, or several joined by commas.
     pub async fn start(secret: &str) -> Result<Self, ShopError> {
         Self::start_at(secret, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    /// Starts on a given address.
+    /// Starts on `address`.
     pub async fn start_at(secret: &str, address: SocketAddr) -> Result<Self, ShopError> {
         let keys = secret.split(',').map(parse_secret).collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared { keys, memory: Mutex::new(Memory::default()), changed: watch::Sender::new(()) });
@@ -166,41 +168,41 @@ impl ReceivingShop {
         Ok(Self { shared, address, handle })
     }
 
-    /// Where events are to be posted.
+    /// Returns the URL that events are posted to.
     pub fn url(&self) -> String {
         format!("http://{}/events", self.address)
     }
 
-    /// The address it listens on.
+    /// Returns the address that the shop listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The events that came, oldest first; the last 10,000.
+    /// Returns the last 10,000 events received, oldest first.
     pub fn events(&self) -> Vec<ShopEvent> {
         self.shared.memory().events.iter().cloned().collect()
     }
 
-    /// What it has counted.
+    /// Returns the counters.
     pub fn counts(&self) -> ShopCounts {
         self.shared.memory().counts
     }
 
-    /// How it answers from now on; also ends the hanging and the slowness of requests to come, not of those under way.
+    /// Sets how later requests are answered. A request that is already waiting keeps its old behaviour.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         let mut memory = self.shared.memory();
         memory.behaviour = behaviour;
         memory.failures_left = if let Behaviour::FailFirst(count) = behaviour { count } else { 0 };
     }
 
-    /// Forgets all events and counts.
+    /// Clears all events and counters.
     pub fn clear(&self) {
         let mut memory = self.shared.memory();
         let (behaviour, failures_left) = (memory.behaviour, memory.failures_left);
         *memory = Memory { behaviour, failures_left, ..Memory::default() };
     }
 
-    /// Waits until the events satisfy the predicate; `None` when that takes too long.
+    /// Waits until the events satisfy the predicate. Returns `None` after the time limit.
     pub async fn wait_for(&self, predicate: impl Fn(&[ShopEvent]) -> bool, within: Duration) -> Option<Vec<ShopEvent>> {
         let mut changes = self.shared.changed.subscribe();
         let waiting = async {
@@ -216,7 +218,7 @@ impl ReceivingShop {
         timeout(within, waiting).await.ok().flatten()
     }
 
-    /// Stops listening, and waits for that.
+    /// Stops listening and waits until the listener has ended.
     pub async fn stop(self) {
         self.handle.stop(false).await;
     }
@@ -224,7 +226,7 @@ impl ReceivingShop {
 
 impl Drop for ReceivingShop {
     fn drop(&mut self) {
-        // The command is sent at once; the future would only wait for its end.
+        // `stop` sends the command at once. The future only waits until the listener has ended.
         std::mem::drop(self.handle.stop(false));
     }
 }
@@ -240,7 +242,7 @@ async fn receive(shop: web::Data<Shared>, request: HttpRequest, body: web::Bytes
         };
         let (behaviour, answered) = memory.next_behaviour();
         match ShopEvent::read(&webhook_id, &body, answered) {
-            Some(event) => memory.take_in(event),
+            Some(event) => memory.record(event),
             None => {
                 memory.counts.unreadable += 1;
                 return HttpResponse::BadRequest().finish();
@@ -268,7 +270,7 @@ async fn receive(shop: web::Data<Shared>, request: HttpRequest, body: web::Bytes
 }
 
 impl Memory {
-    /// How this request is answered, and the status that this means.
+    /// Returns how this request is answered and with which status.
     fn next_behaviour(&mut self) -> (Behaviour, u16) {
         match self.behaviour {
             Behaviour::FailFirst(_) => match self.failures_left.checked_sub(1) {
@@ -285,7 +287,7 @@ impl Memory {
         }
     }
 
-    fn take_in(&mut self, event: ShopEvent) {
+    fn record(&mut self, event: ShopEvent) {
         if self.body_hashes.len() < MAX_IDS {
             let hash = hash_of(&event.raw);
             if *self.body_hashes.entry(event.event_id.clone()).or_insert(hash) != hash {
@@ -294,10 +296,10 @@ impl Memory {
         }
         if event.accepted() {
             self.counts.accepted += 1;
-            let room = self.accepted_ids.len() < MAX_IDS;
+            let has_capacity = self.accepted_ids.len() < MAX_IDS;
             if self.accepted_ids.contains(&event.event_id) {
                 self.counts.duplicates += 1;
-            } else if room {
+            } else if has_capacity {
                 self.accepted_ids.insert(event.event_id.clone());
                 let last = self.last_sequence.entry(event.delivery_id.clone()).or_default();
                 if event.sequence <= *last {
@@ -314,7 +316,7 @@ impl Memory {
 }
 
 impl ShopEvent {
-    /// `None` when the body is no event, or `webhook-id` is not its `eventId`.
+    /// Returns `None` when the body is not an event, or when `webhook-id` differs from its `eventId`.
     fn read(webhook_id: &str, body: &[u8], answered: u16) -> Option<Self> {
         let raw = std::str::from_utf8(body).ok()?.to_owned();
         let body: Value = serde_json::from_str(&raw).ok()?;
@@ -341,7 +343,8 @@ fn parse_secret(text: &str) -> Result<Vec<u8>, ShopError> {
     if key.is_empty() { Err(ShopError::BadSecret) } else { Ok(key) }
 }
 
-/// Standard Webhooks 1.0: the `webhook-id` when one of the signatures is one of the keys' and the time is near.
+/// Verifies a request by Standard Webhooks 1.0. Returns the `webhook-id` when one of the signatures is valid for one of the
+/// keys and the timestamp is within the tolerance.
 fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> Option<String> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let (id, at) = (header("webhook-id")?, header("webhook-timestamp")?);
@@ -354,7 +357,7 @@ fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> O
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
         mac.update(format!("{id}.{at}.").as_bytes());
         mac.update(body);
-        // Compares in constant time.
+        // `verify_slice` compares in constant time.
         mac.verify_slice(signature).is_ok()
     };
     keys.iter().any(|key| given.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())

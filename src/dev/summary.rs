@@ -1,4 +1,4 @@
-//! What `dev` sees happening: one live screen on a terminal, plain lines elsewhere.
+//! The live figures of `dev`: one screen that updates in place on a terminal, plain lines elsewhere.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use super::simulate::Progress;
 use crate::app::Service;
 use crate::store::{StoreError, outbox, overview};
 
-/// Between two plain lines.
+/// The time between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows the state of things, again and again.
+/// Prints the figures repeatedly.
 pub struct Summary {
     terminal: bool,
     shown_lines: usize,
@@ -19,12 +19,12 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// On a terminal the lines are written over, elsewhere one follows the other.
+    /// On a terminal each output overwrites the one before. Elsewhere each output is a new line.
     pub fn new(terminal: bool) -> Self {
         Self { terminal, shown_lines: 0, last_plain: None }
     }
 
-    /// Reads and shows. `fleet`: what the simulation does, and how many of its drivers are kept free.
+    /// Reads the figures and prints them. `fleet` holds the progress of the simulation and how many drivers it keeps free.
     pub async fn show(&mut self, service: &Service, shop: &ReceivingShop, fleet: Option<(&Progress, u32)>) {
         if !self.terminal && self.last_plain.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
             return;
@@ -68,7 +68,7 @@ impl Summary {
             return;
         }
         if self.shown_lines > 0 {
-            // Up to where the last screen began, and clear from there.
+            // Moves the cursor to where the last output began and clears from there.
             let _ = write!(out, "\x1b[{}A\x1b[J", self.shown_lines);
         }
         for line in lines {

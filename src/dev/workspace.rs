@@ -1,4 +1,6 @@
-//! The folder of `dev`: data, keys and ports from run to run, and what is running now. Everything in it is private.
+//! The folder of `dev`: data, keys and ports that later runs reuse, and a description of the run in progress.
+//!
+//! Invariants: one process at a time uses the folder; only its owner can read the files in it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What `dev` keeps from run to run.
+/// What `dev` saves for later runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Kept {
@@ -19,64 +21,64 @@ pub struct Kept {
     pub http_port: Option<u16>,
     /// Port of the metrics.
     pub metrics_port: Option<u16>,
-    /// Signs orders in.
+    /// Signs the orders that the shop posts.
     pub webhook_secret: String,
-    /// The plain header of orders in.
+    /// The value of the plain header that an order may carry instead of a signature.
     pub webhook_shared_secret: String,
-    /// Signs events out.
+    /// Signs the events that the service posts.
     pub events_secret: String,
-    /// What the secrets of other shops are derived from.
+    /// The key from which the secrets of other shops are derived.
     pub shop_secrets_key: String,
     /// An API key with the scope `admin`.
     pub admin_key: String,
-    /// The driver that is left to the reader.
+    /// The driver that the reader uses.
     pub driver: Option<KeptDriver>,
     /// The simulated drivers.
     pub fleet: Vec<KeptDriver>,
 }
 
-/// A driver and a token.
+/// A driver's id and one of its tokens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct KeptDriver {
     /// The driver's id.
     pub id: String,
-    /// A token of theirs.
+    /// A token of this driver.
     pub token: String,
 }
 
-/// What is running, for scripts; there only while it runs.
+/// Describes the run in progress, for scripts. The files that hold it exist only while the run lasts.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// The API.
+    /// The base URL of the API.
     pub http_url: String,
-    /// The metrics.
+    /// The URL of the metrics.
     pub metrics_url: String,
-    /// PostgreSQL.
+    /// The URL of the PostgreSQL database.
     pub database_url: String,
-    /// Redis.
+    /// The URL of Redis.
     pub redis_url: String,
     /// An API key with the scope `admin`.
     pub admin_key: String,
-    /// Signs orders in.
+    /// Signs the orders that the shop posts.
     pub webhook_secret: String,
-    /// The plain header of orders in.
+    /// The value of the plain header that an order may carry instead of a signature.
     pub webhook_shared_secret: String,
-    /// Signs events out.
+    /// Signs the events that the service posts.
     pub events_secret: String,
-    /// The receiving shop.
+    /// The URL of the receiving shop.
     pub shop_url: String,
-    /// The driver that is left to the reader.
+    /// The driver that the reader uses.
     pub driver: KeptDriver,
-    /// This process.
+    /// The id of this process.
     pub pid: u32,
 }
 
-/// The file that a shell reads with `.`; it holds [`Running::shell_variables`].
+/// The file that a shell reads with `.`. It holds [`Running::shell_variables`].
 pub const ENV_FILE: &str = "env";
 
 impl Running {
-    /// Assignments of shell variables: what the first steps of the README need.
+    /// Returns assignments of the shell variables that the first steps of the README use.
     fn shell_variables(&self) -> String {
         let variables = [
             ("URL", &self.http_url),
@@ -92,27 +94,27 @@ impl Running {
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkspaceError {
-    /// Another `dev` works in it.
+    /// Another `dev` uses it.
     #[error("another `driver-tracker dev` is running in {0}: end it first, or name another folder with --dir")]
     InUse(PathBuf),
-    /// A file in it.
+    /// A file in it cannot be read or written.
     #[error("{0} cannot be used: {1}")]
     File(PathBuf, #[source] std::io::Error),
-    /// What is kept cannot be read.
+    /// The saved state cannot be parsed.
     #[error("{0} cannot be read ({1}): remove it to begin with new keys")]
     Kept(PathBuf, serde_json::Error),
 }
 
-/// The folder, held for this process alone.
+/// The folder, locked for this process.
 #[derive(Debug)]
 pub struct Workspace {
     dir: PathBuf,
-    /// The lock ends with the process, however it ends.
+    /// The kernel releases the lock when the process ends, in whatever way it ends.
     _lock: File,
 }
 
 impl Workspace {
-    /// Makes the folder if it is not there, and takes it for this process.
+    /// Creates the folder if it is missing and locks it for this process.
     pub fn open(dir: &Path) -> Result<Self, WorkspaceError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -130,12 +132,12 @@ impl Workspace {
         }
     }
 
-    /// A path inside.
+    /// Returns the path of `name` in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// What earlier runs kept; nothing on the first.
+    /// Reads the state that earlier runs saved. On the first run the state is empty.
     pub fn kept(&self) -> Result<Kept, WorkspaceError> {
         let path = self.path("kept.json");
         match std::fs::read(&path) {
@@ -145,12 +147,12 @@ impl Workspace {
         }
     }
 
-    /// Keeps for later runs.
+    /// Saves the state for later runs.
     pub fn keep(&self, kept: &Kept) -> Result<(), WorkspaceError> {
         self.write_json("kept.json", kept)
     }
 
-    /// Writes what is running: for programs (`state.json`), and for a shell to read (`env`).
+    /// Writes the description of this run: `state.json` for programs, `env` for a shell.
     pub fn announce(&self, running: &Running) -> Result<(), WorkspaceError> {
         let path = self.path(ENV_FILE);
         let text = running.shell_variables();
@@ -158,14 +160,14 @@ impl Workspace {
         self.write_json("state.json", running)
     }
 
-    /// Nothing is running any more.
+    /// Removes the description of this run. An error is ignored: a stale description harms only scripts.
     pub fn forget_running(&self) {
         for name in ["state.json", ENV_FILE] {
             let _ = std::fs::remove_file(self.path(name));
         }
     }
 
-    /// A file for the log, appended to.
+    /// Opens the log file for appending.
     pub fn log_file(&self) -> Result<File, WorkspaceError> {
         let path = self.path("driver-tracker.log");
         let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
@@ -178,7 +180,7 @@ impl Workspace {
     }
 }
 
-/// A file that its owner alone can read, whole or not at all: written beside, then put in place.
+/// Writes a JSON file that only its owner can read. The write is atomic: a temporary file beside it is renamed into place.
 pub(super) fn write_private_json(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
     write_private(path, &serde_json::to_vec_pretty(value)?)
 }
@@ -199,7 +201,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn one_process_at_a_time_and_what_is_kept_is_private() {
+    fn one_process_at_a_time_uses_the_folder_and_the_saved_state_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let first = Workspace::open(&dir.path().join("dev")).unwrap();
         assert!(matches!(Workspace::open(&dir.path().join("dev")), Err(WorkspaceError::InUse(_))));
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_what_is_running_whatever_is_in_it() {
+    fn a_shell_reads_the_variables_whatever_characters_they_hold() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = Workspace::open(dir.path()).unwrap();
         let secret = "it's $HOME `x` \"y\" \\";

@@ -1,4 +1,5 @@
-//! Under which account the servers run: ours, or an unprivileged one when we are root.
+//! Chooses the account that the servers run under: the account of this process, or an unprivileged one when this process
+//! is root.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -9,26 +10,26 @@ use std::{env, fs};
 use super::programs::in_path;
 use super::{ServerError, launcher, process};
 
-/// What of our environment the servers see: nothing that would configure them, no secrets.
+/// The environment variables that the servers inherit. None of them configures a server or holds a secret.
 const KEPT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 
-/// A user and their group, by number.
+/// A user id and its group id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// Who we are, and whom the servers run as.
+/// The user id of this process and the account that the servers run under.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accounts {
     pub(super) own_uid: u32,
-    /// Only when we are root.
+    /// `Some` only when this process is root.
     pub(super) unprivileged: Option<Account>,
 }
 
 impl Accounts {
-    /// Asks the system.
+    /// Reads the accounts from the operating system.
     pub(super) fn find() -> Result<Self, ServerError> {
         let own_uid = own_uid()?;
         if own_uid != 0 {
@@ -41,9 +42,9 @@ impl Accounts {
 }
 
 fn own_uid() -> Result<u32, ServerError> {
-    let what = || "could not ask `id -u` who this is".to_owned();
-    let told = Command::new("id").arg("-u").output().map_err(|source| ServerError::Io { what: what(), source })?;
-    let number = String::from_utf8_lossy(&told.stdout).trim().parse();
+    let what = || "could not get the user id from `id -u`".to_owned();
+    let output = Command::new("id").arg("-u").output().map_err(|source| ServerError::Io { what: what(), source })?;
+    let number = String::from_utf8_lossy(&output.stdout).trim().parse();
     number.map_err(|_| ServerError::Io { what: what(), source: std::io::ErrorKind::InvalidData.into() })
 }
 
@@ -54,12 +55,13 @@ fn lookup(passwd: &str, name: &str) -> Option<Account> {
     Some(Account { uid, gid })
 }
 
-/// A command that runs `program` as `account` (`None`: as ourselves), in a process group of its own so that Ctrl-C
-/// reaches us alone, and that gets the signal `at_our_death` when this process ends in any way.
+/// Builds a command that runs `program` as `account` (`None`: as the user of this process). The command runs in its own
+/// process group, so that Ctrl-C reaches only this process. The kernel sends it `parent_death_signal` when this process
+/// ends in any way.
 pub(super) fn command(
     program: impl AsRef<OsStr>,
     account: Option<Account>,
-    at_our_death: &str,
+    parent_death_signal: &str,
 ) -> Result<Command, ServerError> {
     let mut command = match (in_path("setpriv"), account) {
         (None, None) => Command::new(program),
@@ -69,7 +71,7 @@ pub(super) fn command(
             if let Some(Account { uid, gid }) = account {
                 command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
             }
-            command.arg(format!("--pdeathsig={at_our_death}")).arg("--").arg(program);
+            command.arg(format!("--pdeathsig={parent_death_signal}")).arg("--").arg(program);
             command
         }
     };
@@ -82,7 +84,7 @@ pub(super) fn command(
     Ok(command)
 }
 
-/// Whether `account` can reach `dir` (asked of the kernel, which also knows of access lists and namespaces).
+/// Returns whether `account` can reach `dir`. The kernel answers, because it also applies access lists and namespaces.
 pub(super) fn can_reach(dir: &Path, account: Account) -> Result<bool, ServerError> {
     let mut test = command("test", Some(account), "KILL")?;
     test.arg("-x").arg(dir);

@@ -1,4 +1,4 @@
-//! A server's directory: who holds it, its log, and where PostgreSQL's data can lie.
+//! A server's directory: its lock, its files and log, and the place for PostgreSQL's data.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,33 +12,33 @@ use super::account::{Account, Accounts, can_reach};
 use super::process::wait_until;
 use super::{ServerError, about};
 
-/// A log longer than this is begun anew at the next start.
+/// A log longer than this is truncated at the next start.
 const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How much of a log's end an error carries.
+/// How many bytes of a log's end an error holds.
 const TAIL_BYTES: u64 = 2048;
 
-/// How long a directory's lock is waited for.
+/// How long to wait for a directory's lock.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where data goes that an unprivileged account could not reach in the directory itself.
-const ELSEWHERE: &str = "/var/tmp";
+/// The parent folder for data that an unprivileged account cannot reach in the directory itself.
+const FALLBACK_PARENT: &str = "/var/tmp";
 
-/// A server's directory, held by this run until dropped.
+/// A server's directory. This run holds its lock until the value is dropped.
 pub(super) struct Directory {
     path: PathBuf,
     _lock: File,
 }
 
 impl Directory {
-    /// Makes the directory where it is missing, and holds it.
-    pub(super) fn hold(path: &Path) -> Result<Self, ServerError> {
+    /// Creates the directory if it is missing and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, ServerError> {
         fs::create_dir_all(path).map_err(about("make", path))?;
         let path = fs::canonicalize(path).map_err(about("find", path))?;
         let lock_path = path.join("lock");
         let lock = private_file().open(&lock_path).map_err(about("open", &lock_path))?;
         let mut outcome = Ok(());
-        // A child that is just being started holds copies of all our files until it becomes its program.
+        // A child holds copies of all open files of this process between fork and exec, so a lock may be released late.
         wait_until(LOCK_LIMIT, || {
             outcome = lock.try_lock();
             !matches!(outcome, Err(TryLockError::WouldBlock))
@@ -54,19 +54,19 @@ impl Directory {
         &self.path
     }
 
-    /// What the file of this name says; `None` when it is missing or not what is wanted.
+    /// Reads and parses the file `name`. Returns `None` when it is missing or cannot be parsed.
     pub(super) fn read<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         fs::read_to_string(self.path.join(name)).ok()?.trim().parse().ok()
     }
 
-    /// Writes a file that only we can read.
+    /// Writes a file that only the user of this process can read.
     pub(super) fn write(&self, name: &str, contents: &str) -> Result<(), ServerError> {
         let path = self.path.join(name);
         let write = || private_file().truncate(true).open(&path)?.write_all(contents.as_bytes());
         write().map_err(about("write", &path))
     }
 
-    /// The log, for a server to write to, and where its next word will stand.
+    /// Opens the log for a server to append to. Also returns the offset at which new output begins.
     pub(super) fn open_log(&self) -> Result<(File, u64), ServerError> {
         let path = self.path.join("server.log");
         let file = private_file().append(true).open(&path).map_err(about("open", &path))?;
@@ -78,7 +78,7 @@ impl Directory {
         Ok((file, 0))
     }
 
-    /// The end of what was logged from `from` on; empty when it cannot be read.
+    /// Returns the end of the log after offset `from`. Returns an empty text when the log cannot be read.
     pub(super) fn log_since(&self, from: u64) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(self.path.join("server.log"))?;
@@ -98,38 +98,38 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Writes a new file that only `owner` (`None`: we) can read, in a folder that may be another account's: a link that
-/// stands there already is not followed.
+/// Writes a new file that only `owner` (`None`: the user of this process) can read. The folder may belong to another
+/// account, so an existing link at `path` must not be followed.
 pub(super) fn write_new(path: &Path, contents: &str, owner: Option<Account>) -> Result<(), ServerError> {
     if fs::symlink_metadata(path).is_ok() {
         fs::remove_file(path).map_err(about("remove", path))?;
     }
     let write = || private_file().create_new(true).open(path)?.write_all(contents.as_bytes());
     write().map_err(about("write", path))?;
-    give_to(path, owner)
+    set_owner(path, owner)
 }
 
-/// A place for PostgreSQL's data and the account that it belongs to (`None`: ours).
+/// The folder of PostgreSQL's data and the account that owns it (`None`: the user of this process).
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) account: Option<Account>,
 }
 
-/// Finds or makes the place for PostgreSQL's data: `cluster` in `dir`, or a link there to a folder elsewhere when the
-/// unprivileged account cannot reach `dir` (a checkout in root's home, say).
+/// Finds or creates the folder for PostgreSQL's data. It is `cluster` in `dir`. When the unprivileged account cannot reach
+/// `dir` (for example a checkout in root's home), `cluster` is a link to a folder elsewhere.
 pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError> {
     let link = dir.join("cluster");
     if let Ok(found) = fs::metadata(&link) {
         let path = fs::canonicalize(&link).map_err(about("find", &link))?;
-        // As root: whoever owned the data goes on owning it, also after a first run that was not root's.
+        // As root, the data keeps its owner, also when the first run was not by root.
         let owner = Account { uid: found.uid(), gid: found.gid() };
         let account = accounts.unprivileged.map(|_| owner);
         let usable = if accounts.own_uid == 0 { owner.uid != 0 } else { owner.uid == accounts.own_uid };
         return if usable { Ok(Place { path, account }) } else { Err(not_ours(&path, owner.uid, dir)) };
     }
     if fs::symlink_metadata(&link).is_ok() {
-        // A link to data that a cleaner of temporary files took away.
+        // The link is dangling: a cleaner of temporary files removed the data.
         fs::remove_file(&link).map_err(about("remove", &link))?;
     }
     let Some(account) = accounts.unprivileged else {
@@ -140,15 +140,16 @@ pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError
         make_private(&link, Some(account))?;
         return Ok(Place { path: link, account: Some(account) });
     }
-    let path = place_elsewhere(dir, account)?;
+    let path = fallback_place(dir, account)?;
     symlink(&path, &link).map_err(about("make", &link))?;
     Ok(Place { path, account: Some(account) })
 }
 
-/// The folder for data of `dir` in the place for temporary files, where anybody may have made one of that name before us.
-fn place_elsewhere(dir: &Path, account: Account) -> Result<PathBuf, ServerError> {
+/// Creates the folder for data of `dir` in the folder for temporary files. Any user may already have created a folder of
+/// that name there, so its owner is checked.
+fn fallback_place(dir: &Path, account: Account) -> Result<PathBuf, ServerError> {
     let hash = hex::encode(Sha256::digest(dir.as_os_str().as_encoded_bytes()));
-    let path = Path::new(ELSEWHERE).join(format!("driver-tracker-{}", &hash[..16]));
+    let path = Path::new(FALLBACK_PARENT).join(format!("driver-tracker-{}", &hash[..16]));
     match fs::symlink_metadata(&path) {
         Err(_) => make_private(&path, Some(account))?,
         Ok(found) if found.is_dir() && found.uid() == account.uid => {}
@@ -163,11 +164,11 @@ fn not_ours(path: &Path, uid: u32, dir: &Path) -> ServerError {
 
 fn make_private(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
     DirBuilder::new().mode(0o700).create(path).map_err(about("make", path))?;
-    give_to(path, owner)
+    set_owner(path, owner)
 }
 
-/// Hands `path` to the account that the server runs as.
-fn give_to(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
+/// Makes `owner`, the account that the server runs as, the owner of `path`.
+fn set_owner(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
     let Some(Account { uid, gid }) = owner else { return Ok(()) };
-    chown(path, Some(uid), Some(gid)).map_err(about("give away", path))
+    chown(path, Some(uid), Some(gid)).map_err(about("change the owner of", path))
 }

@@ -1,7 +1,7 @@
-//! Starting child processes from one thread that never ends.
+//! Starts child processes from one thread that never ends.
 //!
-//! The kernel sends the "parent died" signal when the *thread* that forked the child ends. A child started from a worker
-//! thread, or from the thread of one test, would be shot when that thread goes; so all children come from this one.
+//! The kernel sends the parent-death signal when the *thread* that forked the child ends. A child of a worker thread, or of
+//! the thread of one test, would get the signal when that thread ends. So this thread starts all children.
 
 use std::io;
 use std::process::{Child, Command, Output, Stdio};
@@ -18,7 +18,7 @@ static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
 /// Starts `command` from the thread that never ends.
 pub(super) fn spawn(command: Command) -> io::Result<Child> {
-    let gone = || io::Error::other("the thread that starts servers is gone");
+    let gone = || io::Error::other("the thread that starts servers has ended");
     let launcher = LAUNCHER.get_or_init(start_thread).as_ref().ok_or_else(gone)?;
     let (reply, answer) = channel();
     launcher.send((command, reply)).map_err(|_| gone())?;
@@ -28,7 +28,7 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
 fn start_thread() -> Option<Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
     let serve = move || {
-        // Ends only when the static sender goes, which is never.
+        // The loop never ends, because the static sender is never dropped.
         for (mut command, reply) in jobs {
             let _ = reply.send(command.spawn());
         }
@@ -37,7 +37,7 @@ fn start_thread() -> Option<Sender<Job>> {
     Some(sender)
 }
 
-/// Runs a tool with little output (less than a pipe holds) to its end, or ends it after `limit`.
+/// Runs a tool and returns its output. Kills it after `limit`. The output must be smaller than a pipe's buffer.
 pub(super) fn run(mut command: Command, limit: Duration) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
@@ -46,7 +46,7 @@ pub(super) fn run(mut command: Command, limit: Duration) -> io::Result<Output> {
         if Instant::now() > deadline {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("not done after {} s", limit.as_secs())));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("not finished after {} s", limit.as_secs())));
         }
         thread::sleep(POLL);
     }

@@ -1,8 +1,13 @@
-//! A private PostgreSQL.
+//! A private PostgreSQL server.
 //!
-//! In its directory: `cluster/data` (or `cluster` is a link to where the server's account can reach it), `password` (mode
-//! 600), `port` (the last one, taken again when it is free), `server.log`, `pid`, `lock`. Only loopback TCP with a random
-//! password; no Unix socket. The superuser is `driver_tracker`.
+//! Its directory holds:
+//! - `cluster/data`; `cluster` may be a link to a folder that the server's account can reach,
+//! - `password` (mode 600),
+//! - `port`, the last port, which is reused when it is free,
+//! - `server.log`, `pid` and `lock`.
+//!
+//! The server listens only on loopback TCP with a random password, and on no Unix socket. The superuser is
+//! `driver_tracker`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,14 +25,14 @@ const USER: &str = "driver_tracker";
 
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
 
-/// How a private PostgreSQL is run.
+/// Options of a private PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostgresOptions {
-    /// Whether commits reach the disk. Off, the data survives a crash of the server, not one of the machine.
+    /// Whether commits reach the disk. When off, the data survives a crash of the server but not one of the machine.
     pub fsync: bool,
-    /// Whether the directory, data included, is removed with the value.
+    /// Whether dropping the value removes the directory, data included.
     pub remove_on_drop: bool,
-    /// Whether standbys may follow it, and it may be one.
+    /// Whether the server may have standbys or be one.
     pub replication: bool,
 }
 
@@ -38,46 +43,46 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Fast, and leaves nothing.
+    /// Returns options for tests: fast, and the data is removed at the end.
     pub fn for_tests() -> Self {
         Self { fsync: false, remove_on_drop: true, replication: false }
     }
 }
 
-/// A PostgreSQL of our own. Dropped, it is stopped.
+/// A running private PostgreSQL. It stops when dropped.
 #[derive(Debug)]
 pub struct PrivatePostgres {
     server: Server<Postgres>,
 }
 
 impl PrivatePostgres {
-    /// Starts the server whose data lies in `dir`, made on the first run, on `port` or the next free one (`None`: the
-    /// last one, else any), and waits until it accepts connections.
+    /// Starts the server with its data in `dir` and waits until it accepts connections. The first run creates the data. The
+    /// server uses `port` or the next free one; `None` means the last port, or else a random one.
     pub fn start(dir: &Path, port: Option<u16>) -> Result<Self, ServerError> {
         Self::start_with(dir, port, PostgresOptions::default())
     }
 
-    /// As `start`, with options.
+    /// Like `start`, with options.
     pub fn start_with(dir: &Path, port: Option<u16>, options: PostgresOptions) -> Result<Self, ServerError> {
         let newest = programs::postgres(None)?.ok_or(ServerError::Missing { program: Postgres::NAME })?;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let place = place(directory.path(), Accounts::find()?)?;
         end_leftover(&place.path.join("data"));
         let password = directory.read("password").unwrap_or_default();
         let mut kind = Postgres { place, programs: newest, options, password };
         match version_of(&kind.data()) {
-            // Without the password the data is of no use: it lay elsewhere, and its directory was deleted.
+            // Data without the password is unusable. This happens when the data lies elsewhere and `dir` was deleted.
             Some(found) if !kind.password.is_empty() => kind.programs = programs_for(&found, &directory)?,
             _ => kind.init(&directory)?,
         }
         Ok(Self { server: Server::start(kind, directory, port)? })
     }
 
-    /// Makes a standby of `primary` (whose options allow it) with its data in `dir`, and starts it. It streams by the
-    /// replication slot `slot`, and has the primary's databases and password.
+    /// Creates a standby of `primary` with its data in `dir` and starts it. The options of `primary` must allow replication.
+    /// The standby streams by the replication slot `slot` and has the primary's databases and password.
     pub fn start_standby(primary: &Self, slot: &str, dir: &Path) -> Result<Self, ServerError> {
         let of = &primary.server.kind;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let place = place(directory.path(), Accounts::find()?)?;
         let copy =
             Postgres { place, programs: of.programs.clone(), options: of.options, password: of.password.clone() };
@@ -87,22 +92,22 @@ impl PrivatePostgres {
         Self::start_with(dir, None, of.options)
     }
 
-    /// How a client reaches the database `name`.
+    /// Returns the URL of the database `name`.
     pub fn url(&self, name: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{name}", self.server.kind.password, self.server.port)
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// The process id of the postmaster, while it runs.
+    /// Returns the process id of the postmaster while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// Makes a database, unless it is there.
+    /// Creates a database unless it exists.
     pub fn create_database(&self, name: &str) -> Result<(), ServerError> {
         if !is_database_name(name) {
             return Err(ServerError::BadName);
@@ -113,37 +118,37 @@ impl PrivatePostgres {
         Ok(())
     }
 
-    /// Shuts down fast: open transactions are rolled back, all data is written. Nothing when it is stopped.
+    /// Shuts down fast: open transactions are rolled back and all data is written. Does nothing when the server is stopped.
     pub fn stop(&self) {
         self.server.stop();
     }
 
-    /// Ends the server and all its backends by SIGKILL, as a crash would.
+    /// Kills the server and all its backends by SIGKILL, like a crash.
     pub fn kill(&self) {
         self.server.kill();
     }
 
-    /// Starts the stopped or killed server again, on the same port, with the same data.
+    /// Restarts the stopped or killed server on the same port with the same data.
     pub fn start_again(&self) -> Result<(), ServerError> {
         self.server.start_again()
     }
 
-    /// Stops the server and all its backends where they stand (SIGSTOP): connections hang, none is closed.
+    /// Suspends the server and all its backends (SIGSTOP). Connections hang, and none is closed.
     pub fn freeze(&self) -> Result<(), ServerError> {
         self.server.freeze()
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server.
     pub fn thaw(&self) {
         self.server.thaw();
     }
 
-    /// Runs one statement by psql, and gives what it printed.
+    /// Runs one statement by psql and returns its output.
     pub(super) fn query(&self, database: &str, statement: &str) -> Result<String, ServerError> {
         let mut psql = self.server.kind.tool("psql")?;
         psql.args(["-X", "-q", "-w", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", USER]);
         psql.args(["-p", &self.port().to_string(), "-d", database, "-c", statement]);
-        // In the environment, not in the arguments, which everybody can read.
+        // The password goes into the environment, because every user can read the arguments of a process.
         psql.env("PGPASSWORD", &self.server.kind.password).env("PGCONNECT_TIMEOUT", "10").env("HOME", "/");
         let output = launcher::run(psql, TOOL_LIMIT)
             .map_err(|source| ServerError::Io { what: "could not run psql".to_owned(), source })?;
@@ -153,7 +158,7 @@ impl PrivatePostgres {
         Ok(said(&output.stdout))
     }
 
-    /// Goes away as a run ended by `kill -9` would, were there no signal at its parent's death.
+    /// Leaves the server running, like a run that ends by `kill -9` on a system without parent-death signals.
     #[cfg(test)]
     pub(super) fn abandon(self) -> u32 {
         self.server.abandon()
@@ -179,13 +184,13 @@ struct Postgres {
 
 impl Kind for Postgres {
     const NAME: &'static str = "PostgreSQL";
-    /// Fast shutdown (open transactions are rolled back), then immediate.
+    /// A fast shutdown (open transactions are rolled back), then an immediate one.
     const STOP_PLAN: &'static StopPlan = &[("INT", Duration::from_secs(15)), ("QUIT", Duration::from_secs(5))];
-    /// Recovery after a crash included.
+    /// Includes the recovery after a crash.
     const START_LIMIT: Duration = Duration::from_secs(60);
 
     fn command(&self, port: u16) -> Result<Command, ServerError> {
-        // SIGINT is a fast shutdown: the data is whole even when this process is killed.
+        // SIGINT requests a fast shutdown, so the data stays consistent even when this process is killed.
         let mut command = account::command(self.programs.bin.join("postgres"), self.place.account, "INT")?;
         command.arg("-D").arg(self.data());
         for setting in self.settings(port) {
@@ -194,10 +199,10 @@ impl Kind for Postgres {
         Ok(command)
     }
 
-    /// The postmaster writes its state into its pid file; `pg_ctl` waits in the same way.
+    /// The postmaster writes its state into its pid file. `pg_ctl` waits in the same way.
     fn is_ready(&self, _port: u16, pid: u32) -> bool {
-        let Ok(told) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
-        let mut lines = told.lines();
+        let Ok(pid_file) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
+        let mut lines = pid_file.lines();
         lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
@@ -212,7 +217,7 @@ impl Postgres {
         account::command(self.programs.bin.join(name), self.place.account, "KILL")
     }
 
-    /// Makes the data anew. An `initdb` that was cut short leaves only `data.new`, which is never used.
+    /// Replaces the data with a new, empty cluster. An interrupted `initdb` leaves only `data.new`, which is never used.
     fn init(&mut self, directory: &Directory) -> Result<(), ServerError> {
         let (data, unfinished) = (self.data(), self.place.path.join("data.new"));
         for leftover in [&data, &unfinished] {
@@ -233,13 +238,13 @@ impl Postgres {
         fs::remove_file(&password_file).map_err(about("remove", &password_file))?;
         let output = done.map_err(|source| ServerError::Io { what: "could not run initdb".to_owned(), source })?;
         if !output.status.success() {
-            return Err(failed::<Self>("could not make its data".to_owned(), said(&output.stderr)));
+            return Err(failed::<Self>("could not create its data".to_owned(), said(&output.stderr)));
         }
         directory.write("password", &self.password)?;
         fs::rename(&unfinished, &data).map_err(about("rename", &unfinished))
     }
 
-    /// Copies the data of the running server on `port`, to follow it.
+    /// Copies the data of the running primary on `port`, and configures this data as its standby.
     fn copy_from(&self, port: u16, slot: &str) -> Result<(), ServerError> {
         let mut copy = self.tool("pg_basebackup")?;
         copy.arg("--pgdata").arg(self.data());
@@ -256,7 +261,7 @@ impl Postgres {
 
     fn settings(&self, port: u16) -> Vec<String> {
         let fsync = if self.options.fsync { "on" } else { "off" };
-        // Without standbys there is less to write and less to run.
+        // Without standbys the server writes less WAL and runs fewer processes.
         let (wal_level, wal_senders) = if self.options.replication { ("replica", 4) } else { ("minimal", 0) };
         vec![
             format!("port={port}"),
@@ -281,22 +286,23 @@ fn said(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
 
-/// The major version that wrote the data; `None` when there is no data.
+/// Returns the major version that wrote the data, or `None` when there is no data.
 fn version_of(data: &Path) -> Option<String> {
     fs::read_to_string(data.join("PG_VERSION")).ok().map(|version| version.trim().to_owned())
 }
 
-/// The programs of the version that wrote the data.
+/// Returns the programs of the version that wrote the data.
 fn programs_for(found: &str, directory: &Directory) -> Result<PostgresPrograms, ServerError> {
     let other = || ServerError::OtherVersion { dir: directory.path().to_owned(), found: found.to_owned() };
     let major = found.parse().map_err(|_| other())?;
     programs::postgres(Some(major))?.ok_or_else(other)
 }
 
-/// Ends a postmaster that an earlier run left on our data. A pid file whose process is gone is PostgreSQL's own business.
+/// Ends a postmaster that an earlier run left running on `data`. PostgreSQL itself handles a pid file whose process has
+/// ended.
 fn end_leftover(data: &Path) {
-    let Ok(told) = fs::read_to_string(data.join("postmaster.pid")) else { return };
-    let Some(pid) = told.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
+    let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else { return };
+    let Some(pid) = pid_file.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
     let arguments = process::arguments(pid);
     if arguments.iter().any(|argument| Path::new(argument) == data) {
         process::end_leftover(pid, Postgres::STOP_PLAN);

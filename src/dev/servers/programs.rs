@@ -1,4 +1,4 @@
-//! Finding the programs of PostgreSQL and Redis.
+//! Finds the installed programs of PostgreSQL and Redis.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use super::ServerError;
 
-/// Where packagers put PostgreSQL's versions, each in a folder of its own.
+/// Where distributions install PostgreSQL: parent folders, and the prefix of the folder of each version.
 const VERSIONED: [(&str, &str); 3] =
     [("/usr/lib/postgresql", ""), ("/usr", "pgsql-"), ("/opt/homebrew/opt", "postgresql@")];
 
@@ -17,21 +17,21 @@ pub(super) struct PostgresPrograms {
     pub(super) major: u32,
 }
 
-/// The PostgreSQL of major version `wanted`, or the newest.
+/// Finds PostgreSQL of major version `wanted`, or the newest.
 pub(super) fn postgres(wanted: Option<u32>) -> Result<Option<PostgresPrograms>, ServerError> {
-    let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(look_at).collect();
+    let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(inspect).collect();
     if found.is_empty() {
         return Err(ServerError::Missing { program: "PostgreSQL" });
     }
     Ok(found.into_iter().filter(|one| wanted.is_none_or(|major| one.major == major)).max_by_key(|one| one.major))
 }
 
-/// `redis-server`.
+/// Finds `redis-server`.
 pub(super) fn redis() -> Result<PathBuf, ServerError> {
     in_path("redis-server").ok_or(ServerError::Missing { program: "redis-server" })
 }
 
-/// A program on the search path.
+/// Finds a program on the search path.
 pub(super) fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
@@ -51,19 +51,19 @@ fn candidates() -> Vec<PathBuf> {
     bins
 }
 
-/// What is in `bin`, when it is whole: Debian's client packages leave a `bin` without a server.
-fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
+/// Inspects `bin`. Returns `None` when a program is missing: Debian's client packages leave a `bin` without a server.
+fn inspect(bin: PathBuf) -> Option<PostgresPrograms> {
     if !["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()) {
         return None;
     }
-    let told = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
-    let major = major_of(&String::from_utf8_lossy(&told.stdout))?;
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    let major = major_of(&String::from_utf8_lossy(&output.stdout))?;
     Some(PostgresPrograms { bin, major })
 }
 
 /// `postgres (PostgreSQL) 15.13 (Debian 15.13-0)` → 15.
-fn major_of(told: &str) -> Option<u32> {
-    let version = told.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+fn major_of(version_line: &str) -> Option<u32> {
+    let version = version_line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
 }
@@ -73,14 +73,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn major_versions_are_read_from_what_the_server_tells() {
+    fn major_versions_are_read_from_the_output_of_the_server() {
         assert_eq!(major_of("postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)"), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(major_of("something else"), None);
     }
 
     #[test]
-    fn the_newest_is_found_and_an_absent_version_is_none() {
+    fn the_newest_version_is_found_and_a_missing_version_is_none() {
         assert!(postgres(None).expect("PostgreSQL is installed").is_some());
         assert_eq!(postgres(Some(7)).expect("PostgreSQL is installed"), None);
     }

@@ -1,8 +1,9 @@
-//! A private Redis: nothing on disk, no eviction, no password (it listens on loopback only and runs unprivileged, without
-//! a folder that it could write to).
+//! A private Redis server: nothing on disk, no eviction, no password.
 //!
-//! In its directory: `pid` (process id and start time), `port` (the last one, taken again when it is free), `server.log`,
-//! `lock`.
+//! It needs no password: it listens on loopback only and runs unprivileged, without a folder that it could write to.
+//!
+//! Its directory holds `pid` (process id and start time), `port` (the last port, which is reused when it is free),
+//! `server.log` and `lock`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -18,43 +19,43 @@ use super::{ServerError, programs};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 
-/// A longer answer than any that is asked for here.
+/// A limit for answers. Every answer that this module reads is shorter.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
-/// A Redis of our own. Dropped, it is stopped.
+/// A running private Redis. It stops when dropped.
 #[derive(Debug)]
 pub struct PrivateRedis {
     server: Server<Redis>,
 }
 
 impl PrivateRedis {
-    /// Starts an empty Redis on `port` or the next free one (`None`: the last one of `dir`, else any), and waits until it
-    /// answers.
+    /// Starts an empty Redis and waits until it answers. It uses `port` or the next free one; `None` means the last port of
+    /// `dir`, or else a random one.
     pub fn start(dir: &Path, port: Option<u16>) -> Result<Self, ServerError> {
         programs::redis()?;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let account = Accounts::find()?.unprivileged;
         let is_redis = |arguments: &[String]| arguments.first().is_some_and(|first| first.contains("redis-server"));
         end_leftover::<Redis>(&directory, is_redis);
         Ok(Self { server: Server::start(Redis { account }, directory, port)? })
     }
 
-    /// How a client reaches it.
+    /// Returns the URL of the server.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.server.port)
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// Its process id, while it runs.
+    /// Returns the process id while the server runs.
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// Empties it.
+    /// Deletes all keys.
     pub fn flush_all(&self) -> Result<(), ServerError> {
         let answer = ask(self.port(), "FLUSHALL")
             .map_err(|source| ServerError::Io { what: "could not empty Redis".to_owned(), source })?;
@@ -62,32 +63,32 @@ impl PrivateRedis {
         if answer == "+OK" { Ok(()) } else { Err(refused()) }
     }
 
-    /// Shuts down. Nothing when it is stopped.
+    /// Shuts down. Does nothing when the server is stopped.
     pub fn stop(&self) {
         self.server.stop();
     }
 
-    /// Ends it by SIGKILL, as a crash would.
+    /// Kills the server by SIGKILL, like a crash.
     pub fn kill(&self) {
         self.server.kill();
     }
 
-    /// Starts the stopped or killed server again, on the same port, empty.
+    /// Restarts the stopped or killed server, empty, on the same port.
     pub fn start_again(&self) -> Result<(), ServerError> {
         self.server.start_again()
     }
 
-    /// Stops it where it stands (SIGSTOP): connections hang, none is closed.
+    /// Suspends the server (SIGSTOP). Connections hang, and none is closed.
     pub fn freeze(&self) -> Result<(), ServerError> {
         self.server.freeze()
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server.
     pub fn thaw(&self) {
         self.server.thaw();
     }
 
-    /// Goes away as a run ended by `kill -9` would, were there no signal at its parent's death.
+    /// Leaves the server running, like a run that ends by `kill -9` on a system without parent-death signals.
     #[cfg(test)]
     pub(super) fn abandon(self) -> u32 {
         self.server.abandon()
@@ -115,7 +116,7 @@ impl Kind for Redis {
     }
 }
 
-/// Sends one command, and reads its answer: a status line, or the text of a bulk string.
+/// Sends one command and reads its answer: a status line, or the text of a bulk string.
 fn ask(port: u16, command: &str) -> io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, COMMAND_LIMIT)?;

@@ -1,4 +1,4 @@
-//! What the two private servers have in common: a directory, a port, a process, and the ways to end and restart it.
+//! The common part of the private servers: a directory, a port, a process, and the ways to stop and restart it.
 
 use std::fmt;
 use std::process::Command;
@@ -9,27 +9,27 @@ use super::directory::Directory;
 use super::process::{self, Process, StopPlan, wait_until};
 use super::{ServerError, about, free_port, launcher, next_free_port};
 
-/// How long the old port is waited for when a server is started again on it.
+/// How long a restart waits for the old port.
 const SAME_PORT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many ports are tried when others keep taking them from us.
+/// How many ports are tried when other programs take them first.
 const PORT_TRIES: usize = 20;
 
-/// What makes a server the one that it is.
+/// What differs between the kinds of server.
 pub(super) trait Kind {
     const NAME: &'static str;
     const STOP_PLAN: &'static StopPlan;
     /// How long a start may take.
     const START_LIMIT: Duration;
 
-    /// The command that runs it in the foreground on `port`.
+    /// Builds the command that runs the server in the foreground on `port`.
     fn command(&self, port: u16) -> Result<Command, ServerError>;
 
-    /// Whether the process `pid` (and no other program that took the port) serves clients.
+    /// Returns whether the process `pid` serves clients. Another program on the same port does not count.
     fn is_ready(&self, port: u16, pid: u32) -> bool;
 }
 
-/// A server of our own. Dropped, it is stopped.
+/// A running server that this process started. It stops when dropped.
 pub(super) struct Server<K: Kind> {
     pub(super) kind: K,
     pub(super) directory: Directory,
@@ -43,14 +43,14 @@ impl<K: Kind> fmt::Debug for Server<K> {
     }
 }
 
-/// What came of an attempt to start on one port.
+/// The outcome of an attempt to start on one port.
 enum Attempt {
     Ready(Process),
     PortTaken,
 }
 
 impl<K: Kind> Server<K> {
-    /// Starts on `wanted` or the next free port; `None`: the port of the last run when it is free, else any.
+    /// Starts on `wanted` or the next free port. `None` means the port of the last run, or else a random one.
     pub(super) fn start(kind: K, directory: Directory, wanted: Option<u16>) -> Result<Self, ServerError> {
         let mut server = Self { kind, directory, port: 0, process: Mutex::new(None) };
         server.port = match wanted.or_else(|| server.directory.read("port")) {
@@ -126,7 +126,7 @@ impl<K: Kind> Server<K> {
         let child = launcher::spawn(command)
             .map_err(|source| ServerError::Io { what: format!("could not run {}", K::NAME), source })?;
         let mut process = Process::new(child);
-        // For the next run, should this one be killed.
+        // The next run reads this file to find a leftover when this run is killed.
         let started = process::stat(process.pid()).map_or(0, |stat| stat.started);
         self.directory.write("pid", &format!("{}:{started}", process.pid()))?;
         let mut ended = false;
@@ -146,7 +146,7 @@ impl<K: Kind> Server<K> {
         Err(failed::<K>(if ended { "did not start".to_owned() } else { late() }, log))
     }
 
-    /// Goes away as a run ended by `kill -9` would, were there no signal at its parent's death.
+    /// Leaves the server running, like a run that ends by `kill -9` on a system without parent-death signals.
     #[cfg(test)]
     pub(super) fn abandon(&self) -> u32 {
         let process = self.process().take().expect("running");
@@ -162,13 +162,13 @@ impl<K: Kind> Drop for Server<K> {
     }
 }
 
-/// The error of a server or tool of this kind.
+/// Returns the error for a failed server or tool of this kind.
 pub(super) fn failed<K: Kind>(what: String, log: String) -> ServerError {
     ServerError::Failed { server: K::NAME, what, log }
 }
 
-/// Ends the server that an earlier run noted in its directory and left behind: the process of that id, when it began at
-/// the noted time and `is_it` says so of its arguments.
+/// Ends the server that an earlier run recorded in its directory and left running. The process must have the recorded id
+/// and start time, and `is_it` must accept its arguments.
 pub(super) fn end_leftover<K: Kind>(directory: &Directory, is_it: impl Fn(&[String]) -> bool) {
     let Some(noted) = directory.read::<String>("pid") else { return };
     let Some((pid, started)) = noted.split_once(':') else { return };

@@ -1,35 +1,35 @@
-//! What processes use, from `/proc`: for measurements.
+//! CPU time and memory of processes, read from `/proc`, for measurements.
 
 use std::fs;
 use std::time::Duration;
 
 use super::process::{children, stat};
 
-/// The kernel counts in hundredths of a second, whatever its own clock is (USER_HZ).
+/// The kernel reports CPU time in hundredths of a second (USER_HZ), whatever its own clock rate is.
 const TICK: Duration = Duration::from_millis(10);
 
-/// CPU time that a process has used, user and system. `None` when it is gone.
+/// Returns the CPU time of a process, user and system. `None` when it has ended.
 pub fn cpu(pid: u32) -> Option<Duration> {
     stat(pid).map(|stat| TICK * stat.ticks)
 }
 
-/// As [`cpu`], with its children: those that live, and those that ended and were waited for.
+/// Like [`cpu`], children included: those that live, and those that ended and were waited for.
 pub fn cpu_of_tree(pid: u32) -> Option<Duration> {
     let stat = stat(pid)?;
     Some(TICK * (stat.ticks + stat.ticks_of_ended) + children(pid).into_iter().filter_map(cpu).sum::<Duration>())
 }
 
-/// A process and its children that live.
+/// Returns a process and its living children.
 pub fn tree(pid: u32) -> Vec<u32> {
     std::iter::once(pid).chain(children(pid)).collect()
 }
 
-/// Resident memory in bytes. `None` when the process is gone.
+/// Returns resident memory in bytes. `None` when the process has ended.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     kib(pid, "status", "VmRSS:").map(|kib| kib * 1024)
 }
 
-/// As [`resident_bytes`], with each process's part of what it shares with others.
+/// Like [`resident_bytes`], but memory that processes share counts in equal parts for each of them.
 pub fn proportional_bytes(pid: u32) -> Option<u64> {
     kib(pid, "smaps_rollup", "Pss:").map(|kib| kib * 1024)
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_works_uses_time_and_memory() {
+    fn a_working_process_uses_cpu_time_and_memory() {
         let own = std::process::id();
         let before = cpu(own).expect("this process");
         while cpu(own).expect("this process") == before {
