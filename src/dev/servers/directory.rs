@@ -33,7 +33,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Creates the directory if it is missing and locks it.
     pub(super) fn lock(path: &Path) -> Result<Self, ServerError> {
-        fs::create_dir_all(path).map_err(about("make", path))?;
+        fs::create_dir_all(path).map_err(about("create", path))?;
         let path = fs::canonicalize(path).map_err(about("find", path))?;
         let lock_path = path.join("lock");
         let lock = private_file().open(&lock_path).map_err(about("open", &lock_path))?;
@@ -70,11 +70,11 @@ impl Directory {
     pub(super) fn open_log(&self) -> Result<(File, u64), ServerError> {
         let path = self.path.join("server.log");
         let file = private_file().append(true).open(&path).map_err(about("open", &path))?;
-        let length = file.metadata().map_err(about("look at", &path))?.len();
+        let length = file.metadata().map_err(about("inspect", &path))?.len();
         if length <= LOG_MAX_BYTES {
             return Ok((file, length));
         }
-        file.set_len(0).map_err(about("shorten", &path))?;
+        file.set_len(0).map_err(about("truncate", &path))?;
         Ok((file, 0))
     }
 
@@ -141,7 +141,7 @@ pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError
         return Ok(Place { path: link, account: Some(account) });
     }
     let path = fallback_place(dir, account)?;
-    symlink(&path, &link).map_err(about("make", &link))?;
+    symlink(&path, &link).map_err(about("create", &link))?;
     Ok(Place { path, account: Some(account) })
 }
 
@@ -163,7 +163,7 @@ fn not_ours(path: &Path, uid: u32, dir: &Path) -> ServerError {
 }
 
 fn make_private(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(about("make", path))?;
+    DirBuilder::new().mode(0o700).create(path).map_err(about("create", path))?;
     set_owner(path, owner)
 }
 

@@ -1,7 +1,11 @@
-//! What one simulated driver says and does on its socket, without the socket: frames and time in, frames out.
+//! The protocol logic of one simulated driver, without the socket: frames and time go in, frames come out.
 //!
-//! Invariants: every command is acknowledged, also when it is repeated; a stage of a delivery is done only when the
-//! service said `ok`; `welcome` is the truth after a reconnect. Must not do IO.
+//! Invariants:
+//! - Every command is acknowledged, repeats included.
+//! - A stage of a delivery is complete only when the service answered `ok`.
+//! - After a reconnect `welcome` is authoritative.
+//!
+//! This module must not do IO.
 
 mod heard;
 
@@ -17,23 +21,23 @@ use super::ledger::Ledger;
 use super::movement::{Duty, Mover};
 use super::wire::{Delivery, Incoming, Stage};
 
-/// A request that got no answer for so long is sent again.
+/// A request without an answer for this time is sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a driver who leaves waits to be told that it is off duty.
+/// How long a leaving driver waits for the confirmation that it is off duty.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
-/// Heartbeats whose ack is still to come; more than that are not remembered.
+/// The maximum number of unacknowledged heartbeats that are tracked.
 const MAX_UNACKED: usize = 256;
-/// Deliveries in hand, beyond any capacity that makes sense.
+/// The maximum number of open deliveries. It is above any useful capacity.
 const MAX_JOBS: usize = 64;
 const MIN_HEARTBEAT_MS: u64 = 50;
 
-/// Where a job stands between two answers of the service.
+/// The progress of a job towards its next stage.
 enum Step {
-    /// To be planned when its turn comes.
+    /// The next stage is not planned yet.
     Unplanned,
     /// The next stage is reached at this time.
     Due(Duration),
-    /// Said, not answered yet.
+    /// The stage is reported and not answered yet.
     Told { reference: String, stage: Stage, at: Duration },
 }
 
@@ -44,7 +48,7 @@ struct Job {
 
 impl Job {
     fn is(&self, reference: &str) -> bool {
-        matches!(&self.step, Step::Told { reference: told, .. } if told == reference)
+        matches!(&self.step, Step::Told { reference: sent, .. } if sent == reference)
     }
 
     fn ends(&self) -> bool {
@@ -52,10 +56,10 @@ impl Job {
     }
 }
 
-/// The driver's wish to be on or off duty, as last told to the service.
+/// The requested duty of the driver, as last sent to the service.
 #[derive(Clone, PartialEq)]
 enum Wish {
-    /// To be told at this time.
+    /// The request is due at this time.
     Untold(Duration),
     Told {
         reference: String,
@@ -81,7 +85,7 @@ pub(super) struct Agent {
     wish: Wish,
     jobs: VecDeque<Job>,
     leaving_since: Option<Duration>,
-    /// What `reconnect` asked for.
+    /// The wait that a `reconnect` frame requested.
     come_back_after: Option<Duration>,
     outgoing: Vec<String>,
 }
@@ -108,33 +112,33 @@ impl Agent {
         }
     }
 
-    /// When this driver first connects.
+    /// Returns the time at which this driver first connects.
     pub(super) fn starts_at(&self) -> Duration {
         self.mover.starts_at()
     }
 
-    /// Whether `welcome` has been read in this session.
+    /// Returns whether `welcome` was received in this session.
     pub(super) fn in_session(&self) -> bool {
         self.in_session
     }
 
-    /// The frames to send, in order.
+    /// Takes the frames to send, in order.
     pub(super) fn take_outgoing(&mut self) -> Vec<String> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// The wait that the service asked for before it closed.
+    /// Takes the wait that the service requested before it closed the session.
     pub(super) fn take_come_back_after(&mut self) -> Option<Duration> {
         self.come_back_after.take()
     }
 
-    /// From now on: go off duty, then be done.
+    /// Starts leaving: the driver goes off duty and is then done.
     pub(super) fn leave(&mut self, now: Duration) {
         self.leaving_since.get_or_insert(now);
         self.on_time(now);
     }
 
-    /// Whether there is nothing more to say.
+    /// Returns whether the driver has nothing more to send.
     pub(super) fn is_done(&self, now: Duration) -> bool {
         let off = self.wish == Wish::Agreed(false);
         match self.leaving_since {
@@ -143,7 +147,7 @@ impl Agent {
         }
     }
 
-    /// The socket is gone.
+    /// Resets the state of the session after the socket is lost.
     pub(super) fn session_lost(&mut self, now: Duration) {
         self.in_session = false;
         self.outgoing.clear();
@@ -152,7 +156,7 @@ impl Agent {
         self.publish_freedom(now);
     }
 
-    /// When `on_time` wants to be called next.
+    /// Returns the time at which `on_time` must be called next.
     pub(super) fn deadline(&self, now: Duration) -> Duration {
         if !self.in_session {
             return Duration::MAX;
@@ -171,7 +175,7 @@ impl Agent {
         [job, wish, leave].into_iter().flatten().fold(self.next_heartbeat, Duration::min)
     }
 
-    /// Says and does what is due.
+    /// Sends the frames and plans the stages that are due.
     pub(super) fn on_time(&mut self, now: Duration) {
         if !self.in_session {
             return;
@@ -184,7 +188,7 @@ impl Agent {
         self.publish_freedom(now);
     }
 
-    /// Takes in a frame.
+    /// Handles a received frame.
     pub(super) fn on_text(&mut self, now: Duration, text: &str) {
         let frame = match serde_json::from_str::<Incoming>(text) {
             Ok(frame) => frame,
@@ -197,7 +201,7 @@ impl Agent {
         self.on_time(now);
     }
 
-    // --- what the driver says ---
+    // --- outgoing frames ---
 
     fn say(&mut self, frame: &Value) {
         self.outgoing.push(frame.to_string());
@@ -233,7 +237,8 @@ impl Agent {
         self.say(&frame);
     }
 
-    /// On duty while the movement says so; a driver with something in hand does not go off duty for a break.
+    /// Returns the duty that the driver wants. It follows the movement, but a driver with open deliveries stays on duty
+    /// during a break.
     fn wants_duty(&self, now: Duration) -> bool {
         self.leaving_since.is_none() && (self.mover.duty(now).0 == Duty::On || !self.jobs.is_empty())
     }
@@ -242,8 +247,8 @@ impl Agent {
         let on = self.wants_duty(now);
         let due = match &self.wish {
             Wish::Untold(at) => now >= *at,
-            Wish::Told { on: told, at, .. } => *told != on || now >= *at + ANSWER_WITHIN,
-            Wish::Agreed(agreed) => *agreed != on,
+            Wish::Told { on: requested, at, .. } => *requested != on || now >= *at + ANSWER_WITHIN,
+            Wish::Agreed(confirmed) => *confirmed != on,
         };
         if due {
             let reference = self.next_reference('s');
@@ -253,16 +258,16 @@ impl Agent {
         }
     }
 
-    /// Plans the first job's next stage, or reports it when it is reached.
+    /// Plans the next stage of the first job, or reports it when it is reached.
     fn work(&mut self, now: Duration) {
         let Some(job) = self.jobs.front_mut() else { return };
         let next = match job.delivery.status {
             Stage::Assigned => Stage::PickedUp,
-            // IN_TRANSIT may be skipped: those who follow a recording do.
+            // The protocol allows skipping IN_TRANSIT. Drivers with recorded movement skip it.
             Stage::PickedUp if !self.mover.is_traced() => Stage::InTransit,
             _ => Stage::Delivered,
         };
-        let told = match &job.step {
+        let repeated = match &job.step {
             Step::Unplanned => {
                 let done_at = match next {
                     Stage::PickedUp => self.mover.head_for(now, job.delivery.pickup),
@@ -276,8 +281,8 @@ impl Agent {
             Step::Due(_) | Step::Told { .. } => None,
         };
         let due = matches!(job.step, Step::Due(at) if now >= at);
-        if due || told.is_some() {
-            let reference = told.unwrap_or_else(|| self.next_reference('u'));
+        if due || repeated.is_some() {
+            let reference = repeated.unwrap_or_else(|| self.next_reference('u'));
             self.report_stage(now, next, reference);
         }
     }
@@ -297,17 +302,17 @@ impl Agent {
         self.say(&frame);
     }
 
-    // --- what the judge may know ---
+    // --- availability ---
 
     fn freedom(&self) -> Freedom {
         let ending = self.jobs.iter().filter(|job| job.ends()).count();
-        let told_duty = match self.wish {
+        let duty_in_flight = match self.wish {
             Wish::Told { on, .. } => Some(on),
             Wish::Untold(_) | Wish::Agreed(_) => None,
         };
-        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && told_duty != Some(true)) {
+        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && duty_in_flight != Some(true)) {
             Freedom::Taken
-        } else if !self.in_session || told_duty.is_some() || self.jobs.len() >= self.capacity {
+        } else if !self.in_session || duty_in_flight.is_some() || self.jobs.len() >= self.capacity {
             Freedom::Unsure
         } else {
             Freedom::Free

@@ -1,4 +1,4 @@
-//! The service's HTTP as the simulator uses it: drivers and tokens by REST, orders by the signed webhook.
+//! The HTTP client of the simulator: drivers and tokens by REST, orders by the signed webhook.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use url::Url;
 
 use super::SimulateError;
 
-/// A delivery in a list, as far as the simulator reads it.
+/// The fields of a listed delivery that the simulator reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedDelivery {
@@ -24,18 +24,18 @@ pub(super) struct ListedDelivery {
     pub(super) metadata: Value,
 }
 
-/// The webhook of the shop that the configuration makes.
+/// The webhook of the shop that the configuration defines.
 const WEBHOOK_PATH: &str = "webhooks/vendure/seller-order-ready";
 const HTTP_TIMEOUT: Duration = Duration::from_secs(15);
 const TRIES: u32 = 5;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How the simulator proves to be the shop.
+/// How the simulator authenticates as the shop.
 #[derive(Clone)]
 pub enum WebhookAuth {
-    /// Standard Webhooks with this secret (`whsec_…`; of several joined by commas the first).
+    /// A Standard Webhooks signature with this secret (`whsec_…`). Of several joined by commas, the first one signs.
     Signed(String),
-    /// The plain `X-Webhook-Secret` header.
+    /// The plain `X-Webhook-Secret` header with this value.
     Shared(String),
 }
 
@@ -74,7 +74,7 @@ impl Credential {
     }
 }
 
-/// `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks 1.0).
+/// Returns `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body` (Standard Webhooks 1.0).
 fn signature(key: &[u8], id: &str, at: i64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(format!("{id}.{at}.").as_bytes());
@@ -82,33 +82,33 @@ fn signature(key: &[u8], id: &str, at: i64, body: &[u8]) -> String {
     format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-/// The webhook's 2xx.
+/// The body of a 2xx answer of the webhook.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Accepted {
     pub(super) driver_id: Option<String>,
 }
 
-/// Why a request has no good answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No answer.
+    /// There is no readable answer.
     #[error("no answer: {}", kind_of(.0))]
     Transport(#[from] reqwest::Error),
-    /// An answer that is not 2xx.
+    /// The answer is not 2xx.
     #[error("{status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
     Status {
         /// The HTTP status.
         status: u16,
-        /// The problem's stable code.
+        /// The stable code of the problem.
         code: Option<String>,
-        /// When to try again.
+        /// The wait that `Retry-After` requests.
         retry_after: Option<Duration>,
     },
 }
 
 impl ApiError {
-    /// A short name for counting.
+    /// Returns a short name that errors are counted by.
     pub(super) fn kind(&self) -> String {
         match self {
             Self::Transport(error) => kind_of(error).to_owned(),
@@ -116,7 +116,7 @@ impl ApiError {
         }
     }
 
-    /// How long to wait before another try, if one may help.
+    /// Returns the wait before a retry, or `None` when a retry cannot help.
     pub(super) fn retry_in(&self, attempt: u32) -> Option<Duration> {
         let doubling = Duration::from_millis(500) * 2u32.pow(attempt.min(5));
         match self {
@@ -165,7 +165,7 @@ impl Api {
         Ok(Self { client, base, bearer, credential: Credential::parse(auth)? })
     }
 
-    /// Where drivers connect.
+    /// Returns the URL that drivers connect to.
     pub(super) fn ws_url(&self) -> Result<String, SimulateError> {
         let mut url = self.url("ws/driver")?;
         url.set_scheme("ws").map_err(|()| SimulateError::BadUrl)?;
@@ -176,7 +176,7 @@ impl Api {
         self.bearer.is_some()
     }
 
-    /// A driver and a token for it.
+    /// Creates a driver and a token. Returns the driver's id and the token.
     pub(super) async fn create_driver(&self, name: &str, phone: &str) -> Result<(String, String), SimulateError> {
         #[derive(Deserialize)]
         struct Created {
@@ -191,7 +191,7 @@ impl Api {
         Ok((driver.id, token.token))
     }
 
-    /// All deliveries with this status.
+    /// Returns all deliveries with this status.
     pub(super) async fn deliveries(&self, status: &str) -> Result<Vec<ListedDelivery>, SimulateError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -224,16 +224,16 @@ impl Api {
         good(answer).await.map(drop).map_err(SimulateError::Rest)
     }
 
-    /// Takes a driver out of service; one with a delivery in hand stays.
+    /// Deactivates a driver. The service refuses this for a driver with an open delivery.
     pub(super) async fn deactivate_driver(&self, id: &str) -> Result<(), SimulateError> {
         let request = self.authorized(self.client.delete(self.url(&format!("api/v1/drivers/{id}"))?));
         let answer = request.send().await.map_err(ApiError::from).map_err(SimulateError::Rest)?;
         good(answer).await.map(drop).map_err(SimulateError::Rest)
     }
 
-    /// Posts one order, once.
+    /// Posts one order without a retry.
     pub(super) async fn post_order(&self, id: &str, body: &[u8]) -> Result<(StatusCode, Accepted), ApiError> {
-        // Joining a constant path to a base that holds paths cannot fail; without it the answer would be 404.
+        // Joining a constant path to this base URL cannot fail. If it did, the post to the base would get a 404.
         let url = self.url(WEBHOOK_PATH).unwrap_or_else(|_| self.base.clone());
         let request = self.client.post(url).header("content-type", "application/json");
         let answer = self.credential.apply(request, id, body).body(body.to_vec()).send().await?;
@@ -252,7 +252,7 @@ impl Api {
         }
     }
 
-    /// A POST that is repeated while the service is busy; an `Idempotency-Key` keeps a repeat from making two.
+    /// Posts and retries while the service is busy. The `Idempotency-Key` prevents a retry from creating a second resource.
     async fn rest<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> Result<T, SimulateError> {
         let url = self.url(path)?;
         let key = uuid::Uuid::now_v7().to_string();
@@ -273,7 +273,7 @@ impl Api {
     }
 }
 
-/// The answer if it is 2xx.
+/// Returns the answer if it is 2xx, or an error.
 async fn good(answer: Response) -> Result<Response, ApiError> {
     #[derive(Deserialize)]
     struct Problem {
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signature_is_the_one_of_an_independent_library() {
+    fn the_signature_equals_the_one_of_an_independent_library() {
         let text = format!("whsec_{}", BASE64_STANDARD.encode([7u8; 32]));
         let Ok(Credential::Key(key)) = Credential::parse(&WebhookAuth::Signed(format!("{text}, whsec_other"))) else {
             panic!("a good secret")
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_temporary_failures_are_retried() {
         let status = |status, retry_after| ApiError::Status { status, code: None, retry_after };
         assert_eq!(status(503, Some(Duration::from_secs(2))).retry_in(1), Some(Duration::from_secs(2)));
         assert_eq!(status(429, Some(Duration::from_secs(7200))).retry_in(1), Some(LONGEST_RETRY_AFTER));

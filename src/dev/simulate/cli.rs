@@ -1,6 +1,7 @@
-//! `driver-tracker simulate`: what its flags mean, and running it on a terminal.
+//! The command line of `driver-tracker simulate`: reads the flags, runs the simulation and prints its progress.
 //!
-//! Secrets come from the environment or from what `dev` leaves beside itself, never from flags, which others could read.
+//! Invariant: secrets come from the environment or from the state file of `dev`, never from flags. Other users can read the
+//! flags of a process.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -16,49 +17,49 @@ use super::{
 };
 use crate::domain::position::Position;
 
-/// Lines apart where the output is no terminal.
+/// Seconds between two progress lines when the output is not a terminal.
 const LINE_EVERY_S: u64 = 10;
 const DEV_STATE: &str = ".dev/state.json";
 const DEFAULT_DRIVERS: usize = 50;
 const DEFAULT_ORDERS_PER_MINUTE: f64 = 30.0;
-/// Bengaluru, as in the examples of the docs.
+/// Bengaluru, like in the examples of the docs.
 const DEFAULT_CENTER: (f64, f64) = (12.9716, 77.5946);
 
-/// Why the command line does not make a run.
+/// Why the command line does not describe a valid run.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// A value that cannot be read.
+    /// The value of a flag is invalid.
     #[error("--{flag}: {reason}")]
     Flag {
-        /// Which flag.
+        /// The flag.
         flag: &'static str,
-        /// What it should be.
+        /// What a valid value looks like.
         reason: &'static str,
     },
-    /// Neither flags nor `dev` say where the service is.
+    /// Neither the flags nor the state file of `dev` name the service and its secret.
     #[error(
-        "give --url and the environment's VENDURE_WEBHOOK_SECRET (or VENDURE_WEBHOOK_SHARED_SECRET) and \
-         DRIVER_TRACKER_API_KEY, or start `driver-tracker dev` here first: {} is not there",
+        "give --url and set VENDURE_WEBHOOK_SECRET (or VENDURE_WEBHOOK_SHARED_SECRET) and DRIVER_TRACKER_API_KEY in the \
+         environment, or start `driver-tracker dev` here first: {} does not exist",
         .0.display()
     )]
     NoService(PathBuf),
-    /// What `dev` left cannot be read.
+    /// The state file of `dev` cannot be read.
     #[error("{} cannot be read: {reason}", path.display())]
     DevState {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A recording cannot be used.
     #[error(transparent)]
     Recording(#[from] RecordingError),
-    /// The run cannot start.
+    /// The run's options are invalid.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
 }
 
-/// Of `.dev/state.json`, what a simulation needs.
+/// The fields of `.dev/state.json` that a simulation needs.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DevState {
@@ -68,7 +69,8 @@ struct DevState {
     webhook_shared_secret: Option<String>,
 }
 
-/// What the flags, the environment and `dev` say, and sentences to show before the run.
+/// Builds the options from the flags, the environment and the state file of `dev`. Also returns notes to print before the
+/// run.
 pub fn options(
     matches: &ArgMatches,
     environment: impl Fn(&str) -> Option<String>,
@@ -138,7 +140,7 @@ pub fn options(
     Ok((options, if is_recorded { recording.notes } else { Vec::new() }))
 }
 
-/// The service's address and what proves us to it.
+/// Returns the service's address, the API key and the credentials of the webhook.
 fn service(
     matches: &ArgMatches,
     environment: impl Fn(&str) -> Option<String>,
@@ -147,7 +149,7 @@ fn service(
     let given = matches.get_one::<PathBuf>("dev-state");
     let path = given.cloned().unwrap_or_else(|| PathBuf::from(DEV_STATE));
     let url = matches.get_one::<String>("url").cloned();
-    // A service that was named is not the one that runs here, unless that file is named too.
+    // With `--url` the state file of `dev` is not used, because it describes another service, unless `--dev-state` names it.
     let dev = if url.is_none() || given.is_some() { read_dev_state(&path)? } else { DevState::default() };
     let Some(http_url) = url.or(dev.http_url) else { return Err(CliError::NoService(path)) };
     let webhook = set("VENDURE_WEBHOOK_SECRET")
@@ -162,15 +164,15 @@ fn service(
 fn read_dev_state(path: &Path) -> Result<DevState, CliError> {
     let failed = |reason: String| CliError::DevState { path: path.to_owned(), reason };
     match std::fs::read(path) {
-        // What the reader says names places, not contents: it cannot give a secret away.
+        // Only the line number of the parse error is shown. The full message could contain a secret.
         Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| failed(format!("not the JSON expected, line {}", error.line()))),
+            .map_err(|error| failed(format!("unexpected JSON in line {}", error.line()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DevState::default()),
         Err(error) => Err(failed(error.to_string())),
     }
 }
 
-/// Runs with a progress line, and prints the closing report on standard output.
+/// Runs the simulation, prints progress on standard error and the final report on standard output.
 pub async fn run(
     (options, notes): (SimulateOptions, Vec<String>),
     shutdown: watch::Receiver<bool>,
@@ -204,7 +206,7 @@ fn parse_center(text: &str) -> Result<Position, CliError> {
     parsed.ok_or(CliError::Flag { flag: "center", reason: "must be latitude,longitude such as 12.9716,77.5946" })
 }
 
-/// Seconds since midnight of `HH:MM`.
+/// Parses `HH:MM` into seconds since midnight.
 fn parse_time_of_day(text: &str) -> Result<f64, CliError> {
     let parsed = text.split_once(':').and_then(|(hours, minutes)| {
         let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
@@ -213,7 +215,7 @@ fn parse_time_of_day(text: &str) -> Result<f64, CliError> {
     parsed.ok_or(CliError::Flag { flag: "start", reason: "must be a time of day such as 07:30" })
 }
 
-/// `90s`, `10m`, `2h`, `500ms`, or seconds without a unit.
+/// Parses `90s`, `10m`, `2h`, `500ms`, or seconds without a unit.
 fn parse_duration(text: &str) -> Result<Duration, CliError> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -244,7 +246,7 @@ mod tests {
     const SECRET: (&str, &str) = ("VENDURE_WEBHOOK_SECRET", "whsec_AAAA");
 
     #[test]
-    fn flags_make_a_run() {
+    fn flags_become_the_options_of_a_run() {
         command().debug_assert();
         let flags = "--url http://h:1 --center -33.9,18.4 --radius-km 2 --orders 5 --duration 2m --speed 4 --drivers 3 \
                      --keep-free 2";
@@ -252,7 +254,7 @@ mod tests {
         assert_eq!((options.http_url.as_str(), options.api_key.as_deref()), ("http://h:1", Some("k")));
         assert_eq!((options.speed, options.duration), (4.0, Some(Duration::from_secs(120))));
         assert_eq!(options.keep_free, 2);
-        assert_eq!(parse(&["--url", "http://h:1"], &[SECRET]).unwrap().keep_free, 0, "unless a flag says so");
+        assert_eq!(parse(&["--url", "http://h:1"], &[SECRET]).unwrap().keep_free, 0, "the default is 0");
         assert!(matches!(options.webhook, WebhookAuth::Signed(secret) if secret == "whsec_AAAA"));
         assert!(matches!(options.drivers, DriverSource::Create(3)));
         assert!(matches!(options.movement, Movement::Random { center, radius_km: 2.0 } if center.lat() == -33.9));
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn errors_name_the_missing_or_invalid_value() {
         let error = |flags: &[&str], environment: &[(&str, &str)]| match parse(flags, environment) {
             Ok(_) => panic!("{flags:?}"),
             Err(error) => error.to_string(),
@@ -271,8 +273,8 @@ mod tests {
             [("start", "25:00"), ("duration", "soon"), ("center", "91,0"), ("radius-km", "0"), ("keep-free", "50")]
         {
             let flag = format!("--{flag}={bad}");
-            let told = error(&["--url", "http://h", &flag], &[SECRET]);
-            assert!(flag.starts_with(told.split(':').next().unwrap()), "{told}");
+            let message = error(&["--url", "http://h", &flag], &[SECRET]);
+            assert!(flag.starts_with(message.split(':').next().unwrap()), "{message}");
         }
     }
 }

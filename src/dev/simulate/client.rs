@@ -1,5 +1,7 @@
-//! One driver's WebSocket: connects, carries frames between the socket and its [`Agent`], and comes back as
-//! `docs/protocol.md` says: after 1 s to 60 s with full jitter, never after 4001, 4002 or 1008, nor when the upgrade is refused for good.
+//! The WebSocket client of one driver: connects, passes frames between the socket and its [`Agent`], and reconnects.
+//!
+//! Reconnects follow `docs/protocol.md`: after 1 s to 60 s with full jitter. The client does not reconnect after close code
+//! 4001, 4002 or 1008, or when the upgrade is refused permanently (400, 401 or 403).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,12 +29,12 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The service pings every 20 s: a socket from which nothing came for so long is dead.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A socket without any incoming frame for this time is dead. The service pings every 20 s.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const LEAST_WAIT_S: f64 = 1.0;
 const LONGEST_WAIT_S: f64 = 60.0;
 
-/// The wall time since the run began.
+/// Measures the wall time since the run began.
 #[derive(Clone, Copy)]
 pub(super) struct Clock(Instant);
 
@@ -45,7 +47,7 @@ impl Clock {
         self.0.elapsed()
     }
 
-    /// The instant of that time, or one far off.
+    /// Returns the instant of the time `at`, at most an hour from now.
     pub(super) fn instant(&self, at: Duration) -> Instant {
         let far = Duration::from_secs(3600);
         self.0.checked_add(at).map_or_else(|| Instant::now() + far, |instant| instant.min(Instant::now() + far))
@@ -54,11 +56,11 @@ impl Clock {
 
 /// How a session ended.
 enum End {
-    /// The driver went by itself.
+    /// The driver left by itself.
     Left,
-    /// Not to come back.
+    /// The service refused the driver permanently. The client does not reconnect.
     Banned,
-    /// To come back, after the wait that the service asked for or by the rule.
+    /// The connection was lost. The client reconnects after the wait that the service requested, or after a backoff.
     Lost { welcomed: bool },
 }
 
@@ -69,15 +71,15 @@ pub(super) struct Client {
     pub(super) token: String,
     pub(super) clock: Clock,
     pub(super) ledger: Arc<Ledger>,
-    /// True: go off duty and leave.
+    /// When true, the driver goes off duty and leaves.
     pub(super) stop: watch::Receiver<bool>,
-    /// Spreads the first connects.
+    /// The wait before the first connect. It spreads the first connects of the fleet.
     pub(super) first_wait: Duration,
     pub(super) seed: u64,
 }
 
 impl Client {
-    /// Lives until the driver has left, is not wanted any more, or its recording is over.
+    /// Runs until the driver has left, the service refuses the driver permanently, or its recording is over.
     pub(super) async fn run(mut self) {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut attempt = 0;
@@ -90,15 +92,15 @@ impl Client {
             self.agent.session_lost(self.clock.now());
             let End::Lost { welcomed } = end else { return };
             attempt = if welcomed { 0 } else { attempt + 1 };
-            let asked = self.agent.take_come_back_after();
-            let wait = asked.unwrap_or_else(|| backoff(attempt, &mut rng)).min(Duration::from_secs(600));
+            let requested = self.agent.take_reconnect_after();
+            let wait = requested.unwrap_or_else(|| backoff(attempt, &mut rng)).min(Duration::from_secs(600));
             if self.stopped_while(sleep(wait)).await {
                 return;
             }
         }
     }
 
-    /// True as soon as the run stops, false when the future is done before.
+    /// Returns true as soon as the run stops, or false when the future completes first.
     async fn stopped_while(&mut self, future: impl Future<Output = ()>) -> bool {
         tokio::select! {
             () = future => false,
@@ -109,13 +111,13 @@ impl Client {
     async fn session(&mut self) -> End {
         let mut socket = match timeout(CONNECT_WITHIN, self.connect()).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return self.not_connected(&error),
+            Ok(Err(error)) => return self.connect_failed(&error),
             Err(_) => {
                 self.ledger.error("connect: timed out");
                 return End::Lost { welcomed: false };
             }
         };
-        let end = self.converse(&mut socket).await;
+        let end = self.exchange_frames(&mut socket).await;
         if !matches!(end, End::Lost { .. }) {
             let _ = timeout(CLOSE_WITHIN, socket.close(None)).await;
         }
@@ -132,7 +134,7 @@ impl Client {
         Ok(tokio_tungstenite::connect_async_with_config(request, None, true).await?.0)
     }
 
-    fn not_connected(&self, error: &Error) -> End {
+    fn connect_failed(&self, error: &Error) -> End {
         let (kind, banned) = match error {
             Error::Http(response) => {
                 let status = response.status();
@@ -148,9 +150,9 @@ impl Client {
         if banned { End::Banned } else { End::Lost { welcomed: false } }
     }
 
-    async fn converse(&mut self, socket: &mut Socket) -> End {
+    async fn exchange_frames(&mut self, socket: &mut Socket) -> End {
         let opened = self.clock.now();
-        let mut heard = opened;
+        let mut last_seen = opened;
         let mut leaving = false;
         loop {
             let now = self.clock.now();
@@ -160,17 +162,18 @@ impl Client {
             if self.send_all(socket).await.is_err() {
                 return self.lost("socket: cannot send");
             }
-            let deaf_at = if self.agent.in_session() { heard + SILENCE } else { opened + WELCOME_WITHIN };
-            let wake = self.clock.instant(self.agent.deadline(now).min(deaf_at));
+            let dead_at =
+                if self.agent.in_session() { last_seen + SILENCE_LIMIT } else { opened + WELCOME_WITHIN };
+            let wake = self.clock.instant(self.agent.deadline(now).min(dead_at));
             tokio::select! {
                 () = stopped(&mut self.stop), if !leaving => {
                     leaving = true;
                     self.agent.leave(self.clock.now());
                 }
                 message = socket.next() => {
-                    heard = self.clock.now();
+                    last_seen = self.clock.now();
                     match message {
-                        Some(Ok(Message::Text(text))) => self.agent.on_text(heard, &text),
+                        Some(Ok(Message::Text(text))) => self.agent.on_text(last_seen, &text),
                         Some(Ok(Message::Close(frame))) => return self.closed(frame.map(|frame| frame.code)),
                         Some(Ok(_)) => {}
                         Some(Err(_)) | None => return self.lost("socket: lost"),
@@ -178,7 +181,7 @@ impl Client {
                 }
                 () = sleep_until(wake) => {
                     let now = self.clock.now();
-                    if now >= deaf_at {
+                    if now >= dead_at {
                         return self.lost(if self.agent.in_session() { "socket: silent" } else { "socket: no welcome" });
                     }
                     self.agent.on_time(now);
@@ -219,7 +222,7 @@ impl Client {
     }
 }
 
-/// 1 s to 60 s: the least wait, and a random part of a span that doubles with every attempt in vain.
+/// Returns a wait of 1 s to 60 s: the minimum, plus a random part of a span that doubles with every failed attempt.
 fn backoff(attempt: u32, rng: &mut impl Rng) -> Duration {
     let span_s = (LEAST_WAIT_S * 2f64.powi(attempt.min(16) as i32)).min(LONGEST_WAIT_S - LEAST_WAIT_S);
     Duration::from_secs_f64(LEAST_WAIT_S + span_s * rng.random::<f64>())
@@ -230,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_between_one_second_and_a_minute_and_differently_each_time() {
+    fn the_backoff_is_one_second_to_a_minute_and_has_jitter() {
         let mut rng = StdRng::seed_from_u64(1);
         let waits: Vec<f64> = (0..40).map(|attempt| backoff(attempt, &mut rng).as_secs_f64()).collect();
         assert!(waits.iter().all(|wait| (1.0..=60.0).contains(wait)), "{waits:?}");

@@ -1,6 +1,7 @@
-//! Plane geometry good enough for a city: offsets, interpolation, boxes, and moving demand from one city into another.
+//! Plane geometry that is accurate enough for a city: offsets, interpolation, boxes, and moving demand from one city into
+//! another.
 //!
-//! Pure. Everything that comes out is a valid [`Position`].
+//! Invariants: the functions do no IO, and every result is a valid [`Position`].
 
 use rand::{Rng, RngExt};
 
@@ -8,10 +9,10 @@ use crate::domain::position::{BoundingBox, MAX_LATITUDE, Position};
 
 const METRES_PER_DEGREE: f64 = 111_226.0;
 
-/// The share of points at each edge that does not count when a box is drawn, so that one stray fix does not stretch it.
+/// The share of points at each edge that a box leaves out, so that one outlier does not stretch it.
 const STRAY_SHARE: f64 = 0.05;
 
-/// The point that many metres north and east of `from`.
+/// Returns the point this many metres north and east of `from`.
 pub(super) fn offset(from: Position, north_m: f64, east_m: f64) -> Position {
     let lat = (from.lat() + north_m / METRES_PER_DEGREE).clamp(-MAX_LATITUDE, MAX_LATITUDE);
     let shrink = from.lat().to_radians().cos().max(0.01);
@@ -19,7 +20,7 @@ pub(super) fn offset(from: Position, north_m: f64, east_m: f64) -> Position {
     Position::new(lat, lon).unwrap_or(from)
 }
 
-/// The point at `fraction` (0…1) of the straight way from `a` to `b`; the short way round where they lie across ±180°.
+/// Returns the point at `fraction` (0…1) of the straight line from `a` to `b`. Across ±180° the line takes the shorter way.
 pub(super) fn between(a: Position, b: Position, fraction: f64) -> Position {
     let fraction = fraction.clamp(0.0, 1.0);
     let east = (b.lon() - a.lon() + 540.0).rem_euclid(360.0) - 180.0;
@@ -28,21 +29,21 @@ pub(super) fn between(a: Position, b: Position, fraction: f64) -> Position {
     Position::new(lat, lon).unwrap_or(a)
 }
 
-/// A point within the circle, each square metre as likely as another.
+/// Returns a random point within the circle, uniformly distributed by area.
 pub(super) fn random_within(rng: &mut impl Rng, center: Position, radius_km: f64) -> Position {
     let distance_m = radius_km * 1000.0 * rng.random::<f64>().sqrt();
     let angle = rng.random::<f64>() * std::f64::consts::TAU;
     offset(center, distance_m * angle.sin(), distance_m * angle.cos())
 }
 
-/// A point within the box.
+/// Returns a random point within the box.
 pub(super) fn random_in_box(rng: &mut impl Rng, area: &BoundingBox) -> Position {
     let lat = area.min_lat + (area.max_lat - area.min_lat) * rng.random::<f64>();
     let lon = area.min_lon + (area.max_lon - area.min_lon) * rng.random::<f64>();
     clamped(lat, lon)
 }
 
-/// The box that holds the points but for the strayest 5 % at each edge; `None` without points.
+/// Returns the box of the points without the outer 5 % at each edge. `None` without points.
 pub(super) fn central_box(points: impl Iterator<Item = Position>) -> Option<BoundingBox> {
     let (mut lats, mut lons): (Vec<f64>, Vec<f64>) = points.map(|p| (p.lat(), p.lon())).unzip();
     lats.sort_by(f64::total_cmp);
@@ -67,7 +68,7 @@ pub(super) fn fit(point: Position, from: &BoundingBox, to: &BoundingBox) -> Posi
     clamped(lat, lon)
 }
 
-/// The middle of a box, and the kilometres from there to its nearer edge.
+/// Returns the middle of a box and the distance from there to the nearest edge, in kilometres (at least 0.5).
 pub(super) fn circle_in(area: &BoundingBox) -> (Position, f64) {
     let middle = clamped((area.min_lat + area.max_lat) / 2.0, (area.min_lon + area.max_lon) / 2.0);
     let up_m = middle.distance_m(&clamped(area.max_lat, middle.lon()));
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn between_goes_the_short_way_round() {
+    fn between_takes_the_shorter_way_across_the_antimeridian() {
         let half = between(at(0.0, 179.0), at(2.0, -179.0), 0.5);
         assert!((half.lat() - 1.0).abs() < 1e-9 && (half.lon().abs() - 180.0).abs() < 1e-9, "{half:?}");
         assert_eq!(between(at(1.0, 1.0), at(2.0, 2.0), 7.0), at(2.0, 2.0));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stray_does_not_stretch_the_box_and_is_pulled_in_when_fitted() {
+    fn an_outlier_does_not_stretch_the_box_and_is_clamped_when_fitted() {
         let city = (0..100).map(|i| at(40.0 + f64::from(i) / 100.0, -74.0 + f64::from(i) / 100.0));
         let from = central_box(city.chain([at(0.0, 0.0)])).unwrap();
         assert!(from.min_lat > 39.9 && from.max_lon < -73.0, "{from:?}");

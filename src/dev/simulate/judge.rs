@@ -1,47 +1,49 @@
-//! Was the chosen driver the nearest one? Judged from what the simulator itself knows.
+//! Decides from the simulator's own data whether the chosen driver was the nearest one.
 //!
-//! Pure. The service decides somewhere between the moment an order is posted and the moment it is answered; in that
-//! window drivers move and become free or taken. So a driver has every place that the service may have believed in then,
-//! and is free, taken or unsure; only what holds for all of them is called nearest or not nearest.
+//! The service decides at some moment between the post of an order and its answer. In that window drivers move and become
+//! available or unavailable. So a driver counts with every position that the service may have used in the window, and is
+//! available, unavailable or uncertain.
+//!
+//! Invariant: the verdict is "nearest" or "not nearest" only if it holds for all these positions. This module does no IO.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::position::Position;
 
-/// Differences in distance that do not count.
+/// A difference in distance up to this counts as a tie.
 const TIE_M: f64 = 30.0;
-/// After a commit the service may need so long until its searches see it.
+/// After a commit, the searches of the service may need this time to see it.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
-/// How far a history reaches back.
+/// How much of the past a history covers.
 const KEEP: Duration = Duration::from_secs(25);
 /// A window longer than this is not judged.
 pub(super) const MAX_WINDOW: Duration = Duration::from_secs(10);
-/// Fixes and changes kept per driver at most.
+/// The maximum number of fixes, and of changes, that are kept per driver.
 const MAX_ENTRIES: usize = 512;
 
-/// What the service could think of a driver.
+/// The availability of a driver, as the service may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freedom {
-    /// On duty, with a free slot, and the service has had time to know it.
+    /// The driver is on duty with a free slot, and the service has had time to see it.
     Free,
-    /// Just changing.
+    /// The availability is changing.
     Unsure,
-    /// Busy or off duty.
+    /// The driver is busy or off duty.
     Taken,
 }
 
-/// The answer.
+/// The outcome for one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Nearest,
-    /// Somebody who was surely free was surely nearer, by more than 30 m.
+    /// Another driver was certainly available and certainly nearer, by more than 30 m.
     NotNearest,
-    /// It depends on moves or changes that were under way.
+    /// The outcome depends on moves or changes that were in progress.
     Undecidable,
 }
 
-/// The time between posting an order and its answer.
+/// The time between the post of an order and its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) from: Duration,
@@ -55,14 +57,14 @@ struct SentFix {
     acked_at: Option<Duration>,
 }
 
-/// What is known of one driver over the last seconds.
+/// The recent fixes and availability changes of one driver.
 #[derive(Default)]
 pub(super) struct History {
-    /// How long after an ack the driver counts as alive for sure.
+    /// How long after an acknowledgement the driver's position certainly counts as fresh.
     pub(super) fresh_for: Duration,
     fixes: VecDeque<SentFix>,
     last_ack: Option<Duration>,
-    /// (from when on, what), rising in time.
+    /// Start time and availability, in ascending order of time.
     freedom: VecDeque<(Duration, Freedom)>,
 }
 
@@ -74,7 +76,7 @@ impl History {
         self.fixes.push_back(SentFix { seq, place, sent_at: now, acked_at: None });
     }
 
-    /// Everything up to `seq` is dealt with.
+    /// Records that the service acknowledged every heartbeat up to `seq`.
     pub(super) fn acked(&mut self, now: Duration, seq: u64) {
         self.last_ack = Some(now);
         for fix in self.fixes.iter_mut().filter(|fix| fix.seq <= seq) {
@@ -82,12 +84,12 @@ impl History {
         }
     }
 
-    /// The service did not take this fix.
+    /// Removes a fix that the service refused.
     pub(super) fn refused(&mut self, seq: u64) {
         self.fixes.retain(|fix| fix.seq != seq);
     }
 
-    /// From `at` on the driver is this; what was said of later times is forgotten.
+    /// Sets the availability from `at` on. It replaces what was recorded for later times.
     pub(super) fn set_freedom(&mut self, at: Duration, freedom: Freedom) {
         if self.freedom_at(Duration::MAX) == freedom && !self.freedom.is_empty() {
             return;
@@ -101,9 +103,9 @@ impl History {
         }
     }
 
-    /// An assignment became known at `now` and was made at some time since `since`.
+    /// Records an assignment that was received at `now` and made at some time after `since`.
     pub(super) fn taken(&mut self, since: Duration, now: Duration, freedom_after: Freedom) {
-        // Only what was free becomes doubtful: before it came free it cannot have been taken.
+        // The assignment cannot be older than the moment at which the driver became available.
         let came_free = self.freedom.iter().rev().find(|(at, what)| *what != Freedom::Free && *at <= now);
         let since = came_free.map_or(since, |(at, _)| since.max(*at));
         self.forget_from(since);
@@ -111,7 +113,7 @@ impl History {
         self.freedom.push_back((now.max(since), freedom_after));
     }
 
-    /// Forgets what no window can reach any more.
+    /// Removes entries that no window can reach any more.
     pub(super) fn prune(&mut self, now: Duration) {
         let horizon = now.saturating_sub(KEEP);
         while self.fixes.get(1).is_some_and(|next| next.acked_at.is_some_and(|at| at < horizon)) {
@@ -132,31 +134,31 @@ impl History {
         self.freedom.iter().rev().find(|(from, _)| *from <= at).map_or(Freedom::Taken, |(_, what)| *what)
     }
 
-    /// Whether the service can give the driver an order now: free for certain, and its last position is fresh.
+    /// Returns whether the service can assign an order to the driver now: certainly available, with a fresh position.
     pub(super) fn is_available(&self, now: Duration) -> bool {
         self.freedom_at(now) == Freedom::Free
             && self.last_ack.is_some_and(|at| now.saturating_sub(at) <= self.fresh_for)
     }
 
-    /// Free if free all the time, taken if taken all the time.
+    /// Returns the availability if it was the same during the whole window, or uncertain.
     fn freedom_in(&self, window: Window) -> Freedom {
         let first = self.freedom_at(window.from);
         let changes = self.freedom.iter().any(|(at, what)| *at > window.from && *at <= window.to && *what != first);
         if changes { Freedom::Unsure } else { first }
     }
 
-    /// The least and greatest distance to `pickup` of the places that the service may have believed in.
+    /// Returns the least and the greatest distance to `pickup` among the positions that the service may have used.
     fn distances_m(&self, window: Window, pickup: Position) -> Option<(f64, f64)> {
         let stored = self.fixes.iter().rposition(|fix| fix.acked_at.is_some_and(|at| at <= window.from));
-        let believable = self.fixes.iter().skip(stored.unwrap_or(0)).filter(|fix| fix.sent_at <= window.to);
-        believable.map(|fix| fix.place.distance_m(&pickup)).fold(None, |range, distance_m| {
+        let possible = self.fixes.iter().skip(stored.unwrap_or(0)).filter(|fix| fix.sent_at <= window.to);
+        possible.map(|fix| fix.place.distance_m(&pickup)).fold(None, |range, distance_m| {
             let (least, most) = range.unwrap_or((distance_m, distance_m));
             Some((f64::min(least, distance_m), f64::max(most, distance_m)))
         })
     }
 }
 
-/// Judges one order that was given to `chosen`.
+/// Judges one order that was assigned to `chosen`.
 pub(super) fn judge<'a>(
     drivers: impl Iterator<Item = &'a History>,
     chosen: usize,
@@ -167,7 +169,7 @@ pub(super) fn judge<'a>(
         return Verdict::Undecidable;
     }
     let mut chosen_m = None;
-    // The nearest by the surest reading, and by the loosest.
+    // The least distance of a driver that was certainly available, and of one that was possibly available.
     let (mut surely_m, mut perhaps_m) = (f64::INFINITY, f64::INFINITY);
     for (index, driver) in drivers.enumerate() {
         let Some((least_m, most_m)) = driver.distances_m(window, pickup) else { continue };
@@ -204,7 +206,7 @@ mod tests {
         Position::new(12.97, 77.59).unwrap()
     }
 
-    /// A driver that is free since 0 s and whose place so far away was acked at 9 s.
+    /// A driver that is available since 0 s. Its position at this distance was acknowledged at 9 s.
     fn free_at(distance_m: f64) -> History {
         let mut history = History { fresh_for: s(15.0), ..History::default() };
         history.set_freedom(s(0.0), Freedom::Free);
@@ -223,33 +225,33 @@ mod tests {
         assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
         assert_eq!(verdict(&drivers, 1), Verdict::Nearest, "20 m is a tie");
         assert_eq!(verdict(&drivers, 2), Verdict::NotNearest);
-        assert_eq!(verdict(&drivers, 7), Verdict::Undecidable, "somebody else's driver");
+        assert_eq!(verdict(&drivers, 7), Verdict::Undecidable, "the driver is not part of this run");
         let long = Window { from: s(10.0), to: s(30.0) };
         assert_eq!(judge(drivers.iter(), 0, pickup(), long), Verdict::Undecidable);
     }
 
     #[test]
-    fn the_nearer_who_is_busy_does_not_count_and_the_changing_one_decides_nothing() {
+    fn a_nearer_busy_driver_does_not_count_and_a_changing_one_makes_the_outcome_undecidable() {
         let mut drivers = [free_at(100.0), free_at(500.0)];
         drivers[0].taken(s(2.0), s(2.1), Freedom::Taken);
         assert_eq!(verdict(&drivers, 1), Verdict::Nearest);
         drivers[0].set_freedom(s(9.5), Freedom::Free);
-        assert_eq!(verdict(&drivers, 1), Verdict::Undecidable, "free, but perhaps not yet for the searches");
+        assert_eq!(verdict(&drivers, 1), Verdict::Undecidable, "available, but the searches may not see it yet");
         assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
     }
 
     #[test]
-    fn an_assignment_heard_later_makes_the_time_since_its_order_doubtful() {
+    fn an_assignment_received_later_makes_the_time_since_its_order_uncertain() {
         let mut drivers = [free_at(100.0), free_at(500.0)];
         drivers[0].taken(s(9.9), s(12.0), Freedom::Taken);
         assert_eq!(verdict(&drivers, 1), Verdict::Undecidable);
         let mut drivers = [free_at(100.0), free_at(500.0)];
         drivers[0].taken(s(11.0), s(12.0), Freedom::Taken);
-        assert_eq!(verdict(&drivers, 1), Verdict::NotNearest, "taken by an order that came later");
+        assert_eq!(verdict(&drivers, 1), Verdict::NotNearest, "a later order took the nearer driver");
     }
 
     #[test]
-    fn moves_under_way_count_with_both_places() {
+    fn a_move_in_progress_counts_with_both_positions() {
         let mut drivers = [free_at(400.0), free_at(500.0)];
         drivers[0].fix_sent(s(9.99), 2, offset(pickup(), 700.0, 0.0));
         assert_eq!(verdict(&drivers, 0), Verdict::Undecidable);
@@ -258,18 +260,18 @@ mod tests {
         assert_eq!(verdict(&drivers, 0), Verdict::Nearest);
         drivers[0].fix_sent(s(11.0), 3, offset(pickup(), 9000.0, 0.0));
         drivers[0].acked(s(11.1), 3);
-        assert_eq!(verdict(&drivers, 0), Verdict::Nearest, "what came after the answer does not count");
+        assert_eq!(verdict(&drivers, 0), Verdict::Nearest, "a fix after the answer does not count");
     }
 
     #[test]
-    fn the_silent_one_is_not_surely_free() {
+    fn a_silent_driver_is_not_certainly_available() {
         let drivers = [free_at(100.0), free_at(500.0)];
         let late = Window { from: s(60.0), to: s(60.1) };
         assert_eq!(judge(drivers.iter(), 1, pickup(), late), Verdict::Undecidable);
     }
 
     #[test]
-    fn available_is_free_with_a_fresh_position() {
+    fn a_driver_is_available_only_with_a_fresh_position() {
         let mut driver = free_at(100.0);
         assert!(driver.is_available(s(10.0)) && driver.is_available(s(24.0)));
         assert!(!driver.is_available(s(24.1)), "the last position is older than fresh_for");
@@ -281,12 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_what_holds() {
+    fn pruning_keeps_entries_that_a_window_can_reach() {
         let mut driver = free_at(100.0);
         driver.fix_sent(s(50.0), 2, offset(pickup(), 200.0, 0.0));
         driver.acked(s(50.1), 2);
         driver.prune(s(60.0));
-        assert_eq!(driver.fixes.len(), 2, "the old place was believed until 50.1 s, which a window may still reach");
+        assert_eq!(driver.fixes.len(), 2, "the service used the old position until 50.1 s, which a window can still reach");
         driver.prune(s(100.0));
         assert_eq!((driver.fixes.len(), driver.freedom_at(s(100.0))), (1, Freedom::Free));
     }

@@ -1,7 +1,10 @@
-//! The one memory of a run: every driver's recent history, every open order, latencies and errors.
+//! The shared state of a run: the recent history of every driver, every open order, latencies and errors.
 //!
-//! Drivers and the poster write into it, the run reads it once a second. Its lock is held for a moment at a time and
-//! never across an await. Bounded: orders leave when they have ended and are judged, histories are pruned.
+//! The drivers and the shop write into it, and the run reads it once a second.
+//!
+//! Invariants:
+//! - The lock is held only briefly and never across an await.
+//! - Memory is bounded: orders are removed when they have ended, and histories are pruned.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,29 +16,29 @@ use super::judge::{self, Freedom, History, Verdict, Window};
 use super::report::{Latency, NearestCounts, Progress, Report};
 use crate::domain::position::Position;
 
-/// Rates are averages over so long.
+/// The period that rates are averaged over.
 const RATE_OVER: Duration = Duration::from_secs(5);
-/// An order is judged so long after its answer: by then every assignment that was made meanwhile has been heard of
-/// (an unacknowledged one is repeated every 5 s).
+/// The delay between an order's answer and its verdict. By then this run has received every assignment that was made
+/// in the meantime, because the service repeats an unacknowledged one every 5 s.
 const JUDGE_AFTER: Duration = Duration::from_secs(6);
-/// An assignment that is heard of was made at most so long ago.
+/// The maximum age of an assignment when this run receives it.
 const HEARD_WITHIN: Duration = Duration::from_secs(6);
-/// An order without a driver counts as one that will need a driver of this run for so long after its post. Later it may have
-/// gone to a driver of somebody else's, which this run never hears of.
+/// How long after its post an order without a driver counts as one that will need a driver of this run. After that it may
+/// be assigned to a driver outside this run, and this run gets no frame about that.
 const NEEDS_DRIVER_FOR: Duration = Duration::from_secs(60);
-/// Orders under way at once, beyond which none are posted.
+/// The maximum number of open orders. Beyond it no order is posted.
 const MAX_OPEN_ORDERS: usize = 100_000;
-/// The greatest latency that is told: an hour.
+/// The greatest latency that is recorded: an hour.
 const MAX_LATENCY_US: u64 = 3_600_000_000;
-/// Kinds of errors told apart.
+/// The maximum number of kinds of errors that are counted separately.
 const MAX_KINDS: usize = 64;
 
 /// How the webhook answered an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// 201 on the first try.
+    /// 201 on the first attempt.
     AtOnce,
-    /// 202, or whatever a repeated post was told.
+    /// 202, or any 2xx on a repeated post.
     Later,
 }
 
@@ -46,7 +49,7 @@ struct Order {
     answer: Option<Answer>,
     on_socket_after: Option<Duration>,
     ended: bool,
-    /// Its driver lost it, and no other of this run has it yet.
+    /// The order was unassigned from its driver, and no other driver of this run has it yet.
     taken_back: bool,
 }
 
@@ -72,7 +75,7 @@ struct Inner {
     to_socket: Histogram<u64>,
     waited: Histogram<u64>,
     progress: Progress,
-    /// When so many heartbeats had been acknowledged, over the last few seconds.
+    /// Times over the last few seconds, each with the number of heartbeats acknowledged until then.
     acked_marks: VecDeque<(Duration, u64)>,
     report: Report,
     last_change: Duration,
@@ -83,8 +86,8 @@ pub(super) struct Ledger(Mutex<Inner>);
 
 impl Ledger {
     pub(super) fn new(driver_ids: Vec<String>) -> Self {
-        // What takes longer than the greatest value is recorded as that.
-        let histogram = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("bounds that are allowed");
+        // A longer latency is recorded as the greatest value.
+        let histogram = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("the bounds are valid");
         let by_id = driver_ids.iter().cloned().enumerate().map(|(index, id)| (id, index)).collect();
         let entry = |id| DriverEntry { id, connected: false, history: History::default() };
         let drivers: Vec<_> = driver_ids.into_iter().map(entry).collect();
@@ -155,7 +158,7 @@ impl Ledger {
         self.lock().drivers[driver].history.set_freedom(now, freedom);
     }
 
-    /// The driver has read of a delivery for the first time.
+    /// Records that the driver received an assignment for the first time.
     pub(super) fn assigned(&self, driver: usize, now: Duration, seller_order_id: &str, freedom_after: Freedom) {
         let mut inner = self.lock();
         let earliest = now.saturating_sub(HEARD_WITHIN);
@@ -182,7 +185,7 @@ impl Ledger {
         inner.ended(now, seller_order_id);
     }
 
-    /// The driver no longer has the delivery and did not hand it over; another may still get it.
+    /// Records that the driver lost the delivery without completing it. Another driver may still get it.
     pub(super) fn taken_back(&self, now: Duration, seller_order_id: &str) {
         let mut inner = self.lock();
         if let Some(order) = inner.orders.get_mut(seller_order_id) {
@@ -197,8 +200,8 @@ impl Ledger {
         count(&mut inner.report.errors, kind);
     }
 
-    /// Whether `keep` drivers stay available when one more order is posted. Orders of this run that have no driver yet count
-    /// as if they had one.
+    /// Returns whether `keep` drivers stay available when one more order is posted. Every order of this run without a driver
+    /// counts as if it had one.
     pub(super) fn has_room(&self, now: Duration, keep: usize) -> bool {
         let inner = self.lock();
         let needs_driver = |order: &&Order| {
@@ -209,7 +212,7 @@ impl Ledger {
         inner.available(now) > keep + needed
     }
 
-    /// Whether every driver is connected and either surely free or surely not.
+    /// Returns whether every driver is connected and none is uncertain.
     pub(super) fn is_settled(&self, now: Duration) -> bool {
         let inner = self.lock();
         inner.drivers.iter().all(|driver| driver.connected && driver.history.freedom_at(now) != Freedom::Unsure)
@@ -217,7 +220,7 @@ impl Ledger {
 
     // --- orders ---
 
-    /// Notes an order that is about to be posted; false when too many are under way.
+    /// Records an order that is about to be posted. Returns false when too many orders are open.
     pub(super) fn order_posted(&self, seller_order_id: &str, now: Duration, pickup: Position) -> bool {
         let mut inner = self.lock();
         if inner.orders.len() >= MAX_OPEN_ORDERS {
@@ -230,7 +233,7 @@ impl Ledger {
         true
     }
 
-    /// The webhook took the order.
+    /// Records that the webhook accepted the order.
     pub(super) fn order_answered(&self, seller_order_id: &str, now: Duration, answer: Answer, driver_id: Option<&str>) {
         let mut inner = self.lock();
         let chosen = driver_id.and_then(|id| inner.by_id.get(id).copied());
@@ -243,19 +246,19 @@ impl Ledger {
             inner.to_judge.push_back(ToJudge { due: now + JUDGE_AFTER, pickup, chosen, window });
         }
         if driver_id.is_some() && chosen.is_none() {
-            // A driver of somebody else's has it: no frame of this run will say how it ends.
+            // A driver outside this run has the order, so no frame of this run reports how it ends.
             inner.orders.remove(seller_order_id);
         }
         inner.record_way(seller_order_id);
         inner.last_change = now;
     }
 
-    /// The time of one answer of the webhook, whatever it said.
+    /// Records the latency of one answer of the webhook, whatever its status.
     pub(super) fn webhook_answered(&self, took: Duration) {
         self.lock().webhook.saturating_record(micros(took));
     }
 
-    /// The order never got a 2xx.
+    /// Records that the order never got a 2xx.
     pub(super) fn order_refused(&self, seller_order_id: &str) {
         let mut inner = self.lock();
         if inner.orders.remove(seller_order_id).is_some() {
@@ -263,19 +266,19 @@ impl Ledger {
         }
     }
 
-    /// Orders that were posted and have not ended.
+    /// Returns the number of orders that were posted and have not ended.
     pub(super) fn open_orders(&self) -> usize {
         self.lock().orders.values().filter(|order| !order.ended).count()
     }
 
-    /// When anything last happened to an order.
+    /// Returns the time of the last change of any order.
     pub(super) fn last_change(&self) -> Duration {
         self.lock().last_change
     }
 
     // --- the run ---
 
-    /// Once a second: judges what is due (everything when `all`), prunes, and takes a snapshot.
+    /// Runs once a second: judges the orders that are due (all of them when `all`), prunes, and returns a snapshot.
     pub(super) fn tick(&self, now: Duration, all: bool) -> Progress {
         let mut inner = self.lock();
         inner.judge(now, all);
@@ -315,7 +318,7 @@ impl Inner {
         self.drivers.iter().filter(|driver| driver.connected && driver.history.is_available(now)).count()
     }
 
-    /// The rate over the last few seconds: drivers speak together, so that one second alone says little.
+    /// Computes the rate over the last few seconds. Drivers send in bursts, so the rate of a single second varies too much.
     fn measure_acks(&mut self, now: Duration) {
         self.acked_marks.push_back((now, self.progress.heartbeats_acked));
         while self.acked_marks.len() > 2 && now.saturating_sub(self.acked_marks[0].0) > RATE_OVER {
@@ -328,7 +331,7 @@ impl Inner {
         }
     }
 
-    /// Records the time to the socket once both the answer and the frame are known; they come in either order.
+    /// Records the latency to the socket once both the answer and the frame arrived, in either order.
     fn record_way(&mut self, seller_order_id: &str) {
         let Some(order) = self.orders.get(seller_order_id) else { return };
         let ended = order.ended && order.answer.is_some();
@@ -359,9 +362,9 @@ impl Inner {
                 .chosen
                 .map_or(Verdict::Undecidable, |chosen| judge::judge(histories, chosen, next.pickup, next.window));
             if verdict == Verdict::NotNearest {
-                // No positions in logs: who was chosen is enough to look the decision up.
+                // Logs must not hold positions. The driver's id is enough to find the decision.
                 let driver = next.chosen.map(|chosen| self.drivers[chosen].id.as_str());
-                tracing::debug!(driver.id = driver, "an order went to a driver who was not the nearest");
+                tracing::debug!(driver.id = driver, "an order was assigned to a driver who was not the nearest");
             }
             let NearestCounts { nearest, not_nearest, undecidable } = &mut self.report.nearest;
             match verdict {
@@ -386,7 +389,7 @@ fn count(counts: &mut BTreeMap<String, u64>, kind: &str) {
 mod tests {
     use super::*;
 
-    /// A ledger whose drivers are connected and free, with a position that was acknowledged at 9 s.
+    /// A ledger whose drivers are connected and available, with a position that was acknowledged at 9 s.
     fn ledger_of(drivers: usize) -> Ledger {
         let ledger = Ledger::new((0..drivers).map(|n| format!("d{n}")).collect());
         for driver in 0..drivers {
@@ -398,21 +401,21 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_an_order_while_enough_drivers_stay_available() {
+    fn an_order_can_be_posted_while_enough_drivers_stay_available() {
         let ledger = ledger_of(3);
         let place = Position::new(1.0, 1.0).unwrap();
         let s = Duration::from_secs;
         assert!(ledger.has_room(s(10), 2) && !ledger.has_room(s(10), 3));
         assert_eq!(ledger.tick(s(10), false).drivers_free, 3);
 
-        // Posted and given to nobody yet: it will need one of them.
+        // An order that is posted and not yet assigned will need one of the drivers.
         assert!(ledger.order_posted("own", s(10), place));
         assert!(ledger.has_room(s(10), 1) && !ledger.has_room(s(10), 2));
         ledger.order_answered("own", s(10), Answer::AtOnce, Some("d0"));
         ledger.assigned(0, s(10), "own", Freedom::Taken);
-        assert!(ledger.has_room(s(11), 1) && !ledger.has_room(s(11), 2), "counted once");
+        assert!(ledger.has_room(s(11), 1) && !ledger.has_room(s(11), 2), "the order counts once");
 
-        // An order of somebody else's takes a driver as well.
+        // An order of another sender occupies a driver as well.
         ledger.assigned(1, s(11), "not ours", Freedom::Taken);
         assert!(ledger.has_room(s(12), 0) && !ledger.has_room(s(12), 1));
         ledger.disconnected(2);
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_went_to_a_driver_of_somebody_else_needs_none_of_ours() {
+    fn an_order_of_a_driver_outside_the_run_needs_no_driver_of_the_run() {
         let ledger = ledger_of(2);
         let place = Position::new(1.0, 1.0).unwrap();
         let s = Duration::from_secs;
@@ -431,7 +434,7 @@ mod tests {
         assert!(ledger.has_room(s(10), 1));
         assert_eq!((ledger.open_orders(), ledger.tick(s(10), false).orders_waiting), (0, 0));
 
-        // It waited, and was given away unseen: after a while it is no longer waited for.
+        // A waiting order may be assigned outside the run. After a minute it no longer counts.
         assert!(ledger.order_posted("waits", s(10), place));
         ledger.order_answered("waits", s(10), Answer::Later, None);
         assert!(!ledger.has_room(s(10), 1));
@@ -442,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_the_socket_is_measured_whichever_comes_first() {
+    fn the_latency_to_the_socket_is_measured_whether_the_answer_or_the_frame_comes_first() {
         let ledger = Ledger::new(vec!["d".to_owned()]);
         let place = Position::new(1.0, 1.0).unwrap();
         let ms = Duration::from_millis;

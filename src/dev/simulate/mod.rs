@@ -1,14 +1,15 @@
-//! A fleet and a shop that do not exist: N drivers as real WebSocket clients, orders through the real signed webhook.
+//! Simulates a fleet and a shop: N drivers are real WebSocket clients, and orders arrive through the real signed webhook.
 //!
-//! A black box towards the service: it knows `docs/protocol.md` and nothing else, and judges from outside whether orders are
-//! given fast and to the nearest driver. Drivers that a run creates are taken out of service at its end.
+//! The simulator treats the service as a black box. It relies only on `docs/protocol.md`. It measures from outside how fast
+//! orders are assigned and whether the nearest driver gets them. At the end of a run it deactivates the drivers that the run
+//! created.
 //!
-//! Time-lapse: with `speed` above 1 drivers move so many times as fast as they could, while `fixTime` stays the wall
-//! clock's. From about 4 (roaming) or 5 (recorded) on they are faster than 200 km/h, and a service that refuses
-//! impossible jumps refuses some of their fixes; the report counts those apart from errors.
+//! Time-lapse: with a `speed` above 1 drivers move that many times faster than normal, while `fixTime` stays wall clock
+//! time. From a `speed` of about 4 (roaming) or 5 (recorded) they exceed 200 km/h. A service that refuses impossible jumps
+//! then refuses some of their fixes. The report counts these apart from errors.
 //!
-//! With `keep_free` the demand is bounded by the fleet: an order is posted only while so many drivers stay free, so that an
-//! order of somebody else gets a driver at once.
+//! With `keep_free` the fleet limits the demand: an order is posted only while that many drivers stay free. An order of
+//! another sender then gets a driver at once.
 
 mod agent;
 mod api;
@@ -41,12 +42,12 @@ use self::api::Api;
 use self::run::{Demand, Run};
 use crate::domain::position::Position;
 
-/// Drivers that one run can have.
+/// The maximum number of drivers of one run.
 pub const MAX_DRIVERS: usize = 100_000;
-/// REST requests under way at once.
+/// The maximum number of concurrent REST requests.
 const REST_AT_ONCE: usize = 16;
-/// How long taking created drivers out of service may take.
-const TIDY_WITHIN: Duration = Duration::from_secs(10);
+/// The time limit for deactivating created drivers.
+const DEACTIVATE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a run cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +55,19 @@ pub enum SimulateError {
     /// The address is not of the form `http://host:port`.
     #[error("the service's address must look like http://127.0.0.1:8080 (https is not supported here)")]
     BadUrl,
-    /// The API key has characters that no key has.
-    #[error("the API key has characters that no key has")]
+    /// The API key contains characters that are not valid in a key.
+    #[error("the API key contains characters that are not valid in a key")]
     BadKey,
-    /// The webhook secret cannot be read.
-    #[error("the webhook secret must be whsec_ and base64, or for the plain header any printable text")]
+    /// The webhook secret is malformed.
+    #[error("the webhook secret must be whsec_ followed by base64, or for the plain header any printable text")]
     BadSecret,
-    /// Drivers are to be created, and no key is there.
+    /// The run creates drivers but has no API key.
     #[error("creating drivers needs an API key with the scope admin")]
     NoKey,
-    /// No drivers, or too many.
+    /// The number of drivers is 0 or too high.
     #[error("a run needs 1 to {MAX_DRIVERS} drivers")]
     DriverCount,
-    /// A speed that is not above 0.
+    /// The speed is not in the allowed range.
     #[error("the speed must be above 0 and at most 10000")]
     Speed,
     /// The HTTP client cannot be built.
@@ -79,88 +80,89 @@ pub enum SimulateError {
 
 /// Where the drivers come from.
 pub enum DriverSource {
-    /// So many are created over REST (with recorded movement at most one for each trace).
+    /// The run creates this many over REST. With recorded movement it creates at most one for each trace.
     Create(usize),
-    /// These exist.
+    /// The drivers already exist.
     Existing(Vec<ExistingDriver>),
 }
 
-/// A driver that the service knows.
+/// A driver that exists in the service.
 #[derive(Clone, Debug)]
 pub struct ExistingDriver {
     /// The driver's id.
     pub id: String,
-    /// A token of theirs.
+    /// A token of this driver.
     pub token: String,
-    /// Where a driver with random movement starts, if the service already knows a position of theirs: from another place it
-    /// would be a jump. `None`: anywhere in the circle.
+    /// The start of a driver with random movement, if the service already stores a position of this driver. A start
+    /// elsewhere would be an impossible jump. `None` means a random point of the circle.
     pub last_position: Option<Position>,
 }
 
 /// How drivers move.
 pub enum Movement {
-    /// Along random streets within a circle, at 5 to 14 m/s, and to the orders that they are given.
+    /// Along random streets within a circle at 5 to 14 m/s, and to the pickups and drops of assigned deliveries.
     Random {
-        /// The middle.
+        /// The centre of the circle.
         center: Position,
-        /// How far from it.
+        /// The radius of the circle.
         radius_km: f64,
     },
-    /// Each along a recorded trace, whatever the orders are; drivers beyond the number of traces do not appear.
+    /// Each driver along a recorded trace, independent of orders. Drivers beyond the number of traces do not take part.
     Recorded(Vec<Trace>),
 }
 
 /// Where the orders come from.
 pub enum OrderSource {
-    /// Random orders within a circle, from when the fleet is there.
+    /// Random orders within a circle. They start once the fleet is connected.
     Rate {
-        /// On average; the gaps are random.
+        /// The average rate. The gaps are random.
         per_minute: f64,
-        /// No more than these.
+        /// The maximum number of orders.
         count: Option<u64>,
-        /// The middle.
+        /// The centre of the circle.
         center: Position,
-        /// How far from it.
+        /// The radius of the circle.
         radius_km: f64,
     },
     /// Recorded demand.
     Recorded(Vec<RecordedOrder>),
-    /// None: the drivers wait for somebody else's.
+    /// No orders. The drivers wait for orders of other senders.
     None,
 }
 
-/// What to simulate.
+/// The options of a run.
 pub struct SimulateOptions {
-    /// Such as `http://127.0.0.1:8080`.
+    /// The service's base URL, such as `http://127.0.0.1:8080`.
     pub http_url: String,
-    /// Needed to create drivers.
+    /// An API key. The run needs it to create drivers.
     pub api_key: Option<String>,
-    /// How orders are posted.
+    /// How the run authenticates the orders that it posts.
     pub webhook: WebhookAuth,
-    /// Who drives.
+    /// Where the drivers come from.
     pub drivers: DriverSource,
-    /// How.
+    /// How the drivers move.
     pub movement: Movement,
-    /// What for.
+    /// Where the orders come from.
     pub orders: OrderSource,
-    /// An order is posted only while so many drivers stay available for orders of others; 0: orders are posted as they are due.
+    /// An order is posted only while this many drivers stay available for orders of other senders. With 0 every order is
+    /// posted when it is due.
     pub keep_free: usize,
-    /// Time-lapse: drivers' and recordings' seconds in one second.
+    /// Time-lapse factor: simulated seconds per wall second, for drivers and recordings.
     pub speed: f64,
-    /// Wall time after which the run ends; without it, when every order is done with, or never.
+    /// Wall time after which the run ends. Without it the run ends when every order has ended, or never.
     pub duration: Option<Duration>,
-    /// The same seed gives the same ways and orders.
+    /// The same seed gives the same routes and orders.
     pub seed: u64,
 }
 
-/// A run that can start.
+/// A run with valid options, not yet started.
 pub struct Simulation {
     options: SimulateOptions,
     api: Arc<Api>,
 }
 
 impl Simulation {
-    /// Checks the options; does no IO. The process must have installed its TLS provider before.
+    /// Validates the options without IO. The process must already have installed its TLS provider.
     pub fn new(options: SimulateOptions) -> Result<Self, SimulateError> {
         let api = Api::new(&options.http_url, options.api_key.as_deref(), &options.webhook)?;
         let drivers = match &options.drivers {
@@ -177,70 +179,70 @@ impl Simulation {
         Ok(Self { options, api: Arc::new(api) })
     }
 
-    /// Runs until the duration is over, every order is done with, or `shutdown` is true; calls `on_progress` each second.
+    /// Runs until the duration is over, every order has ended, or `shutdown` is true. Calls `on_progress` each second.
     pub async fn run(
         self,
         mut shutdown: watch::Receiver<bool>,
         mut on_progress: impl FnMut(&Progress),
     ) -> Result<Report, SimulateError> {
         let SimulateOptions { drivers, movement, orders, keep_free, speed, duration, seed, .. } = self.options;
-        let most = match &movement {
+        let max_drivers = match &movement {
             Movement::Random { .. } => MAX_DRIVERS,
             Movement::Recorded(traces) => traces.len(),
         };
         let (fleet, created) = match drivers {
             DriverSource::Existing(fleet) => (fleet, false),
-            DriverSource::Create(count) => (create_fleet(&self.api, count.min(most)).await?, true),
+            DriverSource::Create(count) => (create_fleet(&self.api, count.min(max_drivers)).await?, true),
         };
-        let fleet: Vec<_> = fleet.into_iter().take(most).collect();
+        let fleet: Vec<_> = fleet.into_iter().take(max_drivers).collect();
         let ids: Vec<String> = fleet.iter().map(|driver| driver.id.clone()).collect();
         let demand = Demand { orders, keep_free };
         let mut run = Run::start(self.api.clone(), fleet, movement, demand, speed, seed)?;
         run.watch(duration, &mut shutdown, &mut on_progress).await;
         let report = run.stop(seed, speed, &mut on_progress).await;
         if created {
-            tidy(&self.api, ids).await;
+            deactivate(&self.api, ids).await;
         }
         Ok(report)
     }
 }
 
-/// Waits for true; for ever when nobody can say it any more.
+/// Waits until `stop` is true. Waits forever when the sender was dropped.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Creates drivers, several at a time; when one cannot be made, those that were are taken out of service again.
+/// Creates drivers, several at a time. When one creation fails, the drivers created so far are deactivated.
 async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<ExistingDriver>, SimulateError> {
     let one = |number: usize| {
         let api = api.clone();
         async move { api.create_driver(&format!("Simulated {number:03}"), &format!("+1555{number:07}")).await }
     };
-    let mut made = Vec::with_capacity(count);
+    let mut created = Vec::with_capacity(count);
     let mut fleet = stream::iter(1..=count).map(one).buffered(REST_AT_ONCE);
     loop {
         match fleet.try_next().await {
-            Ok(Some((id, token))) => made.push(ExistingDriver { id, token, last_position: None }),
-            Ok(None) => return Ok(made),
+            Ok(Some((id, token))) => created.push(ExistingDriver { id, token, last_position: None }),
+            Ok(None) => return Ok(created),
             Err(error) => {
-                tidy(api, made.into_iter().map(|driver| driver.id).collect()).await;
+                deactivate(api, created.into_iter().map(|driver| driver.id).collect()).await;
                 return Err(error);
             }
         }
     }
 }
 
-/// Takes drivers out of service; those with a delivery in hand stay as they are.
-async fn tidy(api: &Arc<Api>, ids: Vec<String>) {
+/// Deactivates drivers. The service refuses this for a driver with an open delivery, who then stays active.
+async fn deactivate(api: &Arc<Api>, ids: Vec<String>) {
     let requests = stream::iter(ids).for_each_concurrent(REST_AT_ONCE, |id| async move {
         if let Err(error) = api.deactivate_driver(&id).await {
-            tracing::debug!(driver.id = %id, %error, "a simulated driver stays in service");
+            tracing::debug!(driver.id = %id, %error, "a simulated driver stays active");
         }
     });
-    if timeout(TIDY_WITHIN, requests).await.is_err() {
-        tracing::warn!("not every simulated driver could be taken out of service in time");
+    if timeout(DEACTIVATE_WITHIN, requests).await.is_err() {
+        tracing::warn!("some simulated drivers were not deactivated within the time limit");
     }
 }
 

@@ -1,8 +1,9 @@
-//! How one simulated driver moves: roaming along streets, or along a recorded trace.
+//! The movement of one simulated driver: roaming along streets, or along a recorded trace.
 //!
-//! Pure but for its seeded generator. Times are what the wall clock shows since the run began; `speed` times that is
-//! the driver's own time. A roaming driver turns to a goal when given one; a traced driver keeps to the trace and only
-//! estimates when it could have been there.
+//! Times are wall time since the run began. The driver's own time is `speed` times the wall time. A roaming driver drives to
+//! a goal when it gets one. A traced driver follows its trace and only estimates when it could have reached the goal.
+//!
+//! Invariant: the only side effect is the state of a seeded random generator.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,24 +14,24 @@ use super::geo;
 use super::recorded::{Sighting, Trace};
 use crate::domain::position::Position;
 
-/// Road-like speeds, in m/s.
+/// Realistic speeds on a road, in m/s.
 pub(super) const ROAD_SPEED_MPS: std::ops::Range<f64> = 5.0..14.0;
-/// What a traced driver is taken to do in a city, in m/s.
+/// The assumed speed of a traced driver in a city, in m/s.
 const CITY_SPEED_MPS: f64 = 8.0;
-/// A way through streets is that much longer than the straight line.
+/// The factor by which a route along streets is longer than the straight line.
 const DETOUR: f64 = 1.3;
-/// Seconds of the driver's own time at a counter or a door.
+/// The time at a pickup or a drop, in seconds of the driver's own time.
 const DWELL_S: std::ops::Range<f64> = 20.0..60.0;
-/// Waypoints taken in one step at most: a bound, met only by absurd speeds.
+/// The maximum number of waypoints in one step. Only unrealistic speeds reach it.
 const MAX_LEGS_PER_STEP: usize = 1000;
 
-/// Whether a driver wants orders.
+/// The duty that the movement implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Duty {
     On,
-    /// For now.
+    /// Off duty for now.
     Off,
-    /// For good: the trace has ended.
+    /// Off duty permanently, because the trace has ended.
     Over,
 }
 
@@ -41,7 +42,7 @@ pub(super) enum Mover {
 }
 
 impl Mover {
-    /// Starts from `place`; without one, anywhere in the circle.
+    /// Starts at `place`, or at a random point of the circle.
     pub(super) fn roaming(center: Position, radius_km: f64, speed: f64, seed: u64, place: Option<Position>) -> Self {
         Self::Roaming(Roaming::new(center, radius_km, speed, seed, place))
     }
@@ -50,7 +51,7 @@ impl Mover {
         Self::Traced(Traced { trace, speed, rng: StdRng::seed_from_u64(seed) })
     }
 
-    /// When the driver first appears.
+    /// Returns the time at which the driver first connects.
     pub(super) fn starts_at(&self) -> Duration {
         match self {
             Self::Roaming(_) => Duration::ZERO,
@@ -58,7 +59,7 @@ impl Mover {
         }
     }
 
-    /// Whether the driver wants orders now, and for how long that holds at least.
+    /// Returns the duty now, and until when it lasts at least.
     pub(super) fn duty(&self, now: Duration) -> (Duty, Option<Duration>) {
         match self {
             Self::Roaming(_) => (Duty::On, None),
@@ -66,7 +67,7 @@ impl Mover {
         }
     }
 
-    /// Where the driver is; `None` while nobody knows.
+    /// Returns the position of the driver. `None` before the trace begins and in its breaks.
     pub(super) fn position(&mut self, now: Duration) -> Option<Position> {
         match self {
             Self::Roaming(roaming) => Some(roaming.advance(now)),
@@ -77,7 +78,7 @@ impl Mover {
         }
     }
 
-    /// Metres per second as a bystander would measure them, for the heartbeat.
+    /// Returns the speed in metres per second of wall time, for the heartbeat.
     pub(super) fn speed_mps(&self) -> Option<f64> {
         match self {
             Self::Roaming(roaming) if roaming.path.is_empty() => Some(0.0),
@@ -86,7 +87,7 @@ impl Mover {
         }
     }
 
-    /// Goes to `goal` and stays there; the answer is when the business there is done.
+    /// Drives to `goal` and stays there. Returns the time at which the stop there is finished.
     pub(super) fn head_for(&mut self, now: Duration, goal: Position) -> Duration {
         match self {
             Self::Roaming(roaming) => roaming.head_for(now, goal),
@@ -94,14 +95,14 @@ impl Mover {
         }
     }
 
-    /// No goal any more: back to roaming.
+    /// Clears the goal, so that the driver roams again.
     pub(super) fn release(&mut self) {
         if let Self::Roaming(roaming) = self {
             roaming.bound = false;
         }
     }
 
-    /// Whether the driver keeps to a recording whatever the orders are.
+    /// Returns whether the driver follows a recording.
     pub(super) fn is_traced(&self) -> bool {
         matches!(self, Self::Traced(_))
     }
@@ -114,11 +115,11 @@ pub(super) struct Roaming {
     speed: f64,
     rng: StdRng,
     here: Position,
-    /// The wall time at which the driver was `here`.
+    /// The wall time at which the driver was at `here`.
     at: Duration,
     path: VecDeque<Position>,
     leg_mps: f64,
-    /// Has a goal, and waits there when it is reached.
+    /// Whether the driver has a goal, where it waits.
     bound: bool,
 }
 
@@ -177,7 +178,7 @@ impl Roaming {
     }
 }
 
-/// A recorded day.
+/// Movement along a recorded trace.
 pub(super) struct Traced {
     trace: Trace,
     speed: f64,
@@ -216,7 +217,7 @@ impl Traced {
     }
 }
 
-/// The wall time that so many seconds of the driver's own time take.
+/// Converts seconds of the driver's own time into wall time.
 fn wall(own_s: f64, speed: f64) -> Duration {
     Duration::try_from_secs_f64((own_s / speed).max(0.0)).unwrap_or(Duration::MAX / 4)
 }
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn roaming_keeps_to_road_speeds_and_near_its_centre() {
+    fn a_roaming_driver_keeps_to_road_speeds_and_stays_near_the_centre() {
         let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, None);
         let mut here = mover.position(Duration::ZERO).unwrap();
         let mut moved_m = 0.0;
@@ -256,15 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_with_a_known_place_starts_from_it() {
+    fn a_driver_with_a_known_position_starts_from_it() {
         let place = geo::offset(center(), 400.0, -700.0);
         let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, Some(place));
         assert_eq!(mover.position(Duration::ZERO), Some(place));
-        assert!(mover.position(s(60.0)).unwrap().distance_m(&place) > 1.0, "and goes on from there");
+        assert!(mover.position(s(60.0)).unwrap().distance_m(&place) > 1.0, "the driver moves on from there");
     }
 
-    /// The fixes of `dev` under the rule for jumps, at the default limit: heartbeats come late, and their `fixTime` is up to
-    /// half a second off.
+    /// Applies the rule for impossible jumps, at the default limit, to the fixes of `dev`. Heartbeats are late, and their
+    /// `fixTime` is up to half a second off.
     #[test]
     fn no_fix_at_the_speed_of_dev_is_a_jump() {
         let limit_kmh: f64 =
@@ -292,11 +293,11 @@ mod tests {
             refused
         };
         assert_eq!(judged(SPEED), 0);
-        assert!(judged(SPEED * 2.0) > 0, "the limit is one that faster drivers break");
+        assert!(judged(SPEED * 2.0) > 0, "drivers at twice the speed exceed the limit");
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_way() {
+    fn the_same_seed_gives_the_same_route() {
         let mut ways = [7, 7, 8].map(|seed| Mover::roaming(center(), 3.0, 2.0, seed, None));
         let places = ways.each_mut().map(|way| way.position(s(100.0)).unwrap());
         assert_eq!(places[0], places[1]);
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_reached_by_the_time_told_and_kept_until_released() {
+    fn a_goal_is_reached_by_the_returned_time_and_kept_until_released() {
         let mut mover = Mover::roaming(center(), 3.0, 10.0, 7, None);
         let goal = geo::offset(center(), 5000.0, 2000.0);
         let done_at = mover.head_for(s(3.0), goal);
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traced_driver_keeps_its_trace_and_is_off_duty_in_breaks() {
+    fn a_traced_driver_follows_its_trace_and_is_off_duty_in_breaks() {
         let at = |lat| Position::new(lat, 0.0).unwrap();
         let trace = Trace::new("a", vec![(100.0, at(0.0)), (200.0, at(0.01)), (900.0, at(0.02)), (950.0, at(0.03))]);
         let mut mover = Mover::traced(trace.unwrap(), 10.0, 1);
@@ -326,7 +327,7 @@ mod tests {
         let goal = at(0.1);
         let done_at = mover.head_for(s(15.0), goal);
         assert!(done_at > s(15.0 + 10_500.0 * DETOUR / CITY_SPEED_MPS / 10.0), "{done_at:?}");
-        assert!((mover.position(s(15.0)).unwrap().lat() - 0.005).abs() < 1e-9, "the goal does not move it");
+        assert!((mover.position(s(15.0)).unwrap().lat() - 0.005).abs() < 1e-9, "the goal does not change the route");
         assert_eq!(mover.duty(s(30.0)), (Duty::Off, Some(s(90.0))));
         assert_eq!(mover.position(s(30.0)), None);
         assert_eq!(mover.duty(s(95.0)), (Duty::Over, None));

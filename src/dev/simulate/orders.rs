@@ -1,4 +1,7 @@
-//! Orders in: when each is due, and posting it through the webhook. An open loop: a slow service does not slow the shop.
+//! The simulated shop: plans when each order is due and posts it through the webhook.
+//!
+//! Invariant: the load is an open loop, so a slow service does not slow down the shop. Only `keep_free` and the limit of
+//! concurrent posts delay an order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +20,22 @@ use super::recorded::RecordedOrder;
 use super::{OrderSource, stopped};
 use crate::domain::position::Position;
 
-/// Between two looks at whether enough drivers are available for one more order.
+/// The interval between two checks whether enough drivers are available for one more order.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(100);
-/// Posts under way at once; the next one waits.
+/// The maximum number of concurrent posts. The next one waits.
 const MAX_IN_FLIGHT: usize = 512;
 const TRIES: u32 = 5;
-/// How long the end of a run waits for answers.
+/// How long the end of a run waits for answers to posts in flight.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// A delivery goes at least so far, and at most to the other end of the circle.
+/// The minimum distance between pickup and drop. The maximum is the diameter of the circle.
 const MIN_TRIP_M: f64 = 200.0;
 
-/// The ids of simulated orders begin with this.
+/// The prefix of the ids of simulated orders.
 pub(super) const ORDER_ID_PREFIX: &str = "sim-";
-/// The metadata of simulated orders hold this, as true.
+/// The metadata field that is true for simulated orders.
 pub(super) const ORDER_MARK: &str = "simulated";
 
-/// When and where the next order is.
+/// The time and place of the next orders.
 enum Schedule {
     Rate { per_minute: f64, left: Option<u64>, center: Position, radius_km: f64, rng: Box<StdRng>, next_at: Duration },
     Recorded { orders: std::vec::IntoIter<RecordedOrder>, speed: f64 },
@@ -51,14 +54,14 @@ impl Schedule {
         }
     }
 
-    /// Random orders that did not come because there was no room for them are left out: they do not come all at once later.
+    /// Skips the random orders that were held back until `now`, so that they are not posted in a burst later.
     fn resume_at(&mut self, now: Duration) {
         if let Self::Rate { next_at, .. } = self {
             *next_at = now.max(*next_at);
         }
     }
 
-    /// The next order and the wall time at which it is due.
+    /// Returns the next order and the wall time at which it is due.
     fn next(&mut self) -> Option<(Duration, Position, Position)> {
         match self {
             Self::Empty => None,
@@ -72,7 +75,7 @@ impl Schedule {
                     *left = left.checked_sub(1)?;
                 }
                 let due = *next_at;
-                // Arrivals that know nothing of each other: exponential gaps.
+                // Independent arrivals have exponential gaps.
                 let gap_s = -(1.0 - rng.random::<f64>()).ln() * 60.0 / *per_minute;
                 *next_at += Duration::try_from_secs_f64(gap_s).unwrap_or_default();
                 let pickup = geo::random_within(rng, *center, *radius_km);
@@ -89,9 +92,9 @@ pub(super) struct Shop {
     api: Arc<Api>,
     ledger: Arc<Ledger>,
     clock: Clock,
-    /// An order is posted only while so many drivers stay available; 0: always.
+    /// An order is posted only while this many drivers stay available. With 0 it is posted always.
     keep_free: usize,
-    /// Makes the ids of this run's orders unlike those of another.
+    /// A random id that makes the order ids of this run unique.
     run: String,
 }
 
@@ -101,7 +104,7 @@ impl Shop {
         Self { api, ledger, clock, keep_free, run }
     }
 
-    /// Waits until an order leaves enough drivers available; whether it had to wait.
+    /// Waits until one more order leaves enough drivers available. Returns whether it had to wait.
     async fn wait_for_room(&self) -> bool {
         let mut waited = false;
         while self.keep_free > 0 && !self.ledger.has_room(self.clock.now(), self.keep_free) {
@@ -111,7 +114,7 @@ impl Shop {
         waited
     }
 
-    /// Posts until the source is empty or `stop` is true; returns when every post has its answer.
+    /// Posts until the source is empty or `stop` is true. Returns when every post has its answer.
     pub(super) async fn run(self, source: OrderSource, speed: f64, seed: u64, mut stop: watch::Receiver<bool>) {
         let mut schedule = Schedule::new(source, speed, seed, self.clock.now());
         let shop = Arc::new(self);
@@ -133,10 +136,10 @@ impl Shop {
                 schedule.resume_at(shop.clock.now());
             }
             while posts.try_join_next().is_some() {}
-            // Noted before the next order is looked at, so that it counts there.
+            // The order is recorded before the check for the next one, so that it counts there.
             let seller_order_id = format!("{ORDER_ID_PREFIX}{}-{number}", shop.run);
             if !shop.ledger.order_posted(&seller_order_id, shop.clock.now(), pickup) {
-                shop.ledger.error("webhook: not posted, too many orders under way");
+                shop.ledger.error("webhook: not posted, too many open orders");
                 continue;
             }
             let shop = shop.clone();
@@ -187,7 +190,7 @@ impl Shop {
     }
 }
 
-/// Waits until the fleet is there, or a while has passed: orders before that would only wait.
+/// Waits until the fleet is ready, or the time limit has passed. Earlier orders would only wait for drivers.
 pub(super) async fn fleet_ready(ready: impl Fn() -> bool, within: Duration) {
     let waiting = async {
         while !ready() {
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_over_time_and_a_count_ends_it() {
+    fn the_rate_holds_over_time_and_the_count_ends_the_orders() {
         let source = |count| OrderSource::Rate { per_minute: 60.0, count, center: center(), radius_km: 3.0 };
         let mut schedule = Schedule::new(source(None), 1.0, 1, Duration::ZERO);
         let orders: Vec<_> = (0..2000).filter_map(|_| schedule.next()).collect();
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_that_had_no_room_do_not_come_all_at_once_later() {
+    fn held_back_orders_are_not_posted_in_a_burst_later() {
         let source = OrderSource::Rate { per_minute: 60.0, count: None, center: center(), radius_km: 3.0 };
         let mut schedule = Schedule::new(source, 1.0, 1, Duration::ZERO);
         schedule.next().unwrap();
@@ -234,11 +237,11 @@ mod tests {
         let (tenth, ..) = (0..9).filter_map(|_| schedule.next()).last().unwrap();
         assert!(tenth > late + Duration::from_secs(2), "{tenth:?}");
         schedule.resume_at(Duration::ZERO);
-        assert!(schedule.next().unwrap().0 >= tenth, "never earlier");
+        assert!(schedule.next().unwrap().0 >= tenth, "resuming never moves an order to an earlier time");
     }
 
     #[test]
-    fn recorded_orders_come_speed_times_as_fast() {
+    fn recorded_orders_are_due_speed_times_earlier() {
         let order = RecordedOrder { t_s: 600.0, pickup: center(), drop: center() };
         let mut schedule = Schedule::new(OrderSource::Recorded(vec![order]), 20.0, 1, Duration::ZERO);
         assert_eq!(schedule.next().unwrap().0, Duration::from_secs(30));

@@ -1,7 +1,9 @@
-//! Recorded movement and demand: CSV files (plain or gzip), cut to a start time, demand moved to where the drivers are.
+//! Loads recorded movement and demand from CSV files (plain or gzip), cuts them to a start time and moves the demand to
+//! where the drivers are.
 //!
-//! Movement has the header `driver,t_s,lat,lon`, demand `t_s,lat,lon`; more columns and any order of them are fine.
-//! `t_s` is seconds since midnight. What comes out counts from the start time, so that the run begins at 0 s.
+//! A movement file has the header `driver,t_s,lat,lon`, a demand file `t_s,lat,lon`. More columns and any order of columns
+//! are allowed. In the files `t_s` is seconds since midnight. In the result it is seconds since the start time, so that the
+//! run begins at 0 s.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,82 +15,82 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::geo;
 use crate::domain::position::{BoundingBox, Position};
 
-/// A longer silence than this in a trace is a break: nobody knows the way between its ends.
+/// A gap of at least this many seconds in a trace is a break. The route within a break is unknown.
 const GAP_S: f64 = 300.0;
-/// Rows beyond this are refused: a file of that size is a mistake.
+/// The maximum number of rows. A larger file is refused as a mistake.
 const MAX_ROWS: usize = 5_000_000;
-/// Bytes, after unpacking, beyond which a file is not read on.
+/// The maximum number of bytes, after unpacking, that are read of a file.
 const MAX_BYTES: u64 = 1 << 30;
-/// A drop nearer than this to its pickup is no delivery.
+/// The minimum distance between pickup and drop.
 const MIN_TRIP_M: f64 = 200.0;
 
 /// Why a recording cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// Not there, or not readable.
+    /// The file is missing or not readable.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Not CSV.
+    /// The file is not valid CSV.
     #[error("cannot read {}: {source}", path.display())]
     Csv {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The error of the parser.
         source: csv::Error,
     },
     /// The header lacks a column.
     #[error("{} has no column \"{column}\" in its header", path.display())]
     Column {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The missing column.
         column: &'static str,
     },
-    /// More rows than anybody replays.
+    /// The file has more than the maximum number of rows.
     #[error("{} has more than {MAX_ROWS} rows", path.display())]
     TooLong {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// Nothing in it that can be used at or after the start time.
+    /// The file has no valid row at or after the start time.
     #[error("{} has no usable row at or after {}", path.display(), clock_text(*start_s))]
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The start time, in seconds since midnight.
         start_s: f64,
     },
 }
 
-/// One driver's recorded way; times in seconds from the start of the replay, rising; may begin before 0.
+/// The recorded route of one driver. Times are seconds since the start of the replay, ascending. They may begin before 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// The name in the recording.
     pub name: String,
-    /// (seconds, place), at least one.
+    /// Time in seconds and position; at least one entry.
     fixes: Vec<(f64, Position)>,
 }
 
-/// What a trace says about a moment.
+/// What a trace holds for a given time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Sighting {
-    /// Not begun; begins in so many seconds.
+    /// The trace begins in this many seconds.
     Before(f64),
-    /// Here.
+    /// The driver is at this position.
     At(Position),
-    /// A break in the recording, which ends in so many seconds; last seen here.
+    /// The trace has a break: the last position, and the seconds until the break ends.
     Gap(Position, f64),
-    /// It has ended here.
+    /// The trace has ended at this position.
     Over(Position),
 }
 
 impl Trace {
-    /// Sorts the fixes by time; `None` without any.
+    /// Sorts the fixes by time. Returns `None` without a fix.
     pub fn new(name: impl Into<String>, mut fixes: Vec<(f64, Position)>) -> Option<Self> {
         fixes.retain(|(t_s, _)| t_s.is_finite());
         fixes.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -96,12 +98,13 @@ impl Trace {
         (!fixes.is_empty()).then(|| Self { name: name.into(), fixes })
     }
 
-    /// The fixes, oldest first.
+    /// Returns the fixes, oldest first.
     pub fn fixes(&self) -> &[(f64, Position)] {
         &self.fixes
     }
 
-    /// Where the driver was at `t_s`: between two fixes the point on the straight line, unless they are 5 minutes apart.
+    /// Returns where the driver was at `t_s`. Between two fixes it is the point on the straight line, unless they are 5 minutes
+    /// or more apart.
     pub(super) fn at(&self, t_s: f64) -> Sighting {
         let next = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s);
         let Some(previous) = next.checked_sub(1) else { return Sighting::Before(self.fixes[0].0 - t_s) };
@@ -114,7 +117,7 @@ impl Trace {
         }
     }
 
-    /// Seconds from `t_s` to the next break or the end, when it is on its way now.
+    /// Returns the seconds from `t_s` to the next break or the end, for a driver that is moving at `t_s`.
     pub(super) fn on_the_way_for(&self, t_s: f64) -> f64 {
         let first = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s).saturating_sub(1);
         let run = self.fixes[first..].windows(2).take_while(|pair| pair[1].0 - pair[0].0 < GAP_S).count();
@@ -127,51 +130,51 @@ impl Trace {
 pub struct RecordedOrder {
     /// Seconds from the start of the replay.
     pub t_s: f64,
-    /// Where it is fetched.
+    /// The position of the pickup.
     pub pickup: Position,
-    /// Where it goes.
+    /// The position of the drop.
     pub drop: Position,
 }
 
 /// Whether demand is moved to where the drivers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FitOrders {
-    /// When the two places do not overlap.
+    /// Moves the demand when the two areas do not overlap.
     #[default]
     Auto,
-    /// In any case.
+    /// Always moves the demand.
     Always,
-    /// Left where it is.
+    /// Never moves the demand.
     Never,
 }
 
-/// What to load.
+/// The files to load and how to load them.
 #[derive(Clone, Debug, Default)]
 pub struct RecordingOptions {
-    /// Movement.
+    /// The file with the movement.
     pub drivers_csv: Option<PathBuf>,
-    /// Demand.
+    /// The file with the demand.
     pub orders_csv: Option<PathBuf>,
-    /// Seconds since midnight; without it the earliest time at which every given file has begun.
+    /// The start time in seconds since midnight. Without it: the earliest time at which every given file has begun.
     pub start_s: Option<f64>,
     /// Whether demand is moved to where the drivers are.
     pub fit: FitOrders,
-    /// For the drops that are drawn.
+    /// The seed for random drops.
     pub seed: u64,
 }
 
-/// What was loaded.
+/// The loaded recording.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
-    /// Drivers that are still seen at or after the start, in the order of the file; empty without a file.
+    /// The traces that have a fix after the start, in the order of the file. Empty without a file.
     pub traces: Vec<Trace>,
-    /// Orders at or after the start, oldest first; empty without a file.
+    /// The orders at or after the start, oldest first. Empty without a file.
     pub orders: Vec<RecordedOrder>,
     /// The time of day at which the replay begins, in seconds since midnight.
     pub start_s: f64,
-    /// Where most of it happens; `None` when nothing was loaded.
+    /// The box where most of the movement or demand lies. `None` when nothing was loaded.
     pub area: Option<BoundingBox>,
-    /// Sentences for the reader: what was skipped, what was moved.
+    /// Notes for the reader: rows that were skipped, demand that was moved.
     pub notes: Vec<String>,
 }
 
@@ -205,7 +208,7 @@ impl Recording {
     }
 }
 
-/// `HH:MM:SS` of seconds since midnight.
+/// Formats seconds since midnight as `HH:MM:SS`.
 pub(super) fn clock_text(t_s: f64) -> String {
     let whole = t_s.max(0.0) as u64;
     format!("{:02}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
@@ -219,13 +222,13 @@ fn begin_at(traces: Vec<Trace>, start_s: f64) -> Vec<Trace> {
     shifted.filter(|trace| trace.fixes.last().is_some_and(|(t_s, _)| *t_s > 0.0)).collect()
 }
 
-/// Moves demand into the box of the roads when asked to or when they lie apart, and says so.
+/// Moves demand into the box of the movement, by the rule `fit`. Returns a note for the reader.
 fn fit_demand(demand: &mut [(f64, Position)], roads: Option<&BoundingBox>, fit: FitOrders) -> Option<String> {
     let roads = roads?;
     let from = geo::central_box(demand.iter().map(|(_, place)| *place))?;
     let apart = !geo::overlap(&from, roads);
     if fit == FitOrders::Never || (fit == FitOrders::Auto && !apart) {
-        return apart.then(|| "orders lie where no driver drives, and are left there".to_owned());
+        return apart.then(|| "orders lie where no driver drives; they are not moved".to_owned());
     }
     demand.iter_mut().for_each(|(_, place)| *place = geo::fit(*place, &from, roads));
     let (old, new) = (geo::circle_in(&from).0, geo::circle_in(roads).0);
@@ -238,7 +241,7 @@ fn fit_demand(demand: &mut [(f64, Position)], roads: Option<&BoundingBox>, fit: 
     ))
 }
 
-/// An order goes to where the next one is fetched, or, if that is next door, to a random point.
+/// Gives each order a drop: the pickup of the next order, or a random point if that is nearer than [`MIN_TRIP_M`].
 fn with_drops(demand: &[(f64, Position)], area: &BoundingBox, seed: u64) -> Vec<RecordedOrder> {
     let mut rng = StdRng::seed_from_u64(seed);
     let next_pickups = demand.iter().skip(1).map(|(_, place)| Some(*place)).chain([None]);
@@ -268,7 +271,7 @@ fn read_demand(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(f64, Positio
     Ok(demand)
 }
 
-/// Gives every good row to `keep`; the bad ones are counted in a note.
+/// Passes every valid row to `keep` and adds a note with the number of invalid rows.
 fn read_rows(
     path: &Path,
     name_column: Option<&'static str>,
@@ -301,12 +304,12 @@ fn read_rows(
         }
     }
     if skipped > 0 {
-        notes.push(format!("{}: {skipped} of {rows} rows are unreadable and left out", path.display()));
+        notes.push(format!("{}: {skipped} of {rows} rows are invalid and were skipped", path.display()));
     }
     Ok(())
 }
 
-/// Opens a file and unpacks it if it begins as gzip does.
+/// Opens a file and unpacks it if it begins with the magic bytes of gzip.
 fn open(path: &Path) -> Result<Box<dyn Read>, RecordingError> {
     let io_error = |source| RecordingError::Io { path: path.to_owned(), source };
     let mut file = BufReader::new(File::open(path).map_err(io_error)?);

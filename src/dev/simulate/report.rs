@@ -1,4 +1,4 @@
-//! What a run tells: a snapshot each second, and the closing report.
+//! The output of a run: a snapshot each second and the final report.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,53 +6,53 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// A cheap snapshot of a run.
+/// A snapshot of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Since the run began.
+    /// The time since the run began.
     pub elapsed: Duration,
-    /// Drivers of this run.
+    /// The drivers of this run.
     pub drivers: usize,
-    /// Those with an open session.
+    /// The drivers with an open session.
     pub connected: usize,
-    /// Those whom the service can give an order now: connected, on duty, with a free slot and a fresh position.
+    /// The drivers to whom the service can assign an order now: connected, on duty, with a free slot and a fresh position.
     pub drivers_free: usize,
     /// Heartbeats sent so far.
     pub heartbeats_sent: u64,
-    /// Heartbeats dealt with by the service so far.
+    /// Heartbeats acknowledged by the service so far.
     pub heartbeats_acked: u64,
-    /// Heartbeats dealt with in the last second.
+    /// Heartbeats acknowledged per second, averaged over the last few seconds.
     pub heartbeats_acked_per_s: f64,
     /// Orders posted so far.
     pub orders_posted: u64,
-    /// Of those, given to a driver of this run at least once.
+    /// Posted orders that a driver of this run received at least once.
     pub orders_assigned: u64,
-    /// Taken by the service, and no driver has heard of them yet.
+    /// Orders that the service accepted and that no driver of this run has received yet.
     pub orders_waiting: u64,
-    /// Handed over.
+    /// Posted orders that are delivered.
     pub orders_delivered: u64,
-    /// Deliveries of earlier runs and other senders that drivers of this run handed over.
+    /// Orders of earlier runs and other senders that drivers of this run delivered.
     pub others_delivered: u64,
-    /// Answer times of the webhook.
+    /// The latency of the webhook's answers.
     pub webhook: Latency,
-    /// From before the post to the driver's socket, orders assigned at once.
+    /// The latency from the post to the driver's socket, for orders that were assigned at once.
     pub webhook_to_socket: Latency,
-    /// Fixes that the service did not take.
+    /// Fixes that the service refused.
     pub fixes_refused: u64,
-    /// Everything that went wrong.
+    /// All errors.
     pub errors: u64,
 }
 
-/// How long something took.
+/// The distribution of a latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
-    /// How many were measured.
+    /// The number of measurements.
     pub count: u64,
-    /// Half took no longer, in ms.
+    /// The median in ms.
     pub p50_ms: f64,
-    /// 99 % took no longer, in ms.
+    /// The 99th percentile in ms.
     pub p99_ms: f64,
-    /// The longest, in ms.
+    /// The maximum in ms.
     pub max_ms: f64,
 }
 
@@ -103,43 +103,43 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Whether orders went to the nearest driver.
+/// How many orders were assigned to the nearest driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NearestCounts {
-    /// The nearest, or within 30 m of it.
+    /// The driver was the nearest, or at most 30 m farther than the nearest.
     pub nearest: u64,
-    /// Somebody surely free was surely nearer.
+    /// Another driver was certainly available and certainly nearer.
     pub not_nearest: u64,
-    /// It hung on moves or changes that were under way.
+    /// The outcome depends on moves or changes that were in progress.
     pub undecidable: u64,
 }
 
-/// The closing report.
+/// The final report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The last snapshot.
     pub last: Progress,
-    /// Its seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// Its time-lapse factor.
+    /// The time-lapse factor of the run.
     pub speed: f64,
-    /// The most drivers connected at one moment.
+    /// The maximum number of drivers connected at one moment.
     pub connected_peak: usize,
     /// Orders answered 201.
     pub assigned_at_once: u64,
-    /// Orders given to a driver after a 202.
+    /// Orders assigned to a driver after a 202.
     pub assigned_later: u64,
     /// Orders that the service refused, or that could not be posted.
     pub orders_refused: u64,
-    /// Orders that their driver lost again (cancelled, given back) and that no other driver of this run got.
+    /// Orders that were unassigned from their driver (cancelled, rejected) and that no other driver of this run got.
     pub orders_taken_back: u64,
-    /// From before the post to the driver's socket, orders answered 202 first.
+    /// The latency from the post to the driver's socket, for orders first answered 202.
     pub waited_to_socket: Latency,
-    /// Whether orders went to the nearest driver.
+    /// How many orders were assigned to the nearest driver.
     pub nearest: NearestCounts,
-    /// Fixes that the service did not take, by code.
+    /// Fixes that the service refused, by code.
     pub fixes_refused: BTreeMap<String, u64>,
-    /// What went wrong, by kind.
+    /// Errors by kind.
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -152,7 +152,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "  orders           {} posted, {} assigned ({} at once, {} after waiting), {} waiting, {} delivered, \
-             {} taken back, {} refused",
+             {} unassigned, {} refused",
             last.orders_posted,
             last.orders_assigned,
             self.assigned_at_once,

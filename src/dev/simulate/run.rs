@@ -1,4 +1,4 @@
-//! A run under way: its drivers' and its shop's tasks, the second's tick, and when it is over.
+//! A run in progress: the tasks of its drivers and its shop, a tick each second, and the condition that ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,29 +15,29 @@ use super::movement::Mover;
 use super::{ExistingDriver, Movement, OrderSource, Progress, Report, SimulateError, orders, stopped};
 use crate::domain::position::Position;
 
-/// First connects are spread so that no more than these come in a second.
+/// The maximum number of first connects per second.
 const CONNECTS_PER_SECOND: u32 = 200;
-/// Orders wait so long for the fleet, beyond the time that its connects are spread over.
+/// How long orders wait for the fleet, in addition to the time over which its connects are spread.
 const FLEET_READY_WITHIN: Duration = Duration::from_secs(10);
-/// With every order posted, the run ends when nothing has happened to any of them for so long.
+/// After every order is posted, the run ends when no order has changed for this time.
 const QUIET: Duration = Duration::from_secs(60);
-/// How long drivers have to leave at the end.
+/// The time limit for drivers to go off duty and disconnect at the end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
-/// The orders of a run, and how many drivers they must leave available.
+/// The orders of a run and how many drivers they must leave available.
 pub(super) struct Demand {
     pub(super) orders: OrderSource,
     pub(super) keep_free: usize,
 }
 
-/// What lives while a run is under way; dropping it ends every task.
+/// The tasks and the ledger of a run in progress. Dropping it aborts every task.
 pub(super) struct Run {
     ledger: Arc<Ledger>,
     clock: Clock,
     stop: watch::Sender<bool>,
     drivers: JoinSet<()>,
     shop: JoinSet<()>,
-    /// Without a shop of its own a run does not end with its orders.
+    /// Whether the run posts orders. A run without orders does not end when its shop ends.
     has_orders: bool,
 }
 
@@ -107,7 +107,8 @@ impl Run {
         }
     }
 
-    /// No driver is left, or every order is posted and has ended, or nothing happens to those that are left.
+    /// Returns true when no driver is left, or when every order is posted and each has ended or none has changed for
+    /// [`QUIET`].
     fn is_over(&mut self, now: Duration) -> bool {
         self.reap();
         let posted = self.has_orders && self.shop.is_empty();
@@ -115,7 +116,7 @@ impl Run {
         self.drivers.is_empty() || (posted && (quiet || self.ledger.open_orders() == 0))
     }
 
-    /// Forgets tasks that have ended; none may end by a panic.
+    /// Joins tasks that have ended. A panic of a task counts as an error of the run.
     fn reap(&mut self) {
         for tasks in [&mut self.drivers, &mut self.shop] {
             while let Some(ended) = tasks.try_join_next() {
@@ -140,7 +141,7 @@ impl Run {
     }
 }
 
-/// One mover a driver, starting from its place if it has one; with recordings as many as there are traces.
+/// Returns one mover per driver, starting from its known place if there is one. With recordings there are as many as traces.
 fn movers(movement: Movement, places: Vec<Option<Position>>, speed: f64, seed: u64) -> Box<dyn Iterator<Item = Mover>> {
     let seeds = (0u64..).map(move |index| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index));
     match movement {

@@ -1,4 +1,5 @@
-//! The simulator against a fake of the service: REST, webhook and WebSocket on one port, nearest by brute force.
+//! Tests of the simulator against a fake service: REST, webhook and WebSocket on one port. The fake finds the nearest driver
+//! by brute force.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -35,17 +36,17 @@ struct FakeState {
     updates: Vec<String>,
     acks: Vec<String>,
     posted: u64,
-    /// Drivers that were free after each order.
+    /// The number of available drivers after each order.
     free_after: Vec<usize>,
-    /// Answer the first post of an order with 503.
-    stumble: bool,
-    /// Give orders to the farthest.
-    perverse: bool,
-    /// What a session does once it has read a status.
+    /// Whether the first post of an order is answered with 503.
+    first_post_fails: bool,
+    /// Whether orders are assigned to the farthest driver.
+    chooses_farthest: bool,
+    /// Close codes, last first: a session closes with one of them after a status frame.
     close_with: Vec<u16>,
 }
 
-/// The fake; ends with its listener when dropped.
+/// The fake service. It stops when dropped.
 struct Fake {
     url: String,
     state: Arc<Mutex<FakeState>>,
@@ -94,7 +95,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     if &start == b"GET /ws/driver" { socket(stream, state).await } else { http(stream, state).await }
 }
 
-// The size of this error is the library's.
+// The library defines the large error type.
 #[allow(clippy::result_large_err)]
 async fn socket(stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     let mut id = String::new();
@@ -175,7 +176,7 @@ fn on_frame(id: &str, frame: &Value, state: &Mutex<FakeState>) -> Vec<Value> {
     }
 }
 
-/// One request a connection: enough, and nothing to get wrong.
+/// Serves one request per connection, which keeps the fake simple.
 async fn http(mut stream: TcpStream, state: Arc<Mutex<FakeState>>) {
     let mut bytes = Vec::new();
     let (head, body) = loop {
@@ -270,7 +271,7 @@ async fn run(options: SimulateOptions) -> (Report, Vec<Progress>) {
 }
 
 #[tokio::test]
-async fn a_fleet_delivers_its_orders_and_tells_how_it_went() {
+async fn a_fleet_delivers_its_orders_and_reports_the_result() {
     let fake = Fake::start().await;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(6), center, radius_km: 1.0 };
@@ -302,11 +303,11 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
     let (report, seen) = run(options).await;
     let free_after = fake.state.lock().unwrap().free_after.clone();
     assert_eq!((report.last.orders_posted, report.last.orders_delivered, free_after.len()), (30, 30, 30), "{report}");
-    assert_eq!(free_after.iter().min(), Some(&3), "all but the three are used, and the three never: {free_after:?}");
-    assert_eq!(report.assigned_at_once, 30, "none had to wait: {report}");
+    assert_eq!(free_after.iter().min(), Some(&3), "all drivers but three are used, and these three never: {free_after:?}");
+    assert_eq!(report.assigned_at_once, 30, "no order had to wait: {report}");
     assert!(seen.iter().any(|progress| progress.drivers_free >= 3));
 
-    // Every driver is to stay free: no order at all.
+    // When every driver must stay free, no order is posted.
     let orders = OrderSource::Rate { per_minute: 60_000.0, count: None, center, radius_km: 1.0 };
     let duration = Some(Duration::from_secs(3));
     let (report, _) =
@@ -315,12 +316,12 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
 }
 
 #[tokio::test]
-async fn a_service_that_chooses_the_farthest_is_found_out() {
+async fn the_report_shows_a_service_that_chooses_the_farthest_driver() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().perverse = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(5), center, radius_km: 1.0 };
-    // Slow enough that the fleet does not move while an order is under way.
+    // At this speed the fleet hardly moves while an order is posted.
     let duration = Some(Duration::from_secs(4));
     let options = SimulateOptions { orders: rate, speed: 1.0, duration, ..fake.options(DriverSource::Create(20)) };
     let (report, _) = run(options).await;
@@ -328,7 +329,7 @@ async fn a_service_that_chooses_the_farthest_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_busy_is_asked_again_and_the_order_counts_as_waiting() {
+async fn a_post_to_a_busy_service_is_retried_and_the_order_counts_as_waiting() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().stumble = true;
     let center = Position::new(12.97, 77.59).unwrap();
@@ -339,30 +340,31 @@ async fn a_service_that_is_busy_is_asked_again_and_the_order_counts_as_waiting()
 }
 
 #[tokio::test]
-async fn comes_back_when_told_and_never_after_4002() {
+async fn a_driver_reconnects_when_requested_and_never_after_4002() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().close_with = vec![4002, 1012];
     let driver = ExistingDriver { id: "d9".to_owned(), token: "token of d9".to_owned(), last_position: None };
     let existing = DriverSource::Existing(vec![driver]);
-    // The first session agrees to be on duty and is sent away; the fake forgets it, so that the second one asks again.
-    let forget = fake.state.clone();
-    let forgetting = async {
+    // The fake confirms duty in the first session and closes it. It then clears the duty, so that the second session requests
+    // it again.
+    let state = fake.state.clone();
+    let clearing_duty = async {
         loop {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            if let Some(driver) = forget.lock().unwrap().drivers.get_mut("d9") {
+            if let Some(driver) = state.lock().unwrap().drivers.get_mut("d9") {
                 driver.on_duty = false;
             }
         }
     };
     let started = std::time::Instant::now();
-    let (report, _) = tokio::select! { done = run(fake.options(existing)) => done, () = forgetting => unreachable!() };
-    assert!(started.elapsed() < Duration::from_secs(20), "a banned fleet ends the run");
+    let (report, _) = tokio::select! { done = run(fake.options(existing)) => done, () = clearing_duty => unreachable!() };
+    assert!(started.elapsed() < Duration::from_secs(20), "the run ends when every driver is refused permanently");
     assert_eq!(fake.state.lock().unwrap().drivers["d9"].upgrades, 2);
     assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["closed: 1012", "closed: 4002"]);
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_it_at_once_and_off_duty() {
+async fn a_shutdown_ends_the_run_at_once_with_every_driver_off_duty() {
     let fake = Fake::start().await;
     let (stop, shutdown) = watch::channel(false);
     let stop = std::cell::RefCell::new(Some(stop));
@@ -380,7 +382,7 @@ async fn a_shutdown_ends_it_at_once_and_off_duty() {
 }
 
 #[test]
-fn options_that_cannot_work_are_refused() {
+fn invalid_options_are_refused() {
     let options = |url: &str, key: Option<&str>, count, speed| {
         let center = Position::new(0.0, 0.0).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -400,12 +402,12 @@ fn options_that_cannot_work_are_refused() {
         .map(|error| error.to_string())
     };
     assert_eq!(options("http://h", Some("k"), 1, 1.0), None);
-    for (url, key, count, speed, told) in [
+    for (url, key, count, speed, expected) in [
         ("https://h", Some("k"), 1, 1.0, "http://"),
         ("http://h", None, 1, 1.0, "API key"),
         ("http://h", Some("k"), 0, 1.0, "drivers"),
         ("http://h", Some("k"), 1, 0.0, "speed"),
     ] {
-        assert!(options(url, key, count, speed).unwrap().contains(told));
+        assert!(options(url, key, count, speed).unwrap().contains(expected));
     }
 }

@@ -1,4 +1,4 @@
-//! The frames of the driver's WebSocket, as a client sees them. Unknown frames and fields are ignored.
+//! The frames of the driver's WebSocket, as a client reads them. Unknown frames and fields are ignored.
 
 use serde::Deserialize;
 
@@ -45,7 +45,7 @@ pub(super) enum Incoming {
     Unknown,
 }
 
-/// Of the driver in `welcome`, what a client needs.
+/// The fields of the driver in `welcome` that a client needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WelcomeDriver {
@@ -58,7 +58,7 @@ pub(super) struct WelcomeDriver {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Delivery {
     pub(super) id: String,
-    /// Left out of `delivery` once the driver no longer holds it.
+    /// Absent in `delivery` once the driver no longer has the delivery.
     pub(super) assignment_id: Option<String>,
     pub(super) status: Stage,
     pub(super) seller_order_id: String,
@@ -66,7 +66,7 @@ pub(super) struct Delivery {
     pub(super) drop: Position,
 }
 
-/// How far a delivery is.
+/// The progress of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Stage {
@@ -74,13 +74,13 @@ pub(super) enum Stage {
     PickedUp,
     InTransit,
     Delivered,
-    /// FAILED, CANCELLED, PENDING, or what a later version adds: nothing for this driver to do.
+    /// FAILED, CANCELLED, PENDING, or a status of a later version. This driver has nothing to do for it.
     #[serde(other)]
     NotOurs,
 }
 
 impl Stage {
-    /// The wire name of a stage that a driver reports.
+    /// Returns the wire name of a stage that a driver reports.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Assigned => "ASSIGNED",
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_the_contract_are_understood_and_later_ones_borne() {
+    fn frames_of_the_contract_are_parsed_and_unknown_ones_are_tolerated() {
         let welcome = read(
             r#"{"type":"welcome","sessionId":"s","driver":{"id":"d","name":"n","status":"OFFLINE","onDuty":false,"capacity":1},
                "deliveries":[{"id":"x","assignmentId":"a","status":"PICKED_UP","sellerOrderId":"1","pickup":{"lat":1,"lon":2,"address":"…"},

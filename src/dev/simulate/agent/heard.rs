@@ -1,4 +1,4 @@
-//! What an [`Agent`] does about the frames that it hears.
+//! Handles the frames that an [`Agent`] receives.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ impl Agent {
             }
             Incoming::Ok { r#ref, on_duty } => self.on_ok(now, r#ref.as_deref(), on_duty),
             Incoming::Error { r#ref, seq, code, retryable, retry_after_ms } => {
-                let again_at = retryable.then(|| now + Duration::from_millis(retry_after_ms.unwrap_or(1000).max(100)));
-                self.on_error(now, r#ref.as_deref(), seq, &code, again_at);
+                let retry_at = retryable.then(|| now + Duration::from_millis(retry_after_ms.unwrap_or(1000).max(100)));
+                self.on_error(now, r#ref.as_deref(), seq, &code, retry_at);
             }
             Incoming::Assignment { message_id, delivery } => {
                 self.acknowledge(&message_id);
@@ -58,8 +58,8 @@ impl Agent {
 
     fn on_ok(&mut self, now: Duration, reference: Option<&str>, on_duty: Option<bool>) {
         let Some(reference) = reference else { return };
-        if let Wish::Told { reference: told, on, .. } = &self.wish
-            && told == reference
+        if let Wish::Told { reference: sent, on, .. } = &self.wish
+            && sent == reference
         {
             self.on_duty = on_duty.unwrap_or(*on);
             self.wish = Wish::Agreed(*on);
@@ -81,7 +81,7 @@ impl Agent {
         reference: Option<&str>,
         seq: Option<u64>,
         code: &str,
-        again_at: Option<Duration>,
+        retry_at: Option<Duration>,
     ) {
         if let Some(seq) = seq
             && code.starts_with("fix_")
@@ -90,10 +90,10 @@ impl Agent {
         }
         self.ledger.error(&format!("frame: {code}"));
         let Some(reference) = reference else { return };
-        if matches!(&self.wish, Wish::Told { reference: told, .. } if told == reference) {
-            self.wish = Wish::Untold(again_at.unwrap_or(now + ANSWER_WITHIN));
+        if matches!(&self.wish, Wish::Told { reference: sent, .. } if sent == reference) {
+            self.wish = Wish::Untold(retry_at.unwrap_or(now + ANSWER_WITHIN));
         } else if let Some(job) = self.jobs.iter_mut().find(|job| job.is(reference)) {
-            match again_at {
+            match retry_at {
                 Some(at) => job.step = Step::Due(at),
                 None => self.drop_jobs(now, |job| job.is(reference)),
             }
@@ -124,7 +124,7 @@ impl Agent {
         }
     }
 
-    /// After a reconnect: `welcome` holds everything that is still in hand.
+    /// Reconciles the jobs with `welcome` after a reconnect: it holds every open delivery of the driver.
     fn reconcile(&mut self, now: Duration, deliveries: Vec<Delivery>) {
         let gone = |job: &Job| !deliveries.iter().any(|delivery| delivery.id == job.delivery.id);
         while let Some(at) = self.jobs.iter().position(gone) {
