@@ -71,7 +71,7 @@ fn fleet(drivers: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::workspace::KeptDriver;
+    use crate::dev::workspace::DriverCredentials;
 
     fn running() -> Running {
         let url = "http://127.0.0.1:8080".to_owned();
@@ -80,7 +80,7 @@ mod tests {
             metrics_url: format!("{url}/metrics"),
             admin_key: "k".repeat(60),
             shop_url: url,
-            driver: KeptDriver { id: "d".repeat(36), token: "t".repeat(60) },
+            driver: DriverCredentials { id: "d".repeat(36), token: "t".repeat(60) },
             ..Running::default()
         }
     }

@@ -63,7 +63,8 @@ fn inspect(bin: PathBuf) -> Option<PostgresPrograms> {
 
 /// `postgres (PostgreSQL) 15.13 (Debian 15.13-0)` → 15.
 fn major_of(version_line: &str) -> Option<u32> {
-    let version = version_line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let version =
+        version_line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
 }

@@ -165,8 +165,9 @@ fn read_dev_state(path: &Path) -> Result<DevState, CliError> {
     let failed = |reason: String| CliError::DevState { path: path.to_owned(), reason };
     match std::fs::read(path) {
         // Only the line number of the parse error is shown. The full message could contain a secret.
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| failed(format!("unexpected JSON in line {}", error.line()))),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|error| failed(format!("unexpected JSON in line {}", error.line())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DevState::default()),
         Err(error) => Err(failed(error.to_string())),
     }

@@ -162,8 +162,7 @@ impl Client {
             if self.send_all(socket).await.is_err() {
                 return self.lost("socket: cannot send");
             }
-            let dead_at =
-                if self.agent.in_session() { last_seen + SILENCE_LIMIT } else { opened + WELCOME_WITHIN };
+            let dead_at = if self.agent.in_session() { last_seen + SILENCE_LIMIT } else { opened + WELCOME_WITHIN };
             let wake = self.clock.instant(self.agent.deadline(now).min(dead_at));
             tokio::select! {
                 () = stopped(&mut self.stop), if !leaving => {

@@ -98,7 +98,7 @@ impl Mover {
     /// Clears the goal, so that the driver roams again.
     pub(super) fn release(&mut self) {
         if let Self::Roaming(roaming) = self {
-            roaming.bound = false;
+            roaming.has_goal = false;
         }
     }
 
@@ -120,7 +120,7 @@ pub(super) struct Roaming {
     path: VecDeque<Position>,
     leg_mps: f64,
     /// Whether the driver has a goal, where it waits.
-    bound: bool,
+    has_goal: bool,
 }
 
 impl Roaming {
@@ -130,7 +130,7 @@ impl Roaming {
         let here = place.unwrap_or(anywhere);
         let leg_mps = rng.random_range(ROAD_SPEED_MPS);
         let path = VecDeque::new();
-        Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, bound: false }
+        Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, has_goal: false }
     }
 
     fn advance(&mut self, now: Duration) -> Position {
@@ -138,11 +138,11 @@ impl Roaming {
         self.at = self.at.max(now);
         for _ in 0..MAX_LEGS_PER_STEP {
             let Some(&next) = self.path.front() else {
-                if self.bound {
+                if self.has_goal {
                     break;
                 }
                 let waypoint = geo::random_within(&mut self.rng, self.center, self.radius_km);
-                self.set_out(waypoint);
+                self.start_leg(waypoint);
                 continue;
             };
             let leg_m = self.here.distance_m(&next);
@@ -158,7 +158,7 @@ impl Roaming {
         self.here
     }
 
-    fn set_out(&mut self, goal: Position) {
+    fn start_leg(&mut self, goal: Position) {
         let corner = Position::new(self.here.lat(), goal.lon()).unwrap_or(goal);
         self.path = VecDeque::from([corner, goal]);
         self.leg_mps = self.rng.random_range(ROAD_SPEED_MPS);
@@ -166,8 +166,8 @@ impl Roaming {
 
     fn head_for(&mut self, now: Duration, goal: Position) -> Duration {
         self.advance(now);
-        self.set_out(goal);
-        self.bound = true;
+        self.start_leg(goal);
+        self.has_goal = true;
         let mut way_m = 0.0;
         let mut from = self.here;
         for &to in &self.path {
@@ -205,7 +205,7 @@ impl Traced {
         let own_s = self.own_s(now);
         match self.trace.at(own_s) {
             Sighting::Before(wait_s) | Sighting::Gap(_, wait_s) => (Duty::Off, Some(now + self.wall(wait_s))),
-            Sighting::At(_) => (Duty::On, Some(now + self.wall(self.trace.on_the_way_for(own_s)))),
+            Sighting::At(_) => (Duty::On, Some(now + self.wall(self.trace.moving_for_s(own_s)))),
             Sighting::Over(_) => (Duty::Over, None),
         }
     }

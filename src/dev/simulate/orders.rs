@@ -21,7 +21,7 @@ use super::{OrderSource, stopped};
 use crate::domain::position::Position;
 
 /// The interval between two checks whether enough drivers are available for one more order.
-const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(100);
+const AVAILABILITY_POLL: Duration = Duration::from_millis(100);
 /// The maximum number of concurrent posts. The next one waits.
 const MAX_IN_FLIGHT: usize = 512;
 const TRIES: u32 = 5;
@@ -105,11 +105,11 @@ impl Shop {
     }
 
     /// Waits until one more order leaves enough drivers available. Returns whether it had to wait.
-    async fn wait_for_room(&self) -> bool {
+    async fn wait_for_available_drivers(&self) -> bool {
         let mut waited = false;
-        while self.keep_free > 0 && !self.ledger.has_room(self.clock.now(), self.keep_free) {
+        while self.keep_free > 0 && !self.ledger.can_post_order(self.clock.now(), self.keep_free) {
             waited = true;
-            sleep(LOOK_FOR_ROOM_EVERY).await;
+            sleep(AVAILABILITY_POLL).await;
         }
         waited
     }
@@ -125,7 +125,7 @@ impl Shop {
             let slot = async {
                 sleep_until(shop.clock.instant(due)).await;
                 let slot = slots.clone().acquire_owned().await.ok();
-                (slot, shop.wait_for_room().await)
+                (slot, shop.wait_for_available_drivers().await)
             };
             let (slot, waited): (Option<OwnedSemaphorePermit>, bool) = tokio::select! {
                 slot = slot => slot,

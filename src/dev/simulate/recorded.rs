@@ -118,7 +118,7 @@ impl Trace {
     }
 
     /// Returns the seconds from `t_s` to the next break or the end, for a driver that is moving at `t_s`.
-    pub(super) fn on_the_way_for(&self, t_s: f64) -> f64 {
+    pub(super) fn moving_for_s(&self, t_s: f64) -> f64 {
         let first = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s).saturating_sub(1);
         let run = self.fixes[first..].windows(2).take_while(|pair| pair[1].0 - pair[0].0 < GAP_S).count();
         (self.fixes[first + run].0 - t_s).max(0.0)

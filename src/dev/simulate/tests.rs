@@ -227,7 +227,7 @@ fn answer(head: &str, body: &[u8], state: &Mutex<FakeState>) -> (u16, Value) {
             let oracle = standardwebhooks::Webhook::new(SECRET).unwrap();
             let signed = oracle.sign(header("webhook-id"), header("webhook-timestamp").parse().unwrap(), body).unwrap();
             assert_eq!(header("webhook-signature"), signed);
-            if std::mem::take(&mut state.stumble) {
+            if std::mem::take(&mut state.first_post_fails) {
                 return (503, json!({"code": "unavailable"}));
             }
             take_order(&mut state, &serde_json::from_slice(body).unwrap())
@@ -242,7 +242,7 @@ fn answer(head: &str, body: &[u8], state: &Mutex<FakeState>) -> (u16, Value) {
 
 fn take_order(state: &mut FakeState, order: &Value) -> (u16, Value) {
     state.posted += 1;
-    let sign = if state.perverse { -1.0 } else { 1.0 };
+    let sign = if state.chooses_farthest { -1.0 } else { 1.0 };
     let delivery_id = format!("x{}", state.posted);
     let pickup: Position = serde_json::from_value(order["pickup"].clone()).unwrap();
     let free = state.drivers.iter_mut().filter(|(_, driver)| driver.on_duty && driver.busy_with.is_none());
@@ -303,7 +303,11 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
     let (report, seen) = run(options).await;
     let free_after = fake.state.lock().unwrap().free_after.clone();
     assert_eq!((report.last.orders_posted, report.last.orders_delivered, free_after.len()), (30, 30, 30), "{report}");
-    assert_eq!(free_after.iter().min(), Some(&3), "all drivers but three are used, and these three never: {free_after:?}");
+    assert_eq!(
+        free_after.iter().min(),
+        Some(&3),
+        "all drivers but three are used, and these three never: {free_after:?}"
+    );
     assert_eq!(report.assigned_at_once, 30, "no order had to wait: {report}");
     assert!(seen.iter().any(|progress| progress.drivers_free >= 3));
 
@@ -318,7 +322,7 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
 #[tokio::test]
 async fn the_report_shows_a_service_that_chooses_the_farthest_driver() {
     let fake = Fake::start().await;
-    fake.state.lock().unwrap().perverse = true;
+    fake.state.lock().unwrap().chooses_farthest = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(5), center, radius_km: 1.0 };
     // At this speed the fleet hardly moves while an order is posted.
@@ -331,7 +335,7 @@ async fn the_report_shows_a_service_that_chooses_the_farthest_driver() {
 #[tokio::test]
 async fn a_post_to_a_busy_service_is_retried_and_the_order_counts_as_waiting() {
     let fake = Fake::start().await;
-    fake.state.lock().unwrap().stumble = true;
+    fake.state.lock().unwrap().first_post_fails = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let orders = OrderSource::Recorded(vec![RecordedOrder { t_s: 400.0, pickup: center, drop: center }]);
     let (report, _) = run(SimulateOptions { orders, ..fake.options(DriverSource::Create(1)) }).await;
@@ -357,7 +361,8 @@ async fn a_driver_reconnects_when_requested_and_never_after_4002() {
         }
     };
     let started = std::time::Instant::now();
-    let (report, _) = tokio::select! { done = run(fake.options(existing)) => done, () = clearing_duty => unreachable!() };
+    let (report, _) =
+        tokio::select! { done = run(fake.options(existing)) => done, () = clearing_duty => unreachable!() };
     assert!(started.elapsed() < Duration::from_secs(20), "the run ends when every driver is refused permanently");
     assert_eq!(fake.state.lock().unwrap().drivers["d9"].upgrades, 2);
     assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["closed: 1012", "closed: 4002"]);

@@ -33,7 +33,7 @@ fn assignment(message: &str) -> String {
 }
 
 /// Takes the frames that the agent sends.
-fn said(agent: &mut Agent) -> Vec<Value> {
+fn sent_frames(agent: &mut Agent) -> Vec<Value> {
     agent.take_outgoing().iter().map(|text| serde_json::from_str(text).unwrap()).collect()
 }
 
@@ -48,7 +48,7 @@ fn ok(frame: &Value) -> String {
 /// Advances time until the agent sends a frame of this type.
 fn wait_for(agent: &mut Agent, now: &mut Duration, kind: &str) -> Value {
     for _ in 0..10_000 {
-        if let Some(frame) = said(agent).into_iter().find(|frame| frame["type"] == kind) {
+        if let Some(frame) = sent_frames(agent).into_iter().find(|frame| frame["type"] == kind) {
             return frame;
         }
         *now = agent.deadline(*now).max(*now);
@@ -61,9 +61,9 @@ fn wait_for(agent: &mut Agent, now: &mut Duration, kind: &str) -> Value {
 fn a_driver_goes_on_duty_delivers_an_order_and_leaves() {
     let (mut agent, ledger) = agent(1.0);
     agent.on_time(ZERO);
-    assert!(said(&mut agent).is_empty(), "the agent sends nothing before welcome");
+    assert!(sent_frames(&mut agent).is_empty(), "the agent sends nothing before welcome");
     agent.on_text(ZERO, &welcome(false, &json!([])));
-    let frames = said(&mut agent);
+    let frames = sent_frames(&mut agent);
     assert_eq!(types(&frames), ["heartbeat", "status"], "the heartbeat with the position comes before the status");
     assert!(frames[0]["lat"].is_number() && frames[1]["status"] == "AVAILABLE");
     agent.on_text(
@@ -76,10 +76,14 @@ fn a_driver_goes_on_duty_delivers_an_order_and_leaves() {
 
     assert!(ledger.order_posted("o-1", ZERO, at(12.971, 77.591)));
     agent.on_text(s(1), &assignment("m-1"));
-    let frames = said(&mut agent);
+    let frames = sent_frames(&mut agent);
     assert!(types(&frames).contains(&"ack"), "{frames:?}");
     agent.on_text(s(1), &assignment("m-1"));
-    assert_eq!(types(&said(&mut agent)), ["ack"], "a repeated command is acknowledged again and not carried out twice");
+    assert_eq!(
+        types(&sent_frames(&mut agent)),
+        ["ack"],
+        "a repeated command is acknowledged again and not carried out twice"
+    );
 
     let mut now = s(1);
     for expected in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
@@ -141,7 +145,11 @@ fn welcome_replaces_an_answer_that_was_lost_with_the_socket() {
     assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED");
     agent.session_lost(now);
     agent.on_text(now, &welcome(true, &json!([delivery("a", "IN_TRANSIT")])));
-    assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED", "the service had not recorded it");
+    assert_eq!(
+        wait_for(&mut agent, &mut now, "delivery.update")["status"],
+        "DELIVERED",
+        "the service had not recorded it"
+    );
     agent.session_lost(now);
     agent.on_text(now, &welcome(true, &json!([])));
     assert_eq!(ledger.tick(now, false).orders_delivered, 1, "the service had recorded it");
@@ -166,12 +174,12 @@ fn commands_of_operators_are_carried_out() {
     assert_eq!(agent.jobs[0].delivery.status, Stage::PickedUp);
     agent.on_text(ZERO, &cancelled("a"));
     assert!(agent.jobs.is_empty());
-    said(&mut agent);
+    sent_frames(&mut agent);
     agent.on_text(ZERO, r#"{"type":"status","status":"OFFLINE","onDuty":false,"reason":"operator"}"#);
     agent.on_time(s(1));
-    assert!(!types(&said(&mut agent)).contains(&"status"), "the agent accepts the duty that an operator sets");
+    assert!(!types(&sent_frames(&mut agent)).contains(&"status"), "the agent accepts the duty that an operator sets");
     agent.on_text(s(1), r#"{"type":"reconnect","afterMs":1500}"#);
-    assert_eq!(agent.take_come_back_after(), Some(Duration::from_millis(1500)));
+    assert_eq!(agent.take_reconnect_after(), Some(Duration::from_millis(1500)));
 }
 
 #[test]

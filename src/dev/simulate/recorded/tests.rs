@@ -48,7 +48,11 @@ fn plain_and_gzip_files_load_alike_and_demand_moves_to_the_drivers() {
     assert_eq!((&one.traces, &one.orders), (&two.traces, &two.orders));
 
     assert_eq!(one.start_s, 20.0, "the start is the later of the two beginnings");
-    assert_eq!(one.traces.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a", "b"], "the trace c has ended before the start");
+    assert_eq!(
+        one.traces.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(),
+        ["a", "b"],
+        "the trace c has ended before the start"
+    );
     assert_eq!(one.orders.iter().map(|o| o.t_s).collect::<Vec<_>>(), [0.0, 40.0, 100.0, 160.0]);
     for order in &one.orders {
         assert!((37.6..37.8).contains(&order.pickup.lat()), "{order:?}");
@@ -92,7 +96,7 @@ fn a_trace_interpolates_between_fixes_and_has_breaks() {
     assert_eq!(trace.at(130.0), Sighting::At(at(0.5, 0.0)));
     assert_eq!(trace.at(400.0), Sighting::Gap(at(1.0, 0.0), 600.0));
     assert_eq!(trace.at(1100.0), Sighting::Over(at(3.0, 0.0)));
-    assert_eq!(trace.on_the_way_for(120.0), 40.0);
-    assert_eq!(trace.on_the_way_for(1050.0), 50.0);
+    assert_eq!(trace.moving_for_s(120.0), 40.0);
+    assert_eq!(trace.moving_for_s(1050.0), 50.0);
     assert!(Trace::new("b", vec![(f64::NAN, at(0.0, 0.0))]).is_none());
 }
