@@ -1,5 +1,7 @@
-//! Drivers on sockets, as many as wanted in one thread: frames are made once and patched, so that the generator costs less
-//! than what it measures. A heartbeat's latency is counted from the moment it was due to be sent.
+//! Drivers on WebSockets, any number of them in one thread.
+//!
+//! Each frame is built once and then patched, so that the generator costs less than the service that it measures. The latency
+//! of a heartbeat counts from the moment at which it was due.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -18,33 +20,33 @@ use tokio::net::TcpStream;
 
 use super::city;
 
-/// `seq` always has ten digits, so that it can be patched.
+/// `seq` always has ten digits, so that it can be patched in place.
 const FIRST_SEQ: u64 = 1_000_000_000;
 const SEQ: &str = "1000000000";
 const TIME: &str = "2026-01-01T00:00:00.000Z";
-/// Sockets that are opened at once.
+/// The maximum number of sockets that open concurrently.
 const OPENING: usize = 32;
 
-/// What the sockets heard.
+/// What all sockets received.
 #[derive(Default)]
-struct Heard {
+struct Received {
     latency_us: Option<Histogram<u64>>,
     acked: u64,
     closed: u64,
     errors: u64,
-    /// When the assignment of each seller order came.
+    /// When the assignment of each seller order arrived.
     assigned: HashMap<String, Instant>,
 }
 
 struct Driver {
     stream: TcpStream,
     frame: RefCell<Frame>,
-    /// `seq` and when it was due, oldest first.
+    /// Unacknowledged heartbeats: `seq` and due time, oldest first.
     waiting: RefCell<VecDeque<(u64, Instant)>>,
-    heard: Rc<RefCell<Heard>>,
+    received: Rc<RefCell<Received>>,
 }
 
-/// A heartbeat as the bytes of a frame, and where its changing parts are.
+/// The bytes of a heartbeat frame and the offsets of its changing parts.
 struct Frame {
     bytes: Vec<u8>,
     seq: u64,
@@ -53,90 +55,96 @@ struct Frame {
     lat_at: usize,
 }
 
-/// What a run of heartbeats showed.
+/// The result of a run of heartbeats.
 pub struct Report {
     pub sent: u64,
     pub acked: u64,
     pub p50: Duration,
     pub p99: Duration,
-    /// Frames that a full socket did not take, error frames, and sockets that were closed.
+    /// The sum of frames that a full socket did not accept, error frames, and closed sockets.
     pub failed: u64,
 }
 
 /// Connected drivers.
 pub struct Fleet {
     drivers: Vec<Rc<Driver>>,
-    heard: Rc<RefCell<Heard>>,
+    received: Rc<RefCell<Received>>,
 }
 
 impl Fleet {
-    /// Opens a socket for each token, spread over the addresses. Inside a `LocalSet`.
+    /// Opens a socket for each token, spread over the addresses. Must run inside a `LocalSet`.
     pub async fn connect(addresses: &[SocketAddr], tokens: &[String]) -> Self {
-        let heard: Rc<RefCell<Heard>> = Rc::default();
+        let received: Rc<RefCell<Received>> = Rc::default();
         let mut random = StdRng::seed_from_u64(1);
         let places: Vec<(f64, f64)> = tokens.iter().map(|_| city(&mut random)).collect();
         let opening = tokens.iter().zip(places).enumerate().map(|(number, (token, place))| {
-            let (address, heard) = (addresses[number % addresses.len()], heard.clone());
+            let (address, received) = (addresses[number % addresses.len()], received.clone());
             async move {
                 let (stream, rest) = upgrade(address, token).await;
                 let driver = Rc::new(Driver {
                     stream,
                     frame: RefCell::new(Frame::new(place)),
                     waiting: RefCell::default(),
-                    heard,
+                    received,
                 });
                 tokio::task::spawn_local(read(driver.clone(), rest));
                 driver
             }
         });
         let drivers = stream::iter(opening).buffer_unordered(OPENING).collect().await;
-        Self { drivers, heard }
+        Self { drivers, received }
     }
 
-    /// Sends `rate` heartbeats a second, from one driver after another, and waits for the last acknowledgements.
+    /// Sends `rate` heartbeats per second, from one driver after the other, and waits for the last acknowledgements.
     pub async fn run(&self, rate: f64, duration: Duration) -> Report {
         let assigned = self.take_assigned();
         let latency_us = Some(Histogram::new(3).expect("a histogram"));
-        *self.heard.borrow_mut() = Heard { latency_us, assigned, ..Heard::default() };
+        *self.received.borrow_mut() = Received { latency_us, assigned, ..Received::default() };
         for driver in &self.drivers {
             driver.waiting.borrow_mut().clear();
         }
         let began = Instant::now();
-        let (mut sent, mut refused) = (0_u64, 0_u64);
-        let mut turn = self.drivers.iter().cycle();
+        let (mut sent, mut unsent) = (0_u64, 0_u64);
+        let mut next_driver = self.drivers.iter().cycle();
         while began.elapsed() < duration {
             let due = (began.elapsed().as_secs_f64() * rate) as u64;
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-            while sent + refused < due {
-                let due_at = began + Duration::from_secs_f64((sent + refused) as f64 / rate);
-                match turn.next().expect("a driver").send(&time, due_at) {
+            while sent + unsent < due {
+                let due_at = began + Duration::from_secs_f64((sent + unsent) as f64 / rate);
+                match next_driver.next().expect("a driver").send(&time, due_at) {
                     true => sent += 1,
-                    false => refused += 1,
+                    false => unsent += 1,
                 }
-                if (sent + refused).is_multiple_of(256) {
+                if (sent + unsent).is_multiple_of(256) {
                     tokio::task::yield_now().await;
                 }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let patience = Instant::now() + Duration::from_secs(3);
-        while self.heard.borrow().acked < sent && Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while self.received.borrow().acked < sent && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let heard = self.heard.borrow();
-        let latency = heard.latency_us.as_ref().expect("a histogram");
+        let received = self.received.borrow();
+        let latency = received.latency_us.as_ref().expect("a histogram");
         let at = |quantile| Duration::from_micros(latency.value_at_quantile(quantile));
-        Report { sent, acked: heard.acked, p50: at(0.5), p99: at(0.99), failed: refused + heard.errors + heard.closed }
+        Report {
+            sent,
+            acked: received.acked,
+            p50: at(0.5),
+            p99: at(0.99),
+            failed: unsent + received.errors + received.closed,
+        }
     }
 
-    /// When the assignments came, by seller order; the memory starts anew.
+    /// Takes the arrival times of the assignments, by seller order.
     pub fn take_assigned(&self) -> HashMap<String, Instant> {
-        std::mem::take(&mut self.heard.borrow_mut().assigned)
+        std::mem::take(&mut self.received.borrow_mut().assigned)
     }
 
-    /// How many assignments came since.
+    /// Returns the number of assignments since the last [`Self::take_assigned`].
     pub fn assigned(&self) -> usize {
-        self.heard.borrow().assigned.len()
+        self.received.borrow().assigned.len()
     }
 }
 
@@ -153,7 +161,7 @@ impl Frame {
         Self { bytes, seq: FIRST_SEQ, seq_at, time_at, lat_at }
     }
 
-    /// The next heartbeat: a metre or so away.
+    /// Patches the frame into the next heartbeat, some metres or less from the last one.
     fn next(&mut self, time: &str) {
         self.seq += 1;
         self.bytes[self.seq_at..self.seq_at + SEQ.len()].copy_from_slice(self.seq.to_string().as_bytes());
@@ -164,7 +172,7 @@ impl Frame {
 }
 
 impl Driver {
-    /// Whether the socket took the heartbeat.
+    /// Sends the next heartbeat. Returns whether the socket accepted it.
     fn send(&self, time: &str, due: Instant) -> bool {
         let mut frame = self.frame.borrow_mut();
         frame.next(time);
@@ -177,13 +185,13 @@ impl Driver {
         }
     }
 
-    fn text(&self, text: &[u8]) {
-        let mut heard = self.heard.borrow_mut();
+    fn on_text(&self, text: &[u8]) {
+        let mut received = self.received.borrow_mut();
         if let Some(seq) = acknowledged(text) {
             let mut waiting = self.waiting.borrow_mut();
             while let Some((_, due)) = waiting.pop_front_if(|(waiting, _)| *waiting <= seq) {
-                heard.acked += 1;
-                if let Some(latency) = &mut heard.latency_us {
+                received.acked += 1;
+                if let Some(latency) = &mut received.latency_us {
                     let _ = latency.record(due.elapsed().as_micros() as u64);
                 }
             }
@@ -193,17 +201,17 @@ impl Driver {
         match frame["type"].as_str() {
             Some("assignment") => {
                 let order = frame["delivery"]["sellerOrderId"].as_str().unwrap_or_default().to_owned();
-                heard.assigned.entry(order).or_insert_with(Instant::now);
+                received.assigned.entry(order).or_insert_with(Instant::now);
                 let ack = format!(r#"{{"type":"ack","messageId":{}}}"#, frame["messageId"]);
                 let _ = self.stream.try_write(&client_frame(1, ack.as_bytes()));
             }
-            Some("error") => heard.errors += 1,
+            Some("error") => received.errors += 1,
             _ => {}
         }
     }
 }
 
-/// The `seq` of an acknowledgement of heartbeats, found without parsing: it is every second frame there is.
+/// Returns the `seq` of an acknowledgement. Does not parse the JSON, because acknowledgements are half of all frames.
 fn acknowledged(text: &[u8]) -> Option<u64> {
     if text.len() > 48 || !text.windows(5).any(|window| window == b"\"ack\"") {
         return None;
@@ -212,7 +220,7 @@ fn acknowledged(text: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// A frame with a mask of zeros, which changes nothing.
+/// Builds a client frame. Its mask is zero, which leaves the payload unchanged.
 fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
@@ -247,7 +255,7 @@ async fn upgrade(address: SocketAddr, token: &str) -> (TcpStream, Vec<u8>) {
     };
     let status = String::from_utf8_lossy(&bytes[..head]).into_owned();
     assert!(status.starts_with("HTTP/1.1 101"), "the upgrade was refused: {status}");
-    // The welcome has to be there before the driver counts as connected.
+    // A driver counts as connected only after the welcome arrived.
     while bytes.len() <= body {
         let mut piece = [0; 2048];
         let read = stream.read(&mut piece).await.expect("the welcome");
@@ -264,10 +272,10 @@ async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
         while let Some((opcode, start, end)) = server_frame(&bytes[at..]) {
             let payload = &bytes[at + start..at + end];
             match opcode {
-                1 => driver.text(payload),
+                1 => driver.on_text(payload),
                 9 => drop(driver.stream.try_write(&client_frame(10, payload))),
                 8 => {
-                    driver.heard.borrow_mut().closed += 1;
+                    driver.received.borrow_mut().closed += 1;
                     return;
                 }
                 _ => {}
@@ -283,20 +291,20 @@ async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
         }
         match driver.stream.try_read(&mut piece) {
             Ok(0) => {
-                driver.heard.borrow_mut().closed += 1;
+                driver.received.borrow_mut().closed += 1;
                 return;
             }
             Ok(read) => bytes.extend(&piece[..read]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => {
-                driver.heard.borrow_mut().closed += 1;
+                driver.received.borrow_mut().closed += 1;
                 return;
             }
         }
     }
 }
 
-/// Opcode of a whole frame at the beginning of `bytes`, and where its payload begins and ends.
+/// Returns the opcode of the first frame in `bytes` and the range of its payload, or `None` if the frame is incomplete.
 fn server_frame(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (start, length) = match second & 0x7f {

@@ -1,4 +1,4 @@
-//! What a heartbeat costs, at 10,000 sockets that are flushed to PostgreSQL as configured.
+//! Measures the CPU time of a heartbeat at 10,000 sockets, with flushes to PostgreSQL as configured.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::table::{Row, Target};
 use crate::world::{Service, World};
 
 const SOCKETS: usize = 10_000;
-/// Heartbeats a second of each socket: a burst, ten times the default, is what the targets are for.
+/// Heartbeats per second of each socket. The targets apply to the first rate: a burst of ten times the default.
 const RATES: [f64; 3] = [2.0, 1.0, 0.2];
-/// Long enough that each socket is flushed to PostgreSQL several times (`POSITION_FLUSH_MS` is 10 s).
+/// The duration of a run. It covers several flushes of each socket to PostgreSQL (`POSITION_FLUSH_MS` is 10 s).
 const DURATION: Duration = Duration::from_secs(30);
 
-/// How often the service writes to Redis at these rates.
+/// The interval between two writes of the service to Redis at these rates.
 const BATCH_EVERY: Duration = Duration::from_millis(5);
 
-/// CPU that each part has used, in microseconds.
+/// The CPU time of each part, in microseconds.
 #[derive(Clone, Copy)]
 struct Cpu {
     service: f64,
@@ -36,8 +36,8 @@ impl Cpu {
         }
     }
 
-    /// Since `before`, a heartbeat.
-    fn each(self, before: Self, heartbeats: u64) -> Self {
+    /// Returns the CPU time per heartbeat since `before`.
+    fn per_heartbeat(self, before: Self, heartbeats: u64) -> Self {
         let each = |now: f64, before: f64| (now - before) / heartbeats as f64;
         Self {
             service: each(self.service, before.service),
@@ -62,7 +62,7 @@ pub fn measure() -> Vec<Row> {
             fleet.run(rate * SOCKETS as f64, Duration::from_secs(12)).await;
             let before = Cpu::now(&world, &service);
             let report = fleet.run(rate * SOCKETS as f64, DURATION).await;
-            runs.push((rate, Cpu::now(&world, &service).each(before, report.sent), report));
+            runs.push((rate, Cpu::now(&world, &service).per_heartbeat(before, report.sent), report));
         }
         runs
     });
@@ -78,11 +78,11 @@ pub fn measure() -> Vec<Row> {
     rows.collect()
 }
 
-/// CPU of Redis for one heartbeat, in microseconds, without the service.
+/// The CPU time of Redis for one heartbeat without the service, in microseconds.
 struct Reference {
-    /// As fast as it can.
+    /// At full speed.
     alone: f64,
-    /// In pipelines as the service's, of so many.
+    /// The number of heartbeats in a pipeline, as in the service.
     batch: usize,
     commands: f64,
     script: f64,

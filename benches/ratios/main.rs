@@ -1,7 +1,9 @@
 //! Benchmarks whose figures are ratios within one run: `cargo bench --bench ratios -- [NAME…] [--write FILE]`.
 //!
-//! Each starts PostgreSQL and Redis of its own and measures the program that was built beside it. `--write` puts the table
-//! and where it was measured into a page. Nothing here decides: a benchmark prints, tests decide.
+//! Each benchmark starts its own PostgreSQL and Redis and measures the program of the same build. `--write` writes the table
+//! and the machine into a page.
+//!
+//! A benchmark must not pass or fail. It only prints; tests decide.
 
 mod fleet;
 mod heartbeats;
@@ -24,7 +26,7 @@ use table::{Page, Row};
 /// A measurement, by the name that selects it.
 type Measurement = (&'static str, fn() -> Vec<Row>);
 
-/// `throughput` keeps this process to one core, and so whatever it starts later: it is the last.
+/// `throughput` is the last, because it pins this process, and every process that it starts later, to one core.
 const MEASUREMENTS: [Measurement; 6] = [
     ("heartbeats", heartbeats::measure),
     ("orders", orders::measure),
@@ -35,7 +37,7 @@ const MEASUREMENTS: [Measurement; 6] = [
 ];
 
 fn main() {
-    // The orders are posted by a client that wants one, although it posts to loopback.
+    // The HTTP client that posts orders needs a TLS provider, although it posts to loopback.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let (names, page) = match arguments.iter().position(|argument| argument == "--write") {
@@ -44,7 +46,7 @@ fn main() {
     };
     let known: Vec<&str> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        eprintln!("no benchmark is called {unknown}; there are: {}", known.join(", "));
+        eprintln!("unknown benchmark {unknown}; the benchmarks are: {}", known.join(", "));
         std::process::exit(2);
     }
     let mut table = Page::default();
@@ -60,18 +62,18 @@ fn main() {
     }
 }
 
-/// Runs `work` on one thread; the sockets of a fleet live there.
+/// Runs `work` on one thread. The sockets of a fleet belong to that thread.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, work)
 }
 
-/// A runtime for what is not measured by the thread.
+/// Returns a runtime for work that runs beside the measuring thread.
 fn background() -> Runtime {
     driver_tracker::app::background_runtime().expect("a runtime")
 }
 
-/// A place in a city of 55 by 51 km.
+/// Returns a random position in a city of 55 by 51 km.
 fn city(random: &mut StdRng) -> (f64, f64) {
     (random.random_range(37.50..37.99), random.random_range(-122.60..-122.02))
 }

@@ -1,4 +1,4 @@
-//! Memory of a connected driver who does nothing.
+//! Measures the memory of a connected, idle driver.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn measure() -> Vec<Row> {
         let tokens = world.drivers(SOCKETS, 1).await;
         let before = resident_bytes(service.pid()).expect("the service runs");
         let fleet = Fleet::connect(&[service.address], &tokens).await;
-        // One heartbeat each, and the first writes to PostgreSQL.
+        // This sends one heartbeat of each driver. The sleep covers the first writes to PostgreSQL.
         fleet.run(2000.0, Duration::from_secs(5)).await;
         tokio::time::sleep(Duration::from_secs(25)).await;
         (before, resident_bytes(service.pid()).expect("the service runs"))

@@ -1,4 +1,4 @@
-//! The nearest driver among many, by Redis and by PostgreSQL, on the service's own search.
+//! Measures the service's search for the nearest driver among many, by Redis and by PostgreSQL.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,11 +19,11 @@ use crate::world::World;
 use crate::{background, block_on, city};
 
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
-/// Searches of one figure, after as many that warm up.
+/// The searches of one figure. As many searches before them warm up.
 const SEARCHES: usize = 400;
 const WANTED: usize = 1;
 const RADIUS_M: f64 = 10_000.0;
-/// Long enough for a million drivers to be loaded and searched.
+/// How long a position counts as fresh. It covers loading and searching a million drivers.
 const FRESH: Duration = Duration::from_secs(3600);
 
 fn place(random: &mut StdRng) -> Position {
@@ -31,7 +31,7 @@ fn place(random: &mut StdRng) -> Position {
     Position::new(lat, lon).expect("a place")
 }
 
-/// Medians in microseconds for one size of fleet.
+/// The median search times in microseconds, and the loading time, for one size of fleet.
 struct Figures {
     redis: f64,
     postgres: f64,
@@ -43,7 +43,7 @@ fn median_us(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
-/// Drivers as they stand after the fleet has spoken: in PostgreSQL first, then read into Redis as a rebuild would.
+/// Creates drivers with positions in PostgreSQL and loads them into Redis like a rebuild.
 async fn fill(world: &World, conn: &mut PgConnection, presence: &Presence, count: usize) -> Duration {
     world.drivers(count, 1).await;
     let positions = "INSERT INTO driver_positions (driver_id, lat, lon, fix_time, last_seen_at, session_epoch)

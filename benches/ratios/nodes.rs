@@ -1,4 +1,4 @@
-//! Two nodes against one: what a heartbeat costs the service when there is a second node with as many drivers again.
+//! Compares two nodes with one: measures the service's CPU time per heartbeat when a second node has as many drivers again.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::redis_alone::micros;
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
 
-/// Of each node: so that a node has the same to do whether there is another or not.
+/// Sockets of each node. A node has the same load whether there is another one or not.
 const SOCKETS: usize = 4_000;
 const RATE: f64 = 8_000.0;
 const DURATION: Duration = Duration::from_secs(15);
 const ROUNDS: usize = 3;
 
-/// Microseconds of all nodes' CPU a heartbeat.
+/// Returns the CPU time of all nodes per heartbeat, in microseconds.
 fn cost(world: &World, nodes: usize) -> f64 {
     let services: Vec<Service> = (0..nodes).map(|_| world.serve(&[])).collect();
     let addresses: Vec<_> = services.iter().map(|service| service.address).collect();

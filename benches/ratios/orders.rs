@@ -1,4 +1,4 @@
-//! Orders through the signed webhook: how many a second are assigned, and how long a burst makes a driver wait.
+//! Measures orders through the signed webhook: how many are assigned per second, and the latency to the driver in a burst.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,16 +18,17 @@ use crate::table::{Row, Target};
 use crate::world::{WEBHOOK_SECRET, World};
 
 const DRIVERS: usize = 3_000;
-/// Orders of the burst, and of the run that goes as fast as it can.
+/// The orders of the burst, and of the run at full speed.
 const ORDERS: usize = 2_500;
 const BURST_PER_SECOND: f64 = 500.0;
-/// Requests under way at once when there is no pace.
+/// The maximum number of concurrent requests in the run at full speed.
 const CONCURRENCY: usize = 64;
-/// As the service's pool.
+/// The clients of pgbench, as many as the service's pool has connections.
 const CLIENTS: &str = "16";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for the last assignments.
+const ASSIGN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same rows one after another: an order comes in, and a driver is claimed for it, in one transaction.
+/// Writes the same rows as the service: one transaction inserts an order and claims a driver for it.
 const PGBENCH: &str = r"
 \set n random(1, 3000)
 BEGIN;
@@ -37,22 +38,22 @@ INSERT INTO deliveries (id, shop, seller_order_id, channel_id, pickup_lat, picku
 WITH driver AS MATERIALIZED (
     SELECT id, used_slots FROM drivers WHERE id = (SELECT id FROM bench_drivers WHERE n = :n) AND status = 'AVAILABLE'
     FOR NO KEY UPDATE SKIP LOCKED
-), taken AS (
+), claimed AS (
     UPDATE drivers d SET used_slots = d.used_slots + 1, epoch = d.epoch + 1 FROM driver WHERE d.id = driver.id
     RETURNING d.id, d.used_slots - 1 AS slot
-), given AS (
+), assigned AS (
     INSERT INTO assignments (id, delivery_id, driver_id, attempt, slot, state)
-    SELECT gen_random_uuid(), :delivery, id, 1, slot, 'ACTIVE' FROM taken RETURNING id, driver_id
-), told AS (
+    SELECT gen_random_uuid(), :delivery, id, 1, slot, 'ACTIVE' FROM claimed RETURNING id, driver_id
+), command AS (
     INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id)
-    SELECT gen_random_uuid(), driver_id, 'assignment', :delivery, id FROM given
+    SELECT gen_random_uuid(), driver_id, 'assignment', :delivery, id FROM assigned
 ), trail AS (
     INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, data, hash)
     SELECT :delivery, n, CASE n WHEN 1 THEN 'CREATED' ELSE 'ASSIGNED' END, now(), 'system', '{}', '\x00'
     FROM generate_series(1, 2) AS n
 )
-UPDATE deliveries SET status = 'ASSIGNED', driver_id = given.driver_id, assignment_id = given.id, last_sequence = 2
-FROM given WHERE deliveries.id = :delivery;
+UPDATE deliveries SET status = 'ASSIGNED', driver_id = assigned.driver_id, assignment_id = assigned.id, last_sequence = 2
+FROM assigned WHERE deliveries.id = :delivery;
 COMMIT;
 ";
 
@@ -73,7 +74,7 @@ impl Shop {
         }
     }
 
-    /// Posts one order; when it was sent.
+    /// Posts one order. Returns the time at which it was sent.
     async fn post(&self, order: &str) -> Instant {
         let ((lat, lon), (drop_lat, drop_lon)) = {
             let random = &mut *self.random.borrow_mut();
@@ -100,15 +101,15 @@ impl Shop {
 }
 
 async fn all_assigned(fleet: &Fleet, orders: usize) {
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ASSIGN_LIMIT;
     while fleet.assigned() < orders {
-        assert!(Instant::now() < patience, "{} of {orders} orders were assigned", fleet.assigned());
+        assert!(Instant::now() < deadline, "{} of {orders} orders were assigned", fleet.assigned());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Keeps the drivers alive while something else runs.
-async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
+/// Sends heartbeats, so that the drivers stay available, while `work` runs.
+async fn with_heartbeats<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     let heartbeats = async {
         loop {
             fleet.run(DRIVERS as f64 / 5.0, Duration::from_secs(5)).await;
@@ -116,15 +117,15 @@ async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     };
     tokio::select! {
         done = work => done,
-        () = heartbeats => unreachable!("heartbeats have no end"),
+        () = heartbeats => unreachable!("the heartbeats never end"),
     }
 }
 
-/// As fast as it goes: orders assigned a second.
-async fn flat_out(fleet: &Fleet, shop: &Shop) -> f64 {
+/// Posts orders at full speed. Returns the orders assigned per second.
+async fn full_speed(fleet: &Fleet, shop: &Shop) -> f64 {
     let began = Instant::now();
     let posts = (0..ORDERS).map(|number| async move { shop.post(&format!("flat-{number}")).await });
-    alive(fleet, async {
+    with_heartbeats(fleet, async {
         stream::iter(posts).buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await;
         all_assigned(fleet, ORDERS).await;
     })
@@ -132,7 +133,7 @@ async fn flat_out(fleet: &Fleet, shop: &Shop) -> f64 {
     ORDERS as f64 / began.elapsed().as_secs_f64()
 }
 
-/// At a pace: from the webhook to the driver's socket, p50 and p99.
+/// Posts orders at a steady rate. Returns p50 and p99 of the latency from the webhook to the driver's socket.
 async fn burst(fleet: &Fleet, shop: &Shop) -> (Duration, Duration) {
     let began = Instant::now();
     let posts = (0..ORDERS).map(|number| async move {
@@ -141,7 +142,7 @@ async fn burst(fleet: &Fleet, shop: &Shop) -> (Duration, Duration) {
         let sent = shop.post(&order).await;
         (order, sent)
     });
-    let sent: HashMap<String, Instant> = alive(fleet, async {
+    let sent: HashMap<String, Instant> = with_heartbeats(fleet, async {
         let sent = futures_util::future::join_all(posts).await;
         all_assigned(fleet, ORDERS).await;
         sent.into_iter().collect()
@@ -184,7 +185,7 @@ fn pgbench(world: &World) -> f64 {
 
 pub fn measure() -> Vec<Row> {
     let world = World::start();
-    let rate = block_on(with_fleet(&world, flat_out));
+    let rate = block_on(with_fleet(&world, full_speed));
     let (p50, p99) = block_on(with_fleet(&world, burst));
     let reference = pgbench(&world);
     vec![

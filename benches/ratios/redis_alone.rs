@@ -1,4 +1,5 @@
-//! What a heartbeat costs Redis without the service: as fast as `redis-benchmark` can, and in pipelines as the service's.
+//! Measures the CPU time of Redis for a heartbeat without the service: at the full speed of `redis-benchmark`, and in
+//! pipelines like those of the service.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,24 +8,24 @@ use driver_tracker::dev::servers::usage;
 
 use crate::world::World;
 
-/// Commands in one run.
+/// The commands of one run.
 const COMMANDS: u64 = 1_000_000;
-/// Batches that are measured, after those that let each driver appear.
+/// The batches that are measured. The warm-up before them creates every driver.
 const BATCHES: usize = 2000;
 const WARM_UP: usize = 1000;
 
-/// What Redis holds of a driver.
+/// The value that Redis holds for a driver.
 const VALUE: &str = "37.774900,-122.419400,1769508000000,1769508000123,1";
 
-/// The heartbeat as one script, as a service without batches of its own would write it.
+/// A heartbeat as one script, as a service without batches would write it.
 const SCRIPT: &str = "redis.call('SET', KEYS[1], ARGV[1], 'EX', 30) \
                       return redis.call('GEOADD', KEYS[2], ARGV[2], ARGV[3], ARGV[4])";
 
-/// A coordinate between 0 and 1 degrees: each command moves its driver somewhere in a square of a hundred kilometres. A
-/// `GEOADD` that moves nobody costs a third less, and is no heartbeat.
+/// A coordinate between 0 and 1 degrees. Each command moves its driver within a square of a hundred kilometres. A `GEOADD`
+/// that moves no driver costs a third less and does not represent a heartbeat.
 const ANYWHERE: &str = "0.__rand_int__e8";
 
-/// CPU that Redis spends on one command, in microseconds.
+/// Returns the CPU time of Redis for one command, in microseconds.
 fn cpu_us(world: &World, command: &[&str]) -> f64 {
     let cpu = || usage::cpu(world.redis_pid()).expect("Redis runs");
     let before = cpu();
@@ -38,18 +39,18 @@ fn cpu_us(world: &World, command: &[&str]) -> f64 {
     micros(cpu() - before) / COMMANDS as f64
 }
 
-/// As a number.
+/// Converts a duration into microseconds.
 pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// A heartbeat as `SET` and `GEOADD`, each one command.
+/// Returns the CPU time of a heartbeat as one `SET` and one `GEOADD`, in microseconds.
 pub fn set_and_geoadd(world: &World) -> f64 {
     cpu_us(world, &["SET", "bench:online:__rand_int__", VALUE, "EX", "30"])
         + cpu_us(world, &["GEOADD", "bench:geo", ANYWHERE, ANYWHERE, "driver:__rand_int__"])
 }
 
-/// How a service could write a heartbeat to Redis.
+/// The ways to write a heartbeat to Redis.
 #[derive(Clone, Copy)]
 pub enum Form {
     /// `SET` and `GEOADD`.
@@ -58,8 +59,9 @@ pub enum Form {
     Script,
 }
 
-/// CPU that Redis spends on one heartbeat of `batch` in a pipeline, one pipeline `every` so often: as the service writes,
-/// since Redis pays for each pipeline, and for what has left the processor's caches since the last one.
+/// Returns the CPU time of Redis for one heartbeat, in microseconds, with `batch` heartbeats in a pipeline and one pipeline per
+/// interval `every`. The service writes this way. Each pipeline has a cost in Redis, and after a pause the caches of the
+/// processor are cold.
 pub async fn in_batches(world: &World, form: Form, batch: usize, every: Duration) -> f64 {
     let client = redis::Client::open(world.redis.url()).expect("an address of Redis");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
@@ -82,7 +84,7 @@ pub async fn in_batches(world: &World, form: Form, batch: usize, every: Duration
     micros(cpu() - before) / (BATCHES * batch) as f64
 }
 
-/// Of any of 10,000 drivers, anywhere in a square of a hundred kilometres.
+/// Adds a heartbeat of a random one of 10,000 drivers, at a random point in a square of a hundred kilometres.
 fn add_heartbeat(pipeline: &mut redis::Pipeline, form: Form, script: &str) {
     let driver = rand::random_range(0..10_000);
     let (key, member) = (format!("bench:online:{driver:012}"), format!("driver:{driver:012}"));

@@ -1,28 +1,28 @@
-//! The table of results, and the page that holds it.
+//! The table of results and the page that contains it.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// One figure against its targets.
+/// One figure and its targets.
 pub struct Row {
-    /// Which benchmark prints it.
+    /// The benchmark that measured it.
     pub name: &'static str,
     /// What is divided by what.
     pub what: String,
     /// The ratio.
     pub ratio: f64,
-    /// The worst and the hoped for, where there is a target.
+    /// The floor and the stretch target, if there are targets.
     pub target: Option<Target>,
-    /// What went into it.
+    /// The figures that the ratio is computed from.
     pub detail: String,
 }
 
-/// Where a ratio should be.
+/// The targets of a ratio: the floor, and the stretch target.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// Not above the first, better not above the second.
+    /// The ratio must not exceed the floor, and should not exceed the stretch target.
     AtMost(f64, f64),
-    /// Not below the first, better not below the second.
+    /// The ratio must not be below the floor, and should not be below the stretch target.
     AtLeast(f64, f64),
 }
 
@@ -44,13 +44,13 @@ impl Target {
     }
 }
 
-/// Everything that was measured.
+/// All rows that were measured.
 #[derive(Default)]
 pub struct Page {
     rows: Vec<Row>,
 }
 
-/// What stands between these lines is written by the benchmark.
+/// The benchmark replaces the text between these two lines of the page.
 const BEGIN: &str = "<!-- figures: written by make bench -->";
 const END: &str = "<!-- end of figures -->";
 
@@ -62,7 +62,7 @@ impl Page {
         self.rows.extend(rows);
     }
 
-    /// As Markdown.
+    /// Returns the table as Markdown.
     pub fn table(&self) -> String {
         let mut text = String::from(
             "| benchmark | ratio | measured | floor / stretch | met | from |\n|---|---|---|---|---|---|\n",
@@ -74,7 +74,7 @@ impl Page {
         text
     }
 
-    /// Puts the table where the last one stood in the page.
+    /// Replaces the last table in the page.
     pub fn write(&self, path: &Path) {
         let page = std::fs::read_to_string(path).expect("the page");
         let (before, rest) = page.split_once(BEGIN).expect("the page marks where figures begin");
@@ -84,7 +84,7 @@ impl Page {
     }
 }
 
-/// Where and on what this was measured.
+/// Describes the date, the machine and the versions of this run.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -92,7 +92,7 @@ fn machine() -> String {
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
     let memory = read("/proc/meminfo");
     let kib = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
-    // Those of the machine: a benchmark may have kept this process to one.
+    // `/proc/cpuinfo` lists all cores, also when a benchmark has pinned this process to one.
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let version = |program: &str, argument: &str| {
         let output = std::process::Command::new(program).arg(argument).output().ok();

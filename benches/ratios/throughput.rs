@@ -1,4 +1,4 @@
-//! The most heartbeats a second at p99 ≤ 100 ms: one core for the service, the other for Redis and the fleet.
+//! Finds the highest rate of heartbeats at p99 ≤ 100 ms, with one core for the service and another for Redis and the fleet.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::redis_alone::micros;
 use crate::table::{Row, Target};
 use crate::world::{Service, World};
 
-/// So many that no driver sends twice before the first heartbeat is acknowledged.
+/// The number of sockets. It is high enough that no driver sends again before its last heartbeat is acknowledged.
 const SOCKETS: usize = 5_000;
 const LIMIT: Duration = Duration::from_millis(100);
 const STEP: Duration = Duration::from_secs(5);
@@ -18,18 +18,18 @@ const FIRST: f64 = 8_000.0;
 const LAST: f64 = 400_000.0;
 const ROUNDS: usize = 2;
 
-/// The core of the service, and that of everything else.
+/// The core of the service, and the core of everything else.
 const CORES: (usize, usize) = (0, 1);
 
-fn holds(report: &Report) -> bool {
+fn meets_limit(report: &Report) -> bool {
     report.failed == 0 && report.acked == report.sent && report.p99 <= LIMIT
 }
 
-/// The highest rate that held.
+/// The highest rate that met the limit.
 #[derive(Clone, Copy)]
 struct Best {
     rate: f64,
-    /// CPU of the service for a heartbeat at that rate, in microseconds.
+    /// The service's CPU time per heartbeat at that rate, in microseconds.
     cpu_us: f64,
 }
 
@@ -39,14 +39,14 @@ impl Best {
         Self { rate: mean(|one| one.rate), cpu_us: mean(|one| one.cpu_us) }
     }
 
-    /// Of its core, in percent.
-    fn busy(self) -> f64 {
+    /// Returns the utilization of the service's core in percent.
+    fn busy_percent(self) -> f64 {
         self.rate * self.cpu_us / 1e4
     }
 }
 
-/// Grows the rate by a fifth until it no longer holds, then by a tenth from the best one on.
-async fn most(fleet: &Fleet, service: &Service) -> Best {
+/// Raises the rate by a fifth until it misses the limit, then by a tenth from the best rate on.
+async fn highest_rate(fleet: &Fleet, service: &Service) -> Best {
     fleet.run(FIRST / 2.0, STEP).await;
     let mut best: Option<Best> = None;
     let (mut rate, mut growth): (f64, f64) = (FIRST, 1.2);
@@ -58,19 +58,19 @@ async fn most(fleet: &Fleet, service: &Service) -> Best {
             "{rate:.0}/s: p50 {:?} p99 {:?}, {} of {} acked, {} failed",
             report.p50, report.p99, report.acked, report.sent, report.failed
         );
-        if holds(&report) {
+        if meets_limit(&report) {
             best = Some(Best { rate, cpu_us });
             rate *= growth;
         } else if growth > 1.1 && best.is_some() {
             growth = 1.1;
             rate = best.map_or(rate, |best| best.rate * growth);
-            // What has queued up must not weigh on the next try.
+            // The queues must drain before the next attempt.
             tokio::time::sleep(Duration::from_secs(2)).await;
         } else {
             break;
         }
     }
-    best.expect("the lowest rate to hold")
+    best.expect("the lowest rate meets the limit")
 }
 
 fn search(world: &World, service: &Service) -> Best {
@@ -78,7 +78,7 @@ fn search(world: &World, service: &Service) -> Best {
     block_on(async {
         let tokens = world.drivers(SOCKETS, 1).await;
         let fleet = Fleet::connect(&[service.address], &tokens).await;
-        most(&fleet, service).await
+        highest_rate(&fleet, service).await
     })
 }
 
@@ -95,7 +95,7 @@ pub fn measure() -> Vec<Row> {
     }
     let (ours, theirs) = (Best::mean(&ours), Best::mean(&theirs));
     let rates = format!("{:.0} ÷ {:.0} a second", ours.rate, theirs.rate);
-    let busy = format!("of their cores {:.0} and {:.0} % were busy", ours.busy(), theirs.busy());
+    let busy = format!("of their cores {:.0} and {:.0} % were busy", ours.busy_percent(), theirs.busy_percent());
     vec![
         Row {
             name: "throughput",
@@ -114,7 +114,7 @@ pub fn measure() -> Vec<Row> {
     ]
 }
 
-/// A Node program with `ws` and `ioredis` that batches by hand.
+/// Starts the peer: a Node program with `ws` and `ioredis` that implements its own batching.
 fn peer(world: &World) -> Service {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node");
     if !dir.join("node_modules").exists() {
@@ -126,8 +126,8 @@ fn peer(world: &World) -> Service {
     Service::start(command, |line| line.strip_prefix("listening on ")?.parse().ok())
 }
 
-/// Keeps a process, and what it starts from now on, to one core (`taskset`).
+/// Pins a process, and every process that it starts later, to one core (`taskset`).
 fn pin(pid: u32, core: usize) {
     let done = Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).output();
-    assert!(done.is_ok_and(|done| done.status.success()), "taskset (util-linux) is needed to keep processes to a core");
+    assert!(done.is_ok_and(|done| done.status.success()), "taskset (util-linux) is needed to pin processes to a core");
 }

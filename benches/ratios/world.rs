@@ -1,4 +1,4 @@
-//! The real parts that are measured: PostgreSQL and Redis of their own, and the service as a process.
+//! The environment of a benchmark: a private PostgreSQL, a private Redis, and the service as a process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use driver_tracker::dev::servers::usage;
 use driver_tracker::dev::servers::{PostgresOptions, PrivatePostgres, PrivateRedis};
 use sqlx::{Connection, PgConnection};
 
-/// Signs the webhooks of a run.
+/// The secret that signs the orders of a run.
 pub const WEBHOOK_SECRET: &str = "whsec_YmVuY2htYXJrLWJlbmNobWFyay1iZW5jaG1hcms=";
 
-/// Private servers, gone with the value. Commits reach the disk, as in production.
+/// Private servers, removed when the value is dropped. Commits reach the disk, as in production.
 pub struct World {
     pub postgres: PrivatePostgres,
     pub redis: PrivateRedis,
@@ -47,7 +47,7 @@ impl World {
             .env("METRICS_ADDR", "127.0.0.1:0")
             .env("LOG_FORMAT", "json")
             .env("RUST_LOG", "info")
-            // One address plays the whole fleet.
+            // The whole fleet connects from one address, so the limits per address are off.
             .envs(["ORDERS_PER_SECOND", "FRAMES_PER_SECOND", "CONNECTIONS_PER_ADDRESS"].map(|name| (name, "0")))
             .env("SHUTDOWN_DELAY_MS", "0")
             .env("SHUTDOWN_GRACE_MS", "2000")
@@ -55,7 +55,7 @@ impl World {
         program
     }
 
-    /// Starts the service, with settings of its own, and waits until it listens.
+    /// Starts the service with additional settings and waits until it listens.
     pub fn serve(&self, settings: &[(&str, &str)]) -> Service {
         let mut command = self.program("serve");
         command.envs(settings.iter().copied()).stdout(Stdio::piped());
@@ -65,16 +65,16 @@ impl World {
         })
     }
 
-    /// Makes `count` drivers who have been on duty for long, and gives their tokens.
+    /// Creates `count` drivers who have been on duty for an hour. Returns their tokens.
     pub async fn drivers(&self, count: usize, capacity: i32) -> Vec<String> {
         let mut conn = self.connect().await;
         sqlx::raw_sql("TRUNCATE drivers CASCADE").execute(&mut conn).await.expect("an empty table");
-        let made = "WITH made AS (
+        let insert = "WITH made AS (
                 INSERT INTO drivers (id, name, phone, on_duty, capacity, changed_at)
                 SELECT gen_random_uuid(), n::text, '+0', true, $2, now() - interval '1 hour' FROM generate_series(1, $1) AS n RETURNING id, name)
             INSERT INTO driver_tokens (id, driver_id, token_hash)
             SELECT gen_random_uuid(), id, sha256(('dt_drv_bench-' || name)::bytea) FROM made";
-        sqlx::query(made).bind(count as i32).bind(capacity).execute(&mut conn).await.expect("drivers");
+        sqlx::query(insert).bind(count as i32).bind(capacity).execute(&mut conn).await.expect("drivers");
         (1..=count).map(|number| format!("dt_drv_bench-{number}")).collect()
     }
 
@@ -91,19 +91,19 @@ impl World {
     }
 }
 
-/// A process that serves drivers: ours, or a peer.
+/// A process that serves drivers: the service or a peer.
 pub struct Service {
     child: Child,
     pub address: SocketAddr,
 }
 
 impl Service {
-    /// Starts it and reads its output until `listening` finds the address in a line.
+    /// Starts the process and reads its output until `listening` finds the address in a line.
     pub fn start(mut command: Command, listening: impl Fn(&str) -> Option<SocketAddr>) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the service to start");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let address = lines.by_ref().map_while(Result::ok).find_map(|line| listening(&line));
-        // Its pipe must not fill up.
+        // The output is read to its end, because a full pipe would block the process.
         std::thread::spawn(move || lines.for_each(drop));
         Self { address: address.expect("the service to listen"), child }
     }
