@@ -1,4 +1,4 @@
-//! What must hold after a scenario, read from PostgreSQL past the service and from its REST interface.
+//! Checks what must hold after a scenario. The data comes directly from PostgreSQL and from the receiving shop.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 use crate::failure::Result;
 use crate::world::World;
 
-/// How long the last events may take to reach the shop.
+/// The time limit for the last events to reach the shop.
 const EVENTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// One demand, and what was found.
+/// One requirement and the finding.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub what: String,
@@ -20,10 +20,10 @@ pub struct Check {
     pub found: String,
 }
 
-/// Statements that find what must not be.
+/// Requirements, each with a statement that selects the violations.
 const FORBIDDEN: [(&str, &str); 5] = [
     (
-        // Nobody goes off duty by themselves here: they only lose their connection.
+        // The simulated drivers never request to go off duty. They only lose their connections.
         "no driver was taken off duty (false OFFLINE)",
         "SELECT DISTINCT gone.driver_id::text FROM driver_events gone JOIN driver_events before
             ON before.driver_id = gone.driver_id AND before.epoch < gone.epoch AND before.on_duty
@@ -34,19 +34,19 @@ const FORBIDDEN: [(&str, &str); 5] = [
         "SELECT id::text FROM deliveries WHERE status IN ('FAILED', 'CANCELLED')",
     ),
     (
-        "a delivery is under way with its one active assignment, or has none",
+        "a delivery in progress has exactly one active assignment, any other has none",
         "SELECT d.id::text FROM deliveries d WHERE (d.status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT')) <>
             ((SELECT count(*) FROM assignments a WHERE a.delivery_id = d.id AND a.state = 'ACTIVE') = 1)",
     ),
     (
-        "a driver's used slots are their active assignments",
+        "a driver's used slots equal their active assignments",
         "SELECT d.id::text FROM drivers d WHERE d.used_slots <>
             (SELECT count(*) FROM assignments a WHERE a.driver_id = d.id AND a.state = 'ACTIVE')",
     ),
     ("no event is dead", "SELECT event_id::text FROM outbox WHERE state = 'dead'"),
 ];
 
-/// Checks everything that holds after any scenario; `all_delivered`: that no order is left over either.
+/// Checks what must hold after any scenario. With `all_delivered` also checks that every order is delivered.
 pub async fn check(world: &World, accepted: &BTreeSet<String>, all_delivered: bool) -> Result<Vec<Check>> {
     let mut conn = PgConnection::connect(&world.database_url).await?;
     let mut checks = vec![no_order_is_lost(&mut conn, accepted).await?];
@@ -60,19 +60,19 @@ pub async fn check(world: &World, accepted: &BTreeSet<String>, all_delivered: bo
             .await?;
         let states: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let left = states.iter().any(|(state, _)| state != "DELIVERED");
-        let told: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        checks.push(verdict("every accepted order was delivered", !left, told.join(", ")));
+        let found: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        checks.push(verdict("every accepted order was delivered", !left, found.join(", ")));
     }
     checks.push(events_arrive(&mut conn).await?);
     let counts = world.shop.counts();
-    let right = counts.bad_signatures + counts.unreadable + counts.order_violations + counts.changed_bodies == 0;
-    let told = format!("{} posted, {} of them again", counts.accepted, counts.duplicates);
-    checks.push(verdict("events are signed, in order, and the same when they come again", right, told));
+    let held = counts.bad_signatures + counts.unreadable + counts.order_violations + counts.changed_bodies == 0;
+    let found = format!("{} posted, {} of them repeats", counts.accepted, counts.duplicates);
+    checks.push(verdict("events are signed and in order, and repeats are identical", held, found));
     let _ = conn.close().await;
     Ok(checks)
 }
 
-/// Every order that was answered by 2xx is in the database: waiting, under way, or delivered.
+/// Checks that every order with a 2xx answer is in the database, in any status.
 async fn no_order_is_lost(conn: &mut PgConnection, accepted: &BTreeSet<String>) -> Result<Check> {
     let known: BTreeSet<String> = sqlx::query_scalar::<_, String>("SELECT seller_order_id FROM deliveries")
         .fetch_all(conn)
@@ -97,7 +97,7 @@ async fn events_arrive(conn: &mut PgConnection) -> Result<Check> {
     }
 }
 
-/// A demand and what was found.
+/// Builds a check from a requirement and the finding.
 pub fn verdict(what: &str, held: bool, found: String) -> Check {
     Check { what: what.to_owned(), held, found }
 }

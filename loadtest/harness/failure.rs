@@ -1,6 +1,6 @@
-//! Errors of the harness: one sentence for whoever started it.
+//! Errors of the harness: one message for the user.
 
-/// A sentence.
+/// An error message.
 #[derive(Debug)]
 pub struct Failure(pub String);
 
@@ -18,7 +18,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Says what was being done.
+/// Adds to an error which operation failed.
 pub trait Context<T> {
     fn with(self, what: &str) -> Result<T>;
 }

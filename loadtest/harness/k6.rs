@@ -1,4 +1,4 @@
-//! Running k6, and what it found.
+//! Runs k6 and reads its results.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,29 +11,29 @@ use tokio::process::{Child, Command};
 use crate::failure::{Context, Failure, Result, bail};
 use crate::processes::{self, Group, Watched};
 
-/// k6 ends with this when a threshold was crossed.
+/// The exit code of k6 when a threshold was crossed.
 const THRESHOLDS_CROSSED: i32 = 99;
 
-/// Finds k6: in the project's own tools, or on the search path.
+/// Finds k6 in `.tools` or on the search path.
 pub fn find() -> Result<PathBuf> {
     let own = PathBuf::from(".tools/bin/k6");
     let on_path =
         || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("k6")).find(|k6| k6.is_file());
     let found = if own.is_file() { own.canonicalize().ok() } else { on_path() };
-    found.ok_or_else(|| Failure("k6 was not found: `scripts/setup.sh load` gets it, or says how".to_owned()))
+    found.ok_or_else(|| Failure("k6 was not found: run `scripts/setup.sh load` to install it".to_owned()))
 }
 
-/// One threshold, and whether it held.
+/// One threshold and whether it held.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     pub metric: String,
     pub demand: String,
-    /// What was measured, where the demand speaks of one figure.
+    /// The measured value, if the threshold is about a single value.
     pub found: Option<f64>,
     pub held: bool,
 }
 
-/// A k6 that runs.
+/// A running k6 process.
 pub struct Running {
     child: Child,
     dir: PathBuf,
@@ -41,31 +41,31 @@ pub struct Running {
     watched: Watched,
 }
 
-/// What a run of k6 left.
+/// The results of a run of k6.
 pub struct Outcome {
     /// Every threshold, crossed ones first.
     pub thresholds: Vec<Threshold>,
-    /// The summary: each metric's values.
+    /// The summary: the values of each metric.
     pub metrics: Value,
-    /// What the scripts told each second, a JSON object a line.
+    /// The figures that the scripts wrote each second, one JSON object per line.
     pub lines: String,
 }
 
 impl Outcome {
-    /// One figure of one metric; 0 when there is none.
+    /// Returns one value of a metric, or 0 when it is missing.
     pub fn figure(&self, metric: &str, field: &str) -> f64 {
         self.metrics[metric][field].as_f64().unwrap_or_default()
     }
 }
 
-/// Starts a scenario. What it is told stands in the environment, which others cannot read.
+/// Starts a scenario. Its parameters are in the environment, which other users cannot read.
 pub fn start(k6: &Path, script: &Path, dir: &Path, env: &[(String, String)], watched: &Watched) -> Result<Running> {
     let name = script.file_stem().and_then(|name| name.to_str()).unwrap_or("k6").to_owned();
     for file in ["lines", "summary.json"] {
         let _ = std::fs::remove_file(dir.join(format!("{name}-k6.{file}")));
     }
     let log = File::create(dir.join(format!("{name}-k6.log")))?;
-    let mut command = Command::from(processes::dying_with_us(k6));
+    let mut command = Command::from(processes::ending_with_parent(k6));
     command.args(["run", "--quiet", "--no-usage-report", "--no-color", "--address", "", "--log-format", "raw"]);
     command.arg("--summary-export").arg(dir.join(format!("{name}-k6.summary.json")));
     command.arg("--console-output").arg(dir.join(format!("{name}-k6.lines")));
@@ -81,23 +81,24 @@ pub fn start(k6: &Path, script: &Path, dir: &Path, env: &[(String, String)], wat
 }
 
 impl Running {
-    /// Waits for its end, `limit` at most.
+    /// Waits until k6 ends, at most `limit`, and reads its results.
     pub async fn wait(mut self, limit: Duration) -> Result<Outcome> {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         self.watched.set(Group::LoadGenerator, &self.name, None);
         let Ok(status) = ended else { bail!("k6 did not end within {} s", limit.as_secs()) };
         let status = status?;
-        let said = std::fs::read_to_string(self.file("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
         if !status.success() && status.code() != Some(THRESHOLDS_CROSSED) {
-            let tail: Vec<&str> = said.lines().rev().take(20).collect();
+            let tail: Vec<&str> = log.lines().rev().take(20).collect();
             bail!("k6 failed ({status}):\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        let summary = std::fs::read_to_string(self.file("summary.json")).with("k6 left no summary")?;
-        let metrics = serde_json::from_str::<Value>(&summary).with("the summary of k6")?["metrics"].take();
+        let summary = std::fs::read_to_string(self.file("summary.json")).with("k6 wrote no summary")?;
+        let metrics =
+            serde_json::from_str::<Value>(&summary).with("the summary of k6 cannot be parsed")?["metrics"].take();
         let thresholds = thresholds(&metrics);
-        // Its exit code and its summary have to say the same; otherwise we misread one of them.
+        // The exit code and the summary must agree. Otherwise this code misreads one of them.
         if thresholds.iter().all(|one| one.held) != status.success() {
-            bail!("k6 ended with {status}, which its summary does not say");
+            bail!("k6 ended with {status}, which contradicts its summary");
         }
         let lines = std::fs::read_to_string(self.file("lines")).unwrap_or_default();
         Ok(Outcome { thresholds, metrics, lines })
@@ -108,7 +109,7 @@ impl Running {
     }
 }
 
-/// In the export a threshold's value says whether it was crossed.
+/// Reads the thresholds of the summary. There, the value `true` means that the threshold was crossed.
 fn thresholds(metrics: &Value) -> Vec<Threshold> {
     let mut found = Vec::new();
     for (metric, values) in metrics.as_object().into_iter().flatten() {
@@ -132,14 +133,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crossed_threshold_comes_first_with_what_was_found() {
+    fn a_crossed_threshold_comes_first_with_the_measured_value() {
         let metrics = serde_json::json!({
             "acks": {"count": 0, "thresholds": {"count==0": false}},
             "ack_ms": {"med": 3, "p(99)": 9, "thresholds": {"p(50)<5": false, "p(99)<1": true}},
             "no_threshold": {"count": 1},
         });
         let found = thresholds(&metrics);
-        let told: Vec<_> = found.iter().map(|one| (one.demand.as_str(), one.found, one.held)).collect();
-        assert_eq!(told, [("p(99)<1", Some(9.0), false), ("p(50)<5", Some(3.0), true), ("count==0", Some(0.0), true)]);
+        let summary: Vec<_> = found.iter().map(|one| (one.demand.as_str(), one.found, one.held)).collect();
+        assert_eq!(
+            summary,
+            [("p(99)<1", Some(9.0), false), ("p(50)<5", Some(3.0), true), ("count==0", Some(0.0), true)]
+        );
     }
 }

@@ -1,9 +1,12 @@
-//! The load tests: starts private servers, a receiving shop and the program, lets k6 play the fleet and the shops, breaks
-//! what the scenario breaks, checks afterwards that nothing was lost, and writes a report.
+//! The harness of the load tests. It starts private servers, a receiving shop and the program, runs k6 as the fleet and the
+//! shops, injects the fault of the scenario, checks afterwards that nothing was lost, and writes a report.
 //!
-//! `make load`, `make load-quick` and `make soak` call it; docs/loadtest.md explains it. It is Rust, so that it needs
-//! nothing that the project does not need anyway, and so that the servers are started by the same code as in `dev` and in
-//! the tests: none outlives this process, however that ends.
+//! `make load`, `make load-quick` and `make soak` call it. docs/loadtest.md explains it.
+//!
+//! It is written in Rust for two reasons: it needs no tool beyond those of the project, and it starts the servers by the same
+//! code as `dev` and the tests.
+//!
+//! Invariant: no server outlives this process, however it ends.
 
 mod checks;
 mod failure;
@@ -28,25 +31,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use checks::{Check, verdict};
 use failure::{Failure, Result, bail};
 use processes::{Group, Sample, Sampler, Watched};
-use report::Ran;
-use scenario::{SCENARIOS, Scenario, Timeline, break_things};
+use report::ScenarioResult;
+use scenario::{SCENARIOS, Scenario, Timeline, inject_fault};
 use series::Series;
 use world::{Launch, Servers, World};
 
-/// Where data and logs go, and reports.
+/// The folder for data and logs, and the folder for reports.
 const DATA: &str = ".load";
 const REPORTS: &str = "loadtest/reports";
-/// Files beside the sockets that a process needs.
+/// The open files that a process needs besides sockets.
 const OTHER_FILES: u64 = 500;
-/// What k6 may take beside the time of the scenario: its start, the last answers, its summary.
+/// The time that k6 may need beyond the scenario: for its start, the last answers and its summary.
 const K6_EXTRA: Duration = Duration::from_secs(120);
-/// The ten-second form: enough to see that everything works together.
+/// Drivers and seconds of the quick form, which only shows that everything works together.
 const QUICK: (usize, u64) = (100, 10);
-/// Memory may still grow by this much between the second quarter of a run and its last.
+/// The limit for the growth of memory between the second quarter of a run and the last, as a factor plus MiB.
 const MEMORY_GROWTH: f64 = 1.15;
 const MEMORY_GROWTH_MIB: f64 = 16.0;
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
@@ -60,15 +63,17 @@ fn command() -> Command {
         .about("Runs k6 load tests against the program, on private servers")
         .arg(Arg::new("scenario").num_args(1..).required(true).value_parser(names.collect::<Vec<_>>()))
         .arg(
-            flag("drivers", "N", "How many drivers, in place of each scenario's own number")
+            flag("drivers", "N", "Number of drivers, instead of the number of each scenario")
                 .value_parser(value_parser!(u64).range(1..=50_000)),
         )
-        .arg(flag("seconds", "N", "How long each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)))
+        .arg(
+            flag("seconds", "N", "Seconds that each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)),
+        )
         .arg(
             Arg::new("quick")
                 .long("quick")
                 .action(ArgAction::SetTrue)
-                .help("Ten seconds, small, thresholds of time very generous"),
+                .help("Run ten seconds with few drivers and very generous time thresholds"),
         )
 }
 
@@ -85,9 +90,9 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        // Everything that was started ends with its handle.
+        // Every process and server stops when its handle is dropped.
         () = interrupted() => {
-            eprintln!("interrupted; stopping what was started");
+            eprintln!("interrupted; stopping all servers and processes");
             ExitCode::from(130)
         }
     }
@@ -104,7 +109,7 @@ async fn interrupted() {
     }
 }
 
-/// Runs the scenarios that were named, and says whether all of them passed.
+/// Runs the named scenarios. Returns whether all of them passed.
 async fn run(matches: &ArgMatches) -> Result<bool> {
     let k6 = k6::find()?;
     let launch = Launch { program: program()?, dir: std::path::absolute(DATA)? };
@@ -120,20 +125,20 @@ async fn run(matches: &ArgMatches) -> Result<bool> {
     let watched = Watched::default();
     let (dir, seen) = (launch.dir.clone(), watched.clone());
     let servers = Arc::new(tokio::task::spawn_blocking(move || Servers::start(&dir, &seen)).await??);
-    let mut ran = Vec::new();
+    let mut results = Vec::new();
     for scenario in chosen {
         println!("\n{}: {} drivers, {} s", scenario.name, scenario.drivers, scenario.seconds);
         let one = run_scenario(scenario, &launch, &k6, servers.clone(), &watched, matches.get_flag("quick")).await?;
         print!("{}", one.summary());
         println!("    {}", if one.passed() { "passed" } else { "FAILED" });
-        ran.push(one);
+        results.push(one);
     }
-    let written = report::write(REPORTS.as_ref(), &about_run(), &ran)?;
+    let written = report::write(REPORTS.as_ref(), &about_run(), &results)?;
     println!("\nreport: {}", written.display());
-    Ok(ran.iter().all(Ran::passed))
+    Ok(results.iter().all(ScenarioResult::passed))
 }
 
-/// The scenario as big as it was asked for.
+/// Returns the scenario with the requested number of drivers and seconds.
 fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
     let own = scenario.drivers;
     if matches.get_flag("quick") {
@@ -145,7 +150,7 @@ fn sized(mut scenario: Scenario, matches: &ArgMatches) -> Scenario {
     if let Some(seconds) = matches.get_one::<u64>("seconds") {
         scenario.seconds = *seconds;
     }
-    // Fewer drivers take fewer orders.
+    // The rate of orders shrinks with the number of drivers.
     scenario.order_rate *= (scenario.drivers as f64 / own as f64).min(1.0);
     scenario
 }
@@ -157,7 +162,7 @@ async fn run_scenario(
     servers: Arc<Servers>,
     watched: &Watched,
     quick: bool,
-) -> Result<Ran> {
+) -> Result<ScenarioResult> {
     let settings = scenario.settings();
     let mut world = World::start(scenario.name, servers, watched.clone(), launch, scenario.nodes, &settings).await?;
     let fleet_file = FleetFile(launch.dir.join("fleet.json"));
@@ -179,16 +184,16 @@ async fn run_scenario(
     let (sampler, timeline) = (Sampler::start(watched.clone()), Timeline::default());
     let running = k6::start(k6, &script, &launch.dir, &env, watched)?;
     let limit = Duration::from_secs(scenario.seconds) + K6_EXTRA;
-    let (outcome, broken) = tokio::join!(running.wait(limit), async {
-        let broken = break_things(&scenario, &mut world, &timeline).await;
-        (broken, now_ms())
+    let (outcome, fault) = tokio::join!(running.wait(limit), async {
+        let checks = inject_fault(&scenario, &mut world, &timeline).await;
+        (checks, now_ms())
     });
-    let ((broken, broken_at_ms), outcome) = (broken, outcome?);
-    let mut checks = broken?;
+    let ((checks, fault_ended_at_ms), outcome) = (fault, outcome?);
+    let mut checks = checks?;
     let samples = sampler.samples();
     let series = Series::read(&outcome.lines);
-    if series.seconds.keys().next_back().is_some_and(|last| broken_at_ms / 1000 > last + 1) {
-        bail!("{}: the load ended before everything had been broken and mended; give it more seconds", scenario.name);
+    if series.seconds.keys().next_back().is_some_and(|last| fault_ended_at_ms / 1000 > last + 1) {
+        bail!("{}: the load ended before the fault and the recovery were complete; use more seconds", scenario.name);
     }
     for node in &mut world.nodes {
         let what = format!("node {} still runs", node.label.to_uppercase());
@@ -203,10 +208,10 @@ async fn run_scenario(
         checks.push(verdict(&what, status.success(), status.to_string()));
     }
     checks.sort_by_key(|one| one.held);
-    Ok(Ran { scenario, outcome, checks, series, samples, marks: timeline.marks() })
+    Ok(ScenarioResult { scenario, outcome, checks, series, samples, marks: timeline.marks() })
 }
 
-/// The drivers' tokens, which are of no use after the run.
+/// The file of the drivers' tokens. It is removed after the run.
 struct FleetFile(PathBuf);
 
 impl Drop for FleetFile {
@@ -215,7 +220,7 @@ impl Drop for FleetFile {
     }
 }
 
-/// The service's memory in the last quarter of the run against that in the second.
+/// Compares the service's memory in the last quarter of the run with the second quarter.
 fn memory_stopped_growing(samples: &[Sample]) -> Check {
     let quarter = samples.len() / 4;
     let median = |samples: &[Sample]| {
@@ -228,17 +233,18 @@ fn memory_stopped_growing(samples: &[Sample]) -> Check {
     verdict("the service's memory has stopped growing", held, format!("{early:.0} MiB early, {late:.0} MiB late"))
 }
 
-/// The program that was built together with this one.
+/// Returns the path of the program of the same build.
 fn program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.parent().and_then(|examples| examples.parent()).map(|target| target.join("driver-tracker"));
     match found {
         Some(found) if found.is_file() => Ok(found),
-        _ => bail!("the program was not found beside {}; build both: scripts/load.sh does", own.display()),
+        _ => bail!("the program was not found beside {}; build both with scripts/load.sh", own.display()),
     }
 }
 
-/// Each process needs a file for each socket; the shell that starts this one raises the limit as far as it may.
+/// Checks the limit of open files, because each process needs one for each socket. The calling shell raises the limit to its
+/// maximum.
 fn require_files(drivers: usize) -> Result<()> {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -246,14 +252,14 @@ fn require_files(drivers: usize) -> Result<()> {
     let needed = drivers as u64 + OTHER_FILES;
     if limit < needed {
         return Err(Failure(format!(
-            "{drivers} sockets need {needed} open files in each process, and {limit} are allowed; raise it (ulimit -n {needed}), \
-             or take fewer drivers (DRIVERS=…)"
+            "{drivers} sockets need {needed} open files in each process, and the limit is {limit}; raise it (ulimit -n {needed}), \
+             or use fewer drivers (DRIVERS=…)"
         )));
     }
     Ok(())
 }
 
-/// What the figures were measured on.
+/// Describes the build and the machine of this run.
 fn about_run() -> Vec<(&'static str, String)> {
     let line_of = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Line charts as SVG text.
+//! Renders line charts as SVG text.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ const COLOURS: [&str; 4] = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df"];
 /// One line of a chart: its name, and points of seconds and values.
 pub type Line = (String, Vec<(f64, f64)>);
 
-/// A moment that is marked: seconds, and what happened.
+/// A marked moment: seconds and a label.
 pub type Mark = (f64, String);
 
-/// A chart whose time begins at `from` and ends at `to` (seconds of the same clock as the points).
+/// Renders a chart from the time `from` to the time `to`, in seconds of the same clock as the points.
 pub fn chart(title: &str, (from, to): (f64, f64), lines: &[Line], marks: &[Mark]) -> String {
     let span = (to - from).max(1.0);
     let highest = lines.iter().flat_map(|(_, points)| points).map(|(_, value)| *value).fold(0.0, f64::max);
@@ -57,7 +57,7 @@ pub fn chart(title: &str, (from, to): (f64, f64), lines: &[Line], marks: &[Mark]
     svg
 }
 
-/// A round step of four to eight lines, and the value of the top one.
+/// Returns a round step between grid lines and the value of the top line.
 fn scale(highest: f64) -> (f64, f64) {
     if highest <= 0.0 {
         return (0.25, 1.0);
@@ -69,13 +69,13 @@ fn scale(highest: f64) -> (f64, f64) {
     (step, (highest / step).ceil() * step)
 }
 
-/// A number as short as it can be told.
+/// Formats a number as short as possible.
 pub fn figure(value: f64) -> String {
     let text = if value.abs() >= 100.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") };
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Text that may stand in HTML.
+/// Escapes text for HTML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_break_the_page() {
+    fn names_are_escaped() {
         let svg = chart("a < b", (0.0, 10.0), &[("<script>".to_owned(), vec![(1.0, 2.0)])], &[(3.0, "\"&".to_owned())]);
         assert!(!svg.contains("<script>") && svg.contains("a &lt; b") && svg.contains("&quot;&amp;"));
     }

@@ -1,4 +1,4 @@
-//! Processes: signals, and what they use of the machine, looked at once a second.
+//! Sends signals to processes, and samples their CPU time and memory once a second.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::now_ms;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Whose use is shown apart.
+/// The groups of processes that the report lists separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Group {
     Service,
@@ -23,10 +23,10 @@ pub enum Group {
 }
 
 impl Group {
-    /// All, in the order of the report.
+    /// All groups, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Service, Self::Redis, Self::Postgres, Self::LoadGenerator];
 
-    /// As the report calls it.
+    /// Returns the name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
@@ -37,12 +37,12 @@ impl Group {
     }
 }
 
-/// The processes to look at; they come and go while a scenario runs.
+/// The processes to sample. They start and end while a scenario runs.
 #[derive(Clone, Default)]
 pub struct Watched(Arc<Mutex<HashMap<(Group, String), u32>>>);
 
 impl Watched {
-    /// From now on this process has that name in that group; `None`: none has.
+    /// Sets the process of this name in this group. `None` removes it.
     pub fn set(&self, group: Group, name: &str, pid: Option<u32>) {
         let mut all = self.all();
         match pid {
@@ -57,7 +57,7 @@ impl Watched {
 
     fn pids(&self, group: Group) -> Vec<u32> {
         let pids: Vec<u32> = self.all().iter().filter(|((of, _), _)| *of == group).map(|(_, pid)| *pid).collect();
-        // PostgreSQL has a process for each connection.
+        // PostgreSQL runs one process for each connection.
         if group == Group::Postgres {
             return pids.into_iter().flat_map(usage::tree).collect();
         }
@@ -65,23 +65,23 @@ impl Watched {
     }
 }
 
-/// What one group used at a moment.
+/// The usage of one group in one sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Use {
-    /// Processor time since the sample before, in cores.
+    /// CPU time since the previous sample, in cores.
     pub cores: f64,
-    /// Memory in MiB: resident, for PostgreSQL with shared pages counted once.
+    /// Resident memory in MiB. For PostgreSQL, shared pages count once.
     pub mib: f64,
 }
 
-/// One look at all groups.
+/// One sample of all groups.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub at_ms: u64,
     pub uses: HashMap<Group, Use>,
 }
 
-/// Looks once a second until it is dropped.
+/// Takes a sample once a second until it is dropped.
 pub struct Sampler {
     samples: Arc<Mutex<Vec<Sample>>>,
     task: tokio::task::JoinHandle<()>,
@@ -90,25 +90,25 @@ pub struct Sampler {
 impl Sampler {
     pub fn start(watched: Watched) -> Self {
         let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
-        let kept = samples.clone();
+        let sink = samples.clone();
         let task = tokio::spawn(async move {
             let mut cpu = HashMap::new();
             let mut every = tokio::time::interval(Duration::from_secs(1));
             let mut last_ms = now_ms();
-            look(&watched, &mut cpu, 1.0);
+            sample_uses(&watched, &mut cpu, 1.0);
             every.tick().await;
             loop {
                 every.tick().await;
                 let at_ms = now_ms();
-                let uses = look(&watched, &mut cpu, (at_ms - last_ms).max(1) as f64 / 1000.0);
+                let uses = sample_uses(&watched, &mut cpu, (at_ms - last_ms).max(1) as f64 / 1000.0);
                 last_ms = at_ms;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at_ms, uses });
+                sink.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at_ms, uses });
             }
         });
         Self { samples, task }
     }
 
-    /// What was seen.
+    /// Returns all samples.
     pub fn samples(&self) -> Vec<Sample> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -120,14 +120,14 @@ impl Drop for Sampler {
     }
 }
 
-fn look(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> HashMap<Group, Use> {
+fn sample_uses(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> HashMap<Group, Use> {
     let mut seen = HashMap::new();
     let mut uses = HashMap::new();
     for group in Group::ALL {
         let mut used = Use::default();
         for pid in watched.pids(group) {
             let Some(now) = usage::cpu(pid) else { continue };
-            // A process that was not there before began with nothing.
+            // A new process starts with no CPU time.
             let before = cpu.get(&pid).copied().filter(|before| *before <= now).unwrap_or_default();
             used.cores += (now - before).as_secs_f64() / seconds;
             used.mib += memory_mib(pid, group);
@@ -139,14 +139,15 @@ fn look(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> Ha
     uses
 }
 
-/// PostgreSQL's processes share most of what they have.
+/// Returns the memory of a process. PostgreSQL's processes share most of their memory, so their shares are added up.
 fn memory_mib(pid: u32, group: Group) -> f64 {
     let shared = (group == Group::Postgres).then(|| usage::proportional_bytes(pid)).flatten();
     shared.or_else(|| usage::resident_bytes(pid)).map_or(0.0, |bytes| bytes as f64 / MIB)
 }
 
-/// A command that runs `program` and ends with this process, however that ends (where `setpriv` is).
-pub fn dying_with_us(program: &Path) -> Command {
+/// Builds a command that runs `program` and is killed when this process ends in any way. This needs `setpriv`; without it
+/// the command may outlive this process.
+pub fn ending_with_parent(program: &Path) -> Command {
     let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).is_file());
     let Some(setpriv) = setpriv else { return Command::new(program) };
     let mut command = Command::new(setpriv);
@@ -154,7 +155,7 @@ pub fn dying_with_us(program: &Path) -> Command {
     command
 }
 
-/// Sends a signal by the shell's own `kill`.
+/// Sends a signal with the `kill` built into the shell.
 pub fn signal(pid: u32, name: &str) -> Result<()> {
     Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name]).arg(pid.to_string()).status()?;
     Ok(())

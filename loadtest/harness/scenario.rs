@@ -1,4 +1,4 @@
-//! The scenarios: how big each is, under which settings the nodes run, and what is done to them meanwhile.
+//! The scenarios: the size of each, the settings of its nodes, and the fault that it injects.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,24 +13,24 @@ use crate::plot::Mark;
 use crate::processes::Group;
 use crate::world::World;
 
-/// How long after its return Redis may be without belief, and a fleet on its way.
+/// The time limit until Redis is trusted again after its restart, and until a fleet has moved to another node.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
-/// The grace of a node that has to send this fleet away, for each driver; the closes are spread over its first half. A node
-/// opens some hundreds of sessions a second on a small machine, k6 beside it.
-const GRACE_MS_A_DRIVER: usize = 12;
-const LEAST_GRACE_MS: usize = 20_000;
-/// So many looks, half a second apart, have to find the whole fleet.
-const STABLE_LOOKS: usize = 6;
+/// The shutdown grace of a node for each of its drivers. The node spreads the closes over the first half of the grace. On a
+/// small machine that also runs k6, a node opens some hundreds of sessions per second.
+const GRACE_MS_PER_DRIVER: usize = 12;
+const MIN_GRACE_MS: usize = 20_000;
+/// How many consecutive checks, half a second apart, must find the whole fleet.
+const STABLE_CHECKS: usize = 6;
 
-/// What is broken while k6 runs.
+/// The fault that is injected while k6 runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// The node gets SIGKILL and is started anew at once: every socket is cut.
+    /// The node gets SIGKILL, which cuts every socket, and restarts at once.
     KillNode,
-    /// Redis goes away, and comes back empty.
+    /// Redis is killed and later restarted empty.
     StopRedis,
-    /// One node after the other gets SIGTERM, ends, and is started anew.
+    /// One node after the other gets SIGTERM, ends, and restarts.
     RollingRestart,
 }
 
@@ -38,18 +38,18 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub name: &'static str,
-    /// What it is about, for the report.
+    /// The description for the report.
     pub about: &'static str,
     pub drivers: usize,
     pub seconds: u64,
     pub order_rate: f64,
     pub nodes: usize,
     pub fault: Fault,
-    /// Whether every order is delivered at the end.
+    /// Whether every order must be delivered at the end.
     pub all_delivered: bool,
     /// Whether memory must have stopped growing.
     pub watch_memory: bool,
-    /// Settings of the nodes, above those of all scenarios.
+    /// Settings of the nodes that override those of all scenarios.
     pub settings: &'static [(&'static str, &'static str)],
 }
 
@@ -66,23 +66,23 @@ const PLAIN: Scenario = Scenario {
     settings: &[],
 };
 
-/// All scenarios. `make load` runs those before `soak`, `make soak` the others.
+/// All scenarios. `make load` runs the ones before `soak`, and `make soak` the others.
 pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "heartbeat-burst",
-        about: "The fleet comes up one by one, then sends ten times as many heartbeats, twice.",
+        about: "The drivers connect one by one. Then the fleet sends ten times as many heartbeats, twice.",
         ..PLAIN
     },
     Scenario {
         name: "reconnect-storm",
-        about: "Every app loses its connection at one moment and comes back by the rules; later the node is killed.",
+        about: "Every app loses its connection at one moment and reconnects by the protocol. Later the node is killed.",
         seconds: 90,
         fault: Fault::KillNode,
         ..PLAIN
     },
     Scenario {
         name: "order-rush",
-        about: "Signed orders in a steady stream while the drivers move, take assignments and report every stage.",
+        about: "Signed orders arrive in a steady stream while the drivers move, accept assignments and report every stage.",
         drivers: 500,
         order_rate: 40.0,
         all_delivered: true,
@@ -90,7 +90,7 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "redis-outage",
-        about: "Redis is killed under heartbeats and orders, and comes back empty.",
+        about: "Redis is killed under heartbeats and orders, and restarts empty.",
         drivers: 500,
         seconds: 90,
         order_rate: 15.0,
@@ -100,7 +100,7 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "soak",
-        about: "A steady mix of heartbeats, orders and lost connections, for long; memory must stop growing.",
+        about: "A steady mix of heartbeats, orders and lost connections for a long time. Memory must stop growing.",
         drivers: 2000,
         seconds: 1200,
         order_rate: 15.0,
@@ -109,20 +109,21 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "rolling-restart",
-        about: "Two nodes; the fleet moves from the one that gets SIGTERM to the other, and back when that one gets it.",
+        about: "Two nodes. The fleet moves from the node that gets SIGTERM to the other one, and later back.",
         drivers: 10_000,
         seconds: 360,
         order_rate: 10.0,
         nodes: 2,
         fault: Fault::RollingRestart,
-        // A driver who is silent for this long goes off duty: within reach of a restart that goes wrong.
+        // A driver who is silent for `OFFLINE_AFTER_MS` is taken off duty. The short limit reveals a failed restart.
         settings: &[("HEARTBEAT_TTL_MS", "15000"), ("OFFLINE_AFTER_MS", "20000")],
         ..PLAIN
     },
 ];
 
 impl Scenario {
-    /// The settings of its nodes: one address plays the whole fleet, so what is counted by address or shop is not limited.
+    /// Returns the settings of the nodes. The whole fleet connects from one address, so the limits per address and per shop are
+    /// off.
     pub fn settings(&self) -> BTreeMap<&'static str, String> {
         let unlimited = ["CONNECTIONS_PER_ADDRESS", "AUTH_FAILURES_PER_MINUTE", "ORDERS_PER_SECOND"];
         let mut settings: BTreeMap<_, _> = unlimited.into_iter().map(|name| (name, "0".to_owned())).collect();
@@ -132,17 +133,17 @@ impl Scenario {
         settings
     }
 
-    /// How long a node has to send its sockets away.
+    /// Returns the time that a node has to close its sockets during a shutdown.
     fn grace_ms(&self) -> usize {
         if self.fault == Fault::RollingRestart {
-            LEAST_GRACE_MS.max(self.drivers * GRACE_MS_A_DRIVER)
+            MIN_GRACE_MS.max(self.drivers * GRACE_MS_PER_DRIVER)
         } else {
-            LEAST_GRACE_MS
+            MIN_GRACE_MS
         }
     }
 }
 
-/// What happened when, for the plots.
+/// The marked moments, for the plots.
 #[derive(Clone, Default)]
 pub struct Timeline(Arc<Mutex<Vec<Mark>>>);
 
@@ -157,8 +158,8 @@ impl Timeline {
     }
 }
 
-/// Breaks what the scenario breaks, and says what came of it.
-pub async fn break_things(scenario: &Scenario, world: &mut World, timeline: &Timeline) -> Result<Vec<Check>> {
+/// Injects the fault of the scenario. Returns the checks of the recovery.
+pub async fn inject_fault(scenario: &Scenario, world: &mut World, timeline: &Timeline) -> Result<Vec<Check>> {
     let part = |share: f64| Duration::from_secs_f64(scenario.seconds as f64 * share);
     match scenario.fault {
         Fault::None => Ok(Vec::new()),
@@ -170,25 +171,25 @@ pub async fn break_things(scenario: &Scenario, world: &mut World, timeline: &Tim
             world.nodes[0].start(&watched).await?;
             timeline.mark("node is ready");
             let took = fleet_is_on(world, 0, scenario.drivers).await;
-            Ok(vec![back("the fleet is back on the killed node", took)])
+            Ok(vec![recovered("the fleet reconnects to the killed node", took)])
         }
         Fault::StopRedis => {
             sleep(part(0.3)).await;
             let servers = world.servers.clone();
-            let away = part(0.25);
+            let outage = part(0.25);
             timeline.mark("Redis killed");
             let (stopped, started) = (servers.clone(), servers.clone());
             tokio::task::spawn_blocking(move || stopped.redis.kill()).await?;
             world.watched.set(Group::Redis, "redis", None);
-            sleep(away).await;
+            sleep(outage).await;
             tokio::task::spawn_blocking(move || started.redis.start_again()).await??;
             world.watched.set(Group::Redis, "redis", servers.redis.pid());
-            timeline.mark("Redis is back");
+            timeline.mark("Redis restarted");
             let took = until(|| async { world.nodes[0].health().await.as_deref() == Some("ok") }).await;
             if took.is_some() {
-                timeline.mark("Redis is believed");
+                timeline.mark("Redis is trusted");
             }
-            Ok(vec![back("Redis is believed again after its return", took)])
+            Ok(vec![recovered("Redis is trusted again after its restart", took)])
         }
         Fault::RollingRestart => {
             sleep(part(0.1)).await;
@@ -205,7 +206,7 @@ pub async fn break_things(scenario: &Scenario, world: &mut World, timeline: &Tim
     }
 }
 
-/// Sends a node away that holds the whole fleet, and starts it anew when it has ended.
+/// Terminates a node that holds the whole fleet, and restarts it when it has ended.
 async fn restart(world: &mut World, timeline: &Timeline, drivers: usize, from: usize, to: usize) -> Result<Vec<Check>> {
     let watched = world.watched.clone();
     let label = world.nodes[from].label.to_uppercase();
@@ -216,27 +217,28 @@ async fn restart(world: &mut World, timeline: &Timeline, drivers: usize, from: u
     timeline.mark(&format!("SIGTERM to {label}"));
     let began = Instant::now();
     let status = world.nodes[from].terminate(&watched).await?;
-    timeline.mark(&format!("{label} has ended"));
+    timeline.mark(&format!("{label} ended"));
     let ended = verdict(
         &format!("node {label} ends by itself with 0"),
         status.code() == Some(0),
         format!("{status} after {:.1} s", began.elapsed().as_secs_f64()),
     );
-    // Started anew only then: who is still on the way would come back to it.
+    // The node restarts only after the whole fleet has moved. Drivers that are still reconnecting would return to it.
     let took = fleet_is_on(world, to, drivers).await;
     if took.is_some() {
-        timeline.mark("all on the other");
+        timeline.mark("fleet on the other node");
     }
     world.nodes[from].start(&watched).await?;
     timeline.mark(&format!("{label} is ready again"));
-    Ok(vec![ended, back(&format!("the whole fleet of node {label} is on the other node after that"), took)])
+    Ok(vec![ended, recovered(&format!("the whole fleet of node {label} moves to the other node"), took)])
 }
 
-/// How long it takes until every driver has a socket on this node, and keeps it: a socket is counted before it is welcome.
+/// Waits until every driver has a stable socket on this node. Returns how long it took. One count is not enough, because a
+/// socket counts before its session is accepted.
 async fn fleet_is_on(world: &World, index: usize, drivers: usize) -> Option<Duration> {
     let all = || async { world.nodes[index].sessions().await == Some(drivers) };
     until(|| async {
-        for _ in 0..STABLE_LOOKS {
+        for _ in 0..STABLE_CHECKS {
             if !all().await {
                 return false;
             }
@@ -258,7 +260,7 @@ async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) -> Option<Du
     None
 }
 
-fn back(what: &str, took: Option<Duration>) -> Check {
+fn recovered(what: &str, took: Option<Duration>) -> Check {
     let found = match took {
         Some(took) => format!("{:.1} s", took.as_secs_f64()),
         None => format!("not within {} s", RECOVERY_LIMIT.as_secs()),

@@ -1,5 +1,7 @@
-//! Everything that a scenario runs against: private PostgreSQL and Redis, a shop that receives events, and nodes of the
-//! real program, each a process of its own. All of it ends with the value, and with this process.
+//! The environment of a scenario: private PostgreSQL and Redis, a receiving shop, and nodes of the real program, each in its
+//! own process.
+//!
+//! Invariant: everything stops when the value is dropped, and when this process ends.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,20 +18,20 @@ use crate::failure::{Context, Result, bail};
 use crate::now_ms;
 use crate::processes::{self, Group, Watched};
 
-/// How long a node may take until it is ready.
+/// The time limit until a node is ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What it may take to end beyond its delay and its grace.
+/// The time that a node may need to end beyond its shutdown delay and grace.
 const END_EXTRA: Duration = Duration::from_secs(30);
 
-/// The servers, shared by the scenarios of a run.
+/// The servers that all scenarios of a run share.
 pub struct Servers {
     pub postgres: PrivatePostgres,
     pub redis: PrivateRedis,
 }
 
 impl Servers {
-    /// Starts both; their data are removed at the end.
+    /// Starts both servers. Their data is removed at the end.
     pub fn start(dir: &Path, watched: &Watched) -> Result<Self> {
         let options = PostgresOptions { remove_on_drop: true, ..PostgresOptions::default() };
         let postgres = PrivatePostgres::start_with(&dir.join("postgres"), None, options)?;
@@ -40,7 +42,7 @@ impl Servers {
     }
 }
 
-/// What one scenario has to itself: a database, an empty Redis, a shop, and nodes.
+/// The resources of one scenario: a database, an empty Redis, a shop and nodes.
 pub struct World {
     pub servers: std::sync::Arc<Servers>,
     pub shop: ReceivingShop,
@@ -51,7 +53,7 @@ pub struct World {
 }
 
 impl World {
-    /// Makes an empty database, empties Redis, and starts `count` nodes with `settings`.
+    /// Creates an empty database, empties Redis, and starts `count` nodes with `settings`.
     pub async fn start(
         name: &str,
         servers: std::sync::Arc<Servers>,
@@ -60,7 +62,7 @@ impl World {
         count: usize,
         settings: &BTreeMap<&'static str, String>,
     ) -> Result<Self> {
-        // Of this run alone: one that was killed may have left its data.
+        // The name is unique to this run, because a killed run may have left its database.
         let (again, database) = (servers.clone(), format!("load_{}_{}", name.replace('-', "_"), now_ms()));
         let database_url = tokio::task::spawn_blocking(move || {
             again.postgres.create_database(&database)?;
@@ -100,12 +102,12 @@ impl World {
         Ok(world)
     }
 
-    /// The addresses of the nodes, separated by commas.
+    /// Returns the URLs of the nodes, separated by commas.
     pub fn urls(&self) -> String {
         self.nodes.iter().map(Node::url).collect::<Vec<_>>().join(",")
     }
 
-    /// Stops every node that runs, and gives the exit status of each.
+    /// Stops every running node and returns the exit status of each.
     pub async fn stop_nodes(&mut self) -> Result<Vec<(String, ExitStatus)>> {
         let mut ended = Vec::new();
         for node in &mut self.nodes {
@@ -117,14 +119,14 @@ impl World {
     }
 }
 
-/// Where the program is, and where files go.
+/// The path of the program and the folder for its files.
 #[derive(Clone)]
 pub struct Launch {
     pub program: PathBuf,
     pub dir: PathBuf,
 }
 
-/// A node: the program itself, as `serve`.
+/// A node: a process of the program with the command `serve`.
 pub struct Node {
     pub label: String,
     env: BTreeMap<String, String>,
@@ -134,15 +136,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// The address of its API.
+    /// Returns the URL of the API.
     pub fn url(&self) -> String {
         format!("http://{}", self.env["LISTEN_ADDR"])
     }
 
-    /// Starts it, on the address that it always has, and waits until it is ready.
+    /// Starts the node on its fixed address and waits until it is ready.
     pub async fn start(&mut self, watched: &Watched) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::from(processes::dying_with_us(&self.launch.program));
+        let mut command = Command::from(processes::ending_with_parent(&self.launch.program));
         command.arg("serve").env_clear().envs(&self.env).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with("the service could not be started")?;
@@ -162,7 +164,7 @@ impl Node {
         }
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits until the node has ended.
     pub async fn terminate(&mut self, watched: &Watched) -> Result<ExitStatus> {
         let Some(mut child) = self.child.take() else { bail!("node {} does not run", self.label) };
         if let Some(pid) = child.id() {
@@ -175,7 +177,7 @@ impl Node {
         Ok(status.with("a node did not end within its delay and grace")??)
     }
 
-    /// SIGKILL: every socket is cut at once.
+    /// Sends SIGKILL, which cuts every socket at once.
     pub async fn kill(&mut self, watched: &Watched) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().await?;
@@ -184,19 +186,19 @@ impl Node {
         Ok(())
     }
 
-    /// Whether it runs.
+    /// Returns whether the node runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// What `/health` says of the whole.
+    /// Returns the overall status of `/health`.
     pub async fn health(&self) -> Option<String> {
         let answer = reqwest::get(format!("{}/health", self.url())).await.ok()?;
         let body: serde_json::Value = answer.json().await.ok()?;
         Some(body["status"].as_str()?.to_owned())
     }
 
-    /// Open sockets, by its metrics.
+    /// Returns the number of open sessions from the metrics of the node.
     pub async fn sessions(&self) -> Option<usize> {
         let page =
             reqwest::get(format!("http://{}/metrics", self.env["METRICS_ADDR"])).await.ok()?.text().await.ok()?;
