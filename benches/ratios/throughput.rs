@@ -86,30 +86,30 @@ pub fn measure() -> Vec<Row> {
     let world = World::start();
     pin(std::process::id(), CORES.1);
     pin(world.redis_pid(), CORES.1);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut service_rounds, mut peer_rounds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let service = world.serve(&[]);
-        ours.push(search(&world, &service));
+        service_rounds.push(search(&world, &service));
         drop(service);
-        theirs.push(search(&world, &peer(&world)));
+        peer_rounds.push(search(&world, &peer(&world)));
     }
-    let (ours, theirs) = (Best::mean(&ours), Best::mean(&theirs));
-    let rates = format!("{:.0} ÷ {:.0} a second", ours.rate, theirs.rate);
-    let busy = format!("of their cores {:.0} and {:.0} % were busy", ours.busy_percent(), theirs.busy_percent());
+    let (service, peer) = (Best::mean(&service_rounds), Best::mean(&peer_rounds));
+    let rates = format!("{:.0} ÷ {:.0} a second", service.rate, peer.rate);
+    let busy = format!("of their cores {:.0} and {:.0} % were busy", service.busy_percent(), peer.busy_percent());
     vec![
         Row {
             name: "throughput",
             what: "heartbeats a second at p99 ≤ 100 ms ÷ Node with ws and ioredis, batched by hand".to_owned(),
-            ratio: ours.rate / theirs.rate,
+            ratio: service.rate / peer.rate,
             target: Some(Target::AtLeast(2.5, 3.5)),
             detail: format!("{rates}, one core for the service, {SOCKETS} sockets, means of {ROUNDS} rounds; {busy}"),
         },
         Row {
             name: "throughput",
             what: "heartbeats a CPU second at those rates ÷ Node".to_owned(),
-            ratio: theirs.cpu_us / ours.cpu_us,
+            ratio: peer.cpu_us / service.cpu_us,
             target: None,
-            detail: format!("{:.1} and {:.1} µs a heartbeat", ours.cpu_us, theirs.cpu_us),
+            detail: format!("{:.1} and {:.1} µs a heartbeat", service.cpu_us, peer.cpu_us),
         },
     ]
 }

@@ -93,7 +93,7 @@ mod tests {
             let text = text(&running(), Path::new(".dev"), drivers);
             assert!(text.contains(said), "{text}");
             assert!(text.contains("\n  . .dev/env\n"), "{text}");
-            assert!(text.lines().count() <= 30, "room for the lines before and after: {text}");
+            assert!(text.lines().count() <= 30, "the text leaves room on the screen for other lines: {text}");
             for line in text.lines() {
                 assert!(line.chars().count() <= 100, "{line}");
             }

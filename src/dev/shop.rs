@@ -351,8 +351,8 @@ fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> O
     if at.parse::<i64>().ok()?.abs_diff(now_s) > TOLERANCE_S {
         return None;
     }
-    let given = header("webhook-signature")?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
-    let given: Vec<Vec<u8>> = given.filter_map(|one| BASE64_STANDARD.decode(one).ok()).collect();
+    let signatures = header("webhook-signature")?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
+    let signatures: Vec<Vec<u8>> = signatures.filter_map(|one| BASE64_STANDARD.decode(one).ok()).collect();
     let is_right = |key: &Vec<u8>, signature: &[u8]| {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
         mac.update(format!("{id}.{at}.").as_bytes());
@@ -360,7 +360,7 @@ fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> O
         // `verify_slice` compares in constant time.
         mac.verify_slice(signature).is_ok()
     };
-    keys.iter().any(|key| given.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())
+    keys.iter().any(|key| signatures.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())
 }
 
 fn status_code(status: u16) -> actix_web::http::StatusCode {

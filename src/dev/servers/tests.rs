@@ -134,7 +134,7 @@ fn redis_restarts_on_its_port_and_can_be_emptied_and_frozen() {
 
 #[test]
 fn data_is_stored_elsewhere_when_the_account_cannot_reach_the_directory() {
-    let accounts = Accounts::find().expect("who we are");
+    let accounts = Accounts::find().expect("the accounts");
     let Some(account) = accounts.unprivileged else { return };
     let scratch = Scratch::new();
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o700)).expect("closed to others");

@@ -425,7 +425,7 @@ mod tests {
         assert!(ledger.can_post_order(s(11), 1) && !ledger.can_post_order(s(11), 2), "the order counts once");
 
         // An order of another sender occupies a driver as well.
-        ledger.assigned(1, s(11), "not ours", Availability::Unavailable);
+        ledger.assigned(1, s(11), "another sender's", Availability::Unavailable);
         assert!(ledger.can_post_order(s(12), 0) && !ledger.can_post_order(s(12), 1));
         ledger.disconnected(2);
         assert!(!ledger.can_post_order(s(12), 0));
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(ledger.tick(ms(3000), false).orders_waiting, 1);
         ledger.assigned(0, ms(9000), "c", Availability::Unavailable);
         ledger.delivered(ms(9500), "c");
-        ledger.delivered(ms(9500), "somebody else's");
+        ledger.delivered(ms(9500), "another sender's");
         ledger.order_refused("never posted");
 
         let last = ledger.tick(ms(10_000), true);
