@@ -90,11 +90,11 @@ shape! {
     /// A code.
     Code = {"type": "string", "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A code, as shops write it. An integer is accepted as its decimal text.
-    SentCode = {"type": ["string", "integer"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
+    SentCode = {"type": ["string", "number"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A telephone number.
     Phone = {"type": "string", "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A telephone number, as shops write it. An integer is accepted as its decimal text.
-    SentPhone = {"type": ["string", "integer"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
+    SentPhone = {"type": ["string", "number"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A latitude in degrees. The bound is that of Redis GEO.
     Latitude = {"type": "number", "minimum": (-MAX_LATITUDE), "maximum": MAX_LATITUDE};
     /// A longitude in degrees.
