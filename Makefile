@@ -1,19 +1,20 @@
-# The commands of this project; `make` alone lists them. GNU make.
+# The commands of this project. `make` without a target lists them. Needs GNU make.
 
-# rustup puts cargo here; a shell that was open before does not know it yet.
+# rustup installs cargo here. A shell that was opened before the installation does not have it in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# For `make run`: how many simulated drivers, and where the service listens.
+# For `make run`: the number of simulated drivers and the service's listen address.
 DRIVERS ?=
 LISTEN ?=
 export DRIVERS LISTEN
 
-# For `make load`: which scenarios, how long each, with how many drivers (DRIVERS); not set: as each has it.
+# For `make load`: the scenarios, the seconds of each and the number of drivers (DRIVERS). Unset: the defaults of each
+# scenario.
 SCENARIOS ?= heartbeat-burst reconnect-storm order-rush redis-outage
 SECONDS_EACH ?=
 export SECONDS_EACH
 
-# For `make test`: how many tests run at once. Many start servers of their own.
+# For `make test`: how many tests run in parallel. Many tests start their own servers.
 TEST_THREADS ?= 2
 
 .DEFAULT_GOAL := help
@@ -23,23 +24,23 @@ TEST_THREADS ?= 2
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo 'make run DRIVERS=0 LISTEN=0.0.0.0:8080 leaves the fleet to a driver of yours.'
+	@echo 'make run DRIVERS=0 LISTEN=0.0.0.0:8080 runs without simulated drivers, for your own driver.'
 	@echo 'With DATABASE_URL and REDIS_URL set, make run uses those servers and starts none.'
 
-run: ## Build, and watch orders being given to simulated drivers (Ctrl-C ends it)
+run: ## Build, and watch orders being assigned to simulated drivers (Ctrl-C ends it)
 	@scripts/setup.sh run
 	@exec scripts/run.sh
 
-test: ## Run all tests, against servers of their own
+test: ## Run all tests, against private servers
 	@scripts/setup.sh test
 	cargo test --locked --tests -- --test-threads=$(TEST_THREADS)
 	cargo test --locked --doc
 
-test-vendure: ## A real Vendure shop with the plugin, the real service and a driver
+test-vendure: ## Test the plugin with a real Vendure shop, the real service and a driver
 	@scripts/setup.sh vendure
 	@scripts/test-vendure.sh
 
-check: ## Format, lints, docs, dependencies, and who imports whom
+check: ## Check format, lints, docs, dependencies, and imports between modules
 	@scripts/setup.sh check
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -47,26 +48,27 @@ check: ## Format, lints, docs, dependencies, and who imports whom
 	@scripts/deny.sh
 	cargo test --locked --test service architecture
 
-# For `make bench`: which ones (heartbeats, throughput, orders, nearest, memory, nodes); all of them write the page.
+# For `make bench`: one or more of heartbeats, throughput, orders, nearest, memory, nodes. Unset: all of them, and the page is
+# written.
 BENCH ?=
 
 bench: ## Measure ratios against redis-benchmark, pgbench and Node, and write docs/performance.md
 	@scripts/setup.sh bench
 	ulimit -n "$$(ulimit -Hn)"; cargo bench --locked --bench ratios -- $(or $(BENCH),--write docs/performance.md)
 
-load: ## Load tests with k6 on private servers, and a report (SCENARIOS, DRIVERS, SECONDS_EACH)
+load: ## Run load tests with k6 on private servers, and write a report (SCENARIOS, DRIVERS, SECONDS_EACH)
 	@scripts/setup.sh load
 	@scripts/load.sh $(SCENARIOS)
 
-load-quick: ## Ten seconds of the load tests, in the build of the tests: whether they work
+load-quick: ## Run ten seconds of the load tests with a debug build, to check that they work
 	@scripts/setup.sh load
 	@scripts/load.sh debug heartbeat-burst --quick
 
-soak: ## What takes long: the scenarios soak and rolling-restart, and the tests named soak
+soak: ## Run the long scenarios soak and rolling-restart, and the tests named soak
 	@scripts/setup.sh load
 	@scripts/setup.sh test
 	@scripts/load.sh soak rolling-restart
 	ulimit -n "$$(ulimit -Hn)"; cargo test --locked --release --test service -- --ignored soak --test-threads=1
 
-setup: ## Install what the tests miss (PostgreSQL, Redis, PgBouncer; none is started)
+setup: ## Install what the tests need (PostgreSQL, Redis, PgBouncer; none is started)
 	@scripts/setup.sh test

@@ -1,13 +1,13 @@
-// The fleet comes up one by one, then sends ten times as many heartbeats for a while, twice. Every one is acknowledged,
-// nobody is thrown out.
+// The drivers connect one by one. Then the fleet sends ten times as many heartbeats for a while, twice. Every heartbeat is
+// acknowledged, and no driver is disconnected.
 
 import { holdFleet } from './lib/run.js';
 import { fleetScenario, number } from './lib/settings.js';
 import { PROTOCOL, TREND_STATS, UNDISTURBED, times, within } from './lib/thresholds.js';
 
 const SECONDS = number('SECONDS', 60);
-const FASTER = 10;
-/** From and to, as shares of the time. */
+const BURST_FACTOR = 10;
+/** The start and the end of each burst, as shares of the run. */
 const BURSTS = [
   [0.35, 0.55],
   [0.7, 0.85],
@@ -23,19 +23,19 @@ export const options = {
 };
 
 export function fleet() {
-  let faster = 1;
-  const pace = (value) => (apps) => {
-    faster = value;
-    // Who would wait for a slow heartbeat speaks within the fast interval.
-    if (value > 1) apps.forEach((app) => app.hurry());
+  let factor = 1;
+  const setFactor = (value) => (apps) => {
+    factor = value;
+    // An app that waits with the slow interval must send its next heartbeat within the fast one.
+    if (value > 1) apps.forEach((app) => app.rescheduleHeartbeat());
   };
   holdFleet({
     seconds: SECONDS,
     rampSeconds: SECONDS / 4,
-    world: { pace: () => faster },
+    world: { heartbeatFactor: () => factor },
     moments: BURSTS.flatMap(([from, to]) => [
-      [from * SECONDS, pace(FASTER)],
-      [to * SECONDS, pace(1)],
+      [from * SECONDS, setFactor(BURST_FACTOR)],
+      [to * SECONDS, setFactor(1)],
     ]),
   });
 }

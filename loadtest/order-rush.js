@@ -1,4 +1,4 @@
-// A shop posts signed orders in a steady stream while the drivers move, take their assignments and report every stage.
+// A shop posts signed orders in a steady stream while the drivers move, accept their assignments and report every stage.
 // At the end every order is delivered.
 
 import { holdFleet } from './lib/run.js';
@@ -8,7 +8,7 @@ import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, UNDISTURBED, times }
 
 const SECONDS = number('SECONDS', 60);
 const RAMP = SECONDS / 6;
-/** Time for the last orders to be delivered. */
+/** The seconds in which the last orders are delivered. */
 const LAST = Math.max(15, SECONDS / 5);
 
 export const options = {

@@ -1,5 +1,5 @@
-// Every app loses its connection at one moment and comes back by the rules of the protocol: a random time up to one
-// second, doubling with each failure. Under `make load` the node is killed later as well, and started anew at once.
+// Every app loses its connection at one moment and reconnects by the protocol: after a random wait of up to one second, which
+// doubles with each failure. `make load` also kills the node later and restarts it at once.
 
 import { holdFleet } from './lib/run.js';
 import { fleetScenario, number } from './lib/settings.js';
@@ -11,7 +11,7 @@ export const options = {
   scenarios: { fleet: fleetScenario(SECONDS) },
   summaryTrendStats: TREND_STATS,
   thresholds: Object.assign({}, PROTOCOL, {
-    // A node that is dead cannot be reached; one that lives lets everybody in, since the limits are off.
+    // A dead node cannot be reached. A live node accepts every connection, because the limits are off.
     'upgrades_failed{reason:refused}': ['count==0'],
     heartbeat_ack_ms: times(50, 1000),
     away_ms: [`p(99)<${within(15000)}`],

@@ -1,5 +1,5 @@
-// Heartbeats and orders go on while Redis is gone. Redis itself is killed, and started again empty, by whoever runs this:
-// `make load` does. No order is refused, no heartbeat stays without its ack, nobody loses the connection.
+// Heartbeats and orders continue during an outage of Redis. The caller of this script kills Redis and restarts it empty;
+// `make load` does that. No order is refused, every heartbeat is acknowledged, and no driver loses the connection.
 
 import { holdFleet } from './lib/run.js';
 import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';

@@ -1,6 +1,6 @@
-// Two nodes behind a balancer. The whole fleet is on the first; when that one is told to end, every app obeys its
-// `reconnect` frame and comes back on the other, and the orders go on. The nodes are restarted by whoever runs this:
-// `make soak` does, one after the other, and checks afterwards that nobody was taken off duty and no order was lost.
+// Two nodes behind a load balancer. The whole fleet is on the first node. When that node shuts down, every app follows its
+// `reconnect` frame to the other node, and orders continue. The caller of this script restarts the nodes. `make soak`
+// restarts one after the other, and checks afterwards that no driver was taken off duty and no order was lost.
 
 import { holdFleet } from './lib/run.js';
 import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
@@ -8,7 +8,7 @@ import { postOrder } from './lib/shop.js';
 import { ORDERS, PROTOCOL, TREND_STATS, times } from './lib/thresholds.js';
 
 const SECONDS = number('SECONDS', 360);
-/** No more than a hundred new connections a second: it is the restart that is looked at. */
+/** At most a hundred new connections per second, because this scenario tests the restart and not the first connects. */
 const RAMP = Math.max(SECONDS / 6, DRIVERS / 80);
 const LAST = Math.max(15, SECONDS / 8);
 
@@ -23,7 +23,7 @@ export const options = {
   },
   summaryTrendStats: TREND_STATS,
   thresholds: Object.assign({}, PROTOCOL, ORDERS, {
-    // A close that `reconnect` announced is none of these.
+    // A close that a `reconnect` frame announced does not count here.
     unexpected_closes: ['count==0'],
     upgrades_failed: ['count==0'],
     heartbeat_ack_ms: times(100, 1500),

@@ -1,5 +1,5 @@
-// A steady mix for long: heartbeats, orders, and now and then an app that loses its connection. `make soak` looks at the
-// service's memory meanwhile.
+// A steady mix for a long time: heartbeats, orders, and apps that lose their connections. `make soak` watches the service's
+// memory during the run.
 
 import { holdFleet } from './lib/run.js';
 import { DRIVERS, fleetScenario, number, shopScenario } from './lib/settings.js';
@@ -9,7 +9,7 @@ import { ORDERS, ORDERS_UNDISTURBED, PROTOCOL, TREND_STATS, times } from './lib/
 const SECONDS = number('SECONDS', 1200);
 const RAMP = Math.min(60, SECONDS / 6);
 const LAST = Math.max(15, Math.min(60, SECONDS / 10));
-/** Every so often one driver in fifty loses the connection. */
+/** Every CUT_EVERY seconds, one driver in fifty loses the connection. */
 const CUT_EVERY = 10;
 const CUT_SHARE = 0.02;
 

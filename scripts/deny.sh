@@ -1,10 +1,11 @@
 #!/bin/sh
-# Checks the dependencies by cargo-deny: licences, bans and sources always, advisories where their database can be had.
+# Checks the dependencies with cargo-deny: licences, bans and sources always, advisories only if their database can be
+# fetched.
 set -eu
 cd "$(dirname "$0")/.."
 
 VERSION=0.20.2
-# Where cargo-deny goes when it is not installed: beside the project, not into the user's own tools.
+# The folder for cargo-deny if it is not installed. It is in the project, so the user's own tools stay unchanged.
 TOOLS=$PWD/.tools
 
 PATH=$PATH:$TOOLS/bin
@@ -18,7 +19,7 @@ fi
 
 cargo-deny --locked check bans licenses sources
 
-# No question about a password may hold this up, and no silent network.
+# The fetch must not block: not on a password prompt, and not on a network that does not answer.
 if GIT_TERMINAL_PROMPT=0 timeout 60 cargo-deny fetch db </dev/null >/dev/null 2>&1; then
     cargo-deny --locked check --disable-fetch advisories
 else

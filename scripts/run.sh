@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds the program and becomes it, so that Ctrl-C reaches it and nothing else.
+# Builds the program and replaces this shell by it, so that Ctrl-C reaches only the program.
 #
-# DRIVERS: how many simulated drivers; LISTEN: the service's address. Not set: as the program decides.
-# DEV_PROGRAM: a program that is built already, to be run instead. Arguments go to `driver-tracker dev`.
+# DRIVERS: the number of simulated drivers; LISTEN: the service's address. Unset: the defaults of the program.
+# DEV_PROGRAM: a program that is already built, to run instead. The arguments go to `driver-tracker dev`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,6 +16,6 @@ fi
 set -- dev "$@"
 [ -z "${DRIVERS:-}" ] || set -- "$@" --drivers "$DRIVERS"
 [ -z "${LISTEN:-}" ] || set -- "$@" --listen "$LISTEN"
-# They are ours, not settings of the program.
+# These are variables of this script, not settings of the program.
 unset DRIVERS LISTEN DEV_PROGRAM
 exec "$program" "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The plugin's tests, then a real Vendure with a real driver-tracker.
+# Runs the plugin's tests, then a real Vendure with a real driver-tracker.
 #
-# DRIVER_TRACKER_BIN: the program to test with; not set: it is built. KEEP_LOGS=1 leaves the logs of all processes.
+# DRIVER_TRACKER_BIN: the program to test with. Unset: it is built. KEEP_LOGS=1 keeps the logs of all processes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ if [ -z "${DRIVER_TRACKER_BIN:-}" ]; then
 fi
 
 cd vendure-plugin
-# What is installed is what the lock file says, and is installed once.
+# Installs the packages of the lock file, and again only when the lock file changes.
 installed=node_modules/.installed-lock.json
 if ! cmp -s package-lock.json "$installed"; then
     npm ci --no-audit --no-fund

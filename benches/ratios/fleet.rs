@@ -29,7 +29,7 @@ const OPENING: usize = 32;
 
 /// What all sockets received.
 #[derive(Default)]
-struct Heard {
+struct Received {
     latency_us: Option<Histogram<u64>>,
     acked: u64,
     closed: u64,
@@ -43,7 +43,7 @@ struct Driver {
     frame: RefCell<Frame>,
     /// Unacknowledged heartbeats: `seq` and due time, oldest first.
     waiting: RefCell<VecDeque<(u64, Instant)>>,
-    heard: Rc<RefCell<Heard>>,
+    received: Rc<RefCell<Received>>,
 }
 
 /// The bytes of a heartbeat frame and the offsets of its changing parts.
@@ -68,77 +68,83 @@ pub struct Report {
 /// Connected drivers.
 pub struct Fleet {
     drivers: Vec<Rc<Driver>>,
-    heard: Rc<RefCell<Heard>>,
+    received: Rc<RefCell<Received>>,
 }
 
 impl Fleet {
     /// Opens a socket for each token, spread over the addresses. Must run inside a `LocalSet`.
     pub async fn connect(addresses: &[SocketAddr], tokens: &[String]) -> Self {
-        let heard: Rc<RefCell<Heard>> = Rc::default();
+        let received: Rc<RefCell<Received>> = Rc::default();
         let mut random = StdRng::seed_from_u64(1);
         let places: Vec<(f64, f64)> = tokens.iter().map(|_| city(&mut random)).collect();
         let opening = tokens.iter().zip(places).enumerate().map(|(number, (token, place))| {
-            let (address, heard) = (addresses[number % addresses.len()], heard.clone());
+            let (address, received) = (addresses[number % addresses.len()], received.clone());
             async move {
                 let (stream, rest) = upgrade(address, token).await;
                 let driver = Rc::new(Driver {
                     stream,
                     frame: RefCell::new(Frame::new(place)),
                     waiting: RefCell::default(),
-                    heard,
+                    received,
                 });
                 tokio::task::spawn_local(read(driver.clone(), rest));
                 driver
             }
         });
         let drivers = stream::iter(opening).buffer_unordered(OPENING).collect().await;
-        Self { drivers, heard }
+        Self { drivers, received }
     }
 
     /// Sends `rate` heartbeats per second, from one driver after the other, and waits for the last acknowledgements.
     pub async fn run(&self, rate: f64, duration: Duration) -> Report {
         let assigned = self.take_assigned();
         let latency_us = Some(Histogram::new(3).expect("a histogram"));
-        *self.heard.borrow_mut() = Heard { latency_us, assigned, ..Heard::default() };
+        *self.received.borrow_mut() = Received { latency_us, assigned, ..Received::default() };
         for driver in &self.drivers {
             driver.waiting.borrow_mut().clear();
         }
         let began = Instant::now();
-        let (mut sent, mut refused) = (0_u64, 0_u64);
-        let mut turn = self.drivers.iter().cycle();
+        let (mut sent, mut unsent) = (0_u64, 0_u64);
+        let mut next_driver = self.drivers.iter().cycle();
         while began.elapsed() < duration {
             let due = (began.elapsed().as_secs_f64() * rate) as u64;
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-            while sent + refused < due {
-                let due_at = began + Duration::from_secs_f64((sent + refused) as f64 / rate);
-                match turn.next().expect("a driver").send(&time, due_at) {
+            while sent + unsent < due {
+                let due_at = began + Duration::from_secs_f64((sent + unsent) as f64 / rate);
+                match next_driver.next().expect("a driver").send(&time, due_at) {
                     true => sent += 1,
-                    false => refused += 1,
+                    false => unsent += 1,
                 }
-                if (sent + refused).is_multiple_of(256) {
+                if (sent + unsent).is_multiple_of(256) {
                     tokio::task::yield_now().await;
                 }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let patience = Instant::now() + Duration::from_secs(3);
-        while self.heard.borrow().acked < sent && Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while self.received.borrow().acked < sent && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let heard = self.heard.borrow();
-        let latency = heard.latency_us.as_ref().expect("a histogram");
+        let received = self.received.borrow();
+        let latency = received.latency_us.as_ref().expect("a histogram");
         let at = |quantile| Duration::from_micros(latency.value_at_quantile(quantile));
-        Report { sent, acked: heard.acked, p50: at(0.5), p99: at(0.99), failed: refused + heard.errors + heard.closed }
+        Report {
+            sent,
+            acked: received.acked,
+            p50: at(0.5),
+            p99: at(0.99),
+            failed: unsent + received.errors + received.closed,
+        }
     }
 
     /// Takes the arrival times of the assignments, by seller order.
     pub fn take_assigned(&self) -> HashMap<String, Instant> {
-        std::mem::take(&mut self.heard.borrow_mut().assigned)
+        std::mem::take(&mut self.received.borrow_mut().assigned)
     }
 
     /// Returns the number of assignments since the last [`Self::take_assigned`].
     pub fn assigned(&self) -> usize {
-        self.heard.borrow().assigned.len()
+        self.received.borrow().assigned.len()
     }
 }
 
@@ -179,13 +185,13 @@ impl Driver {
         }
     }
 
-    fn text(&self, text: &[u8]) {
-        let mut heard = self.heard.borrow_mut();
+    fn on_text(&self, text: &[u8]) {
+        let mut received = self.received.borrow_mut();
         if let Some(seq) = acknowledged(text) {
             let mut waiting = self.waiting.borrow_mut();
             while let Some((_, due)) = waiting.pop_front_if(|(waiting, _)| *waiting <= seq) {
-                heard.acked += 1;
-                if let Some(latency) = &mut heard.latency_us {
+                received.acked += 1;
+                if let Some(latency) = &mut received.latency_us {
                     let _ = latency.record(due.elapsed().as_micros() as u64);
                 }
             }
@@ -195,11 +201,11 @@ impl Driver {
         match frame["type"].as_str() {
             Some("assignment") => {
                 let order = frame["delivery"]["sellerOrderId"].as_str().unwrap_or_default().to_owned();
-                heard.assigned.entry(order).or_insert_with(Instant::now);
+                received.assigned.entry(order).or_insert_with(Instant::now);
                 let ack = format!(r#"{{"type":"ack","messageId":{}}}"#, frame["messageId"]);
                 let _ = self.stream.try_write(&client_frame(1, ack.as_bytes()));
             }
-            Some("error") => heard.errors += 1,
+            Some("error") => received.errors += 1,
             _ => {}
         }
     }
@@ -266,10 +272,10 @@ async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
         while let Some((opcode, start, end)) = server_frame(&bytes[at..]) {
             let payload = &bytes[at + start..at + end];
             match opcode {
-                1 => driver.text(payload),
+                1 => driver.on_text(payload),
                 9 => drop(driver.stream.try_write(&client_frame(10, payload))),
                 8 => {
-                    driver.heard.borrow_mut().closed += 1;
+                    driver.received.borrow_mut().closed += 1;
                     return;
                 }
                 _ => {}
@@ -285,13 +291,13 @@ async fn read(driver: Rc<Driver>, mut bytes: Vec<u8>) {
         }
         match driver.stream.try_read(&mut piece) {
             Ok(0) => {
-                driver.heard.borrow_mut().closed += 1;
+                driver.received.borrow_mut().closed += 1;
                 return;
             }
             Ok(read) => bytes.extend(&piece[..read]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(_) => {
-                driver.heard.borrow_mut().closed += 1;
+                driver.received.borrow_mut().closed += 1;
                 return;
             }
         }

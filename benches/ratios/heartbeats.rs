@@ -37,7 +37,7 @@ impl Cpu {
     }
 
     /// Returns the CPU time per heartbeat since `before`.
-    fn each(self, before: Self, heartbeats: u64) -> Self {
+    fn per_heartbeat(self, before: Self, heartbeats: u64) -> Self {
         let each = |now: f64, before: f64| (now - before) / heartbeats as f64;
         Self {
             service: each(self.service, before.service),
@@ -62,7 +62,7 @@ pub fn measure() -> Vec<Row> {
             fleet.run(rate * SOCKETS as f64, Duration::from_secs(12)).await;
             let before = Cpu::now(&world, &service);
             let report = fleet.run(rate * SOCKETS as f64, DURATION).await;
-            runs.push((rate, Cpu::now(&world, &service).each(before, report.sent), report));
+            runs.push((rate, Cpu::now(&world, &service).per_heartbeat(before, report.sent), report));
         }
         runs
     });

@@ -46,7 +46,7 @@ fn main() {
     };
     let known: Vec<&str> = MEASUREMENTS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        eprintln!("no benchmark is called {unknown}; there are: {}", known.join(", "));
+        eprintln!("unknown benchmark {unknown}; the benchmarks are: {}", known.join(", "));
         std::process::exit(2);
     }
     let mut table = Page::default();

@@ -25,7 +25,8 @@ const BURST_PER_SECOND: f64 = 500.0;
 const CONCURRENCY: usize = 64;
 /// The clients of pgbench, as many as the service's pool has connections.
 const CLIENTS: &str = "16";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for the last assignments.
+const ASSIGN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes the same rows as the service: one transaction inserts an order and claims a driver for it.
 const PGBENCH: &str = r"
@@ -37,22 +38,22 @@ INSERT INTO deliveries (id, shop, seller_order_id, channel_id, pickup_lat, picku
 WITH driver AS MATERIALIZED (
     SELECT id, used_slots FROM drivers WHERE id = (SELECT id FROM bench_drivers WHERE n = :n) AND status = 'AVAILABLE'
     FOR NO KEY UPDATE SKIP LOCKED
-), taken AS (
+), claimed AS (
     UPDATE drivers d SET used_slots = d.used_slots + 1, epoch = d.epoch + 1 FROM driver WHERE d.id = driver.id
     RETURNING d.id, d.used_slots - 1 AS slot
-), given AS (
+), assigned AS (
     INSERT INTO assignments (id, delivery_id, driver_id, attempt, slot, state)
-    SELECT gen_random_uuid(), :delivery, id, 1, slot, 'ACTIVE' FROM taken RETURNING id, driver_id
-), told AS (
+    SELECT gen_random_uuid(), :delivery, id, 1, slot, 'ACTIVE' FROM claimed RETURNING id, driver_id
+), command AS (
     INSERT INTO driver_commands (message_id, driver_id, kind, delivery_id, assignment_id)
-    SELECT gen_random_uuid(), driver_id, 'assignment', :delivery, id FROM given
+    SELECT gen_random_uuid(), driver_id, 'assignment', :delivery, id FROM assigned
 ), trail AS (
     INSERT INTO delivery_events (delivery_id, sequence, type, at, actor_kind, data, hash)
     SELECT :delivery, n, CASE n WHEN 1 THEN 'CREATED' ELSE 'ASSIGNED' END, now(), 'system', '{}', '\x00'
     FROM generate_series(1, 2) AS n
 )
-UPDATE deliveries SET status = 'ASSIGNED', driver_id = given.driver_id, assignment_id = given.id, last_sequence = 2
-FROM given WHERE deliveries.id = :delivery;
+UPDATE deliveries SET status = 'ASSIGNED', driver_id = assigned.driver_id, assignment_id = assigned.id, last_sequence = 2
+FROM assigned WHERE deliveries.id = :delivery;
 COMMIT;
 ";
 
@@ -100,15 +101,15 @@ impl Shop {
 }
 
 async fn all_assigned(fleet: &Fleet, orders: usize) {
-    let patience = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ASSIGN_LIMIT;
     while fleet.assigned() < orders {
-        assert!(Instant::now() < patience, "{} of {orders} orders were assigned", fleet.assigned());
+        assert!(Instant::now() < deadline, "{} of {orders} orders were assigned", fleet.assigned());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Sends heartbeats, so that the drivers stay available, while `work` runs.
-async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
+async fn with_heartbeats<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     let heartbeats = async {
         loop {
             fleet.run(DRIVERS as f64 / 5.0, Duration::from_secs(5)).await;
@@ -116,15 +117,15 @@ async fn alive<T>(fleet: &Fleet, work: impl Future<Output = T>) -> T {
     };
     tokio::select! {
         done = work => done,
-        () = heartbeats => unreachable!("heartbeats have no end"),
+        () = heartbeats => unreachable!("the heartbeats never end"),
     }
 }
 
 /// Posts orders at full speed. Returns the orders assigned per second.
-async fn flat_out(fleet: &Fleet, shop: &Shop) -> f64 {
+async fn full_speed(fleet: &Fleet, shop: &Shop) -> f64 {
     let began = Instant::now();
     let posts = (0..ORDERS).map(|number| async move { shop.post(&format!("flat-{number}")).await });
-    alive(fleet, async {
+    with_heartbeats(fleet, async {
         stream::iter(posts).buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await;
         all_assigned(fleet, ORDERS).await;
     })
@@ -141,7 +142,7 @@ async fn burst(fleet: &Fleet, shop: &Shop) -> (Duration, Duration) {
         let sent = shop.post(&order).await;
         (order, sent)
     });
-    let sent: HashMap<String, Instant> = alive(fleet, async {
+    let sent: HashMap<String, Instant> = with_heartbeats(fleet, async {
         let sent = futures_util::future::join_all(posts).await;
         all_assigned(fleet, ORDERS).await;
         sent.into_iter().collect()
@@ -184,7 +185,7 @@ fn pgbench(world: &World) -> f64 {
 
 pub fn measure() -> Vec<Row> {
     let world = World::start();
-    let rate = block_on(with_fleet(&world, flat_out));
+    let rate = block_on(with_fleet(&world, full_speed));
     let (p50, p99) = block_on(with_fleet(&world, burst));
     let reference = pgbench(&world);
     vec![

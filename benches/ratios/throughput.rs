@@ -21,7 +21,7 @@ const ROUNDS: usize = 2;
 /// The core of the service, and the core of everything else.
 const CORES: (usize, usize) = (0, 1);
 
-fn holds(report: &Report) -> bool {
+fn meets_limit(report: &Report) -> bool {
     report.failed == 0 && report.acked == report.sent && report.p99 <= LIMIT
 }
 
@@ -40,13 +40,13 @@ impl Best {
     }
 
     /// Returns the utilization of the service's core in percent.
-    fn busy(self) -> f64 {
+    fn busy_percent(self) -> f64 {
         self.rate * self.cpu_us / 1e4
     }
 }
 
 /// Raises the rate by a fifth until it misses the limit, then by a tenth from the best rate on.
-async fn most(fleet: &Fleet, service: &Service) -> Best {
+async fn highest_rate(fleet: &Fleet, service: &Service) -> Best {
     fleet.run(FIRST / 2.0, STEP).await;
     let mut best: Option<Best> = None;
     let (mut rate, mut growth): (f64, f64) = (FIRST, 1.2);
@@ -58,7 +58,7 @@ async fn most(fleet: &Fleet, service: &Service) -> Best {
             "{rate:.0}/s: p50 {:?} p99 {:?}, {} of {} acked, {} failed",
             report.p50, report.p99, report.acked, report.sent, report.failed
         );
-        if holds(&report) {
+        if meets_limit(&report) {
             best = Some(Best { rate, cpu_us });
             rate *= growth;
         } else if growth > 1.1 && best.is_some() {
@@ -70,7 +70,7 @@ async fn most(fleet: &Fleet, service: &Service) -> Best {
             break;
         }
     }
-    best.expect("the lowest rate to hold")
+    best.expect("the lowest rate meets the limit")
 }
 
 fn search(world: &World, service: &Service) -> Best {
@@ -78,7 +78,7 @@ fn search(world: &World, service: &Service) -> Best {
     block_on(async {
         let tokens = world.drivers(SOCKETS, 1).await;
         let fleet = Fleet::connect(&[service.address], &tokens).await;
-        most(&fleet, service).await
+        highest_rate(&fleet, service).await
     })
 }
 
@@ -86,30 +86,30 @@ pub fn measure() -> Vec<Row> {
     let world = World::start();
     pin(std::process::id(), CORES.1);
     pin(world.redis_pid(), CORES.1);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut service_rounds, mut peer_rounds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let service = world.serve(&[]);
-        ours.push(search(&world, &service));
+        service_rounds.push(search(&world, &service));
         drop(service);
-        theirs.push(search(&world, &peer(&world)));
+        peer_rounds.push(search(&world, &peer(&world)));
     }
-    let (ours, theirs) = (Best::mean(&ours), Best::mean(&theirs));
-    let rates = format!("{:.0} ÷ {:.0} a second", ours.rate, theirs.rate);
-    let busy = format!("of their cores {:.0} and {:.0} % were busy", ours.busy(), theirs.busy());
+    let (service, peer) = (Best::mean(&service_rounds), Best::mean(&peer_rounds));
+    let rates = format!("{:.0} ÷ {:.0} a second", service.rate, peer.rate);
+    let busy = format!("of their cores {:.0} and {:.0} % were busy", service.busy_percent(), peer.busy_percent());
     vec![
         Row {
             name: "throughput",
             what: "heartbeats a second at p99 ≤ 100 ms ÷ Node with ws and ioredis, batched by hand".to_owned(),
-            ratio: ours.rate / theirs.rate,
+            ratio: service.rate / peer.rate,
             target: Some(Target::AtLeast(2.5, 3.5)),
             detail: format!("{rates}, one core for the service, {SOCKETS} sockets, means of {ROUNDS} rounds; {busy}"),
         },
         Row {
             name: "throughput",
             what: "heartbeats a CPU second at those rates ÷ Node".to_owned(),
-            ratio: theirs.cpu_us / ours.cpu_us,
+            ratio: peer.cpu_us / service.cpu_us,
             target: None,
-            detail: format!("{:.1} and {:.1} µs a heartbeat", ours.cpu_us, theirs.cpu_us),
+            detail: format!("{:.1} and {:.1} µs a heartbeat", service.cpu_us, peer.cpu_us),
         },
     ]
 }
@@ -129,5 +129,5 @@ fn peer(world: &World) -> Service {
 /// Pins a process, and every process that it starts later, to one core (`taskset`).
 fn pin(pid: u32, core: usize) {
     let done = Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).output();
-    assert!(done.is_ok_and(|done| done.status.success()), "taskset (util-linux) is needed to keep processes to a core");
+    assert!(done.is_ok_and(|done| done.status.success()), "taskset (util-linux) is needed to pin processes to a core");
 }

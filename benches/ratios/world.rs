@@ -69,12 +69,12 @@ impl World {
     pub async fn drivers(&self, count: usize, capacity: i32) -> Vec<String> {
         let mut conn = self.connect().await;
         sqlx::raw_sql("TRUNCATE drivers CASCADE").execute(&mut conn).await.expect("an empty table");
-        let made = "WITH made AS (
+        let insert = "WITH made AS (
                 INSERT INTO drivers (id, name, phone, on_duty, capacity, changed_at)
                 SELECT gen_random_uuid(), n::text, '+0', true, $2, now() - interval '1 hour' FROM generate_series(1, $1) AS n RETURNING id, name)
             INSERT INTO driver_tokens (id, driver_id, token_hash)
             SELECT gen_random_uuid(), id, sha256(('dt_drv_bench-' || name)::bytea) FROM made";
-        sqlx::query(made).bind(count as i32).bind(capacity).execute(&mut conn).await.expect("drivers");
+        sqlx::query(insert).bind(count as i32).bind(capacity).execute(&mut conn).await.expect("drivers");
         (1..=count).map(|number| format!("dt_drv_bench-{number}")).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Examples of events, encoded as the service encodes them.
+//! Builds examples of events with the encoder of the service.
 
 use chrono::{DateTime, Utc};
 use driver_tracker::domain::delivery::FailureCode;
@@ -8,11 +8,12 @@ use driver_tracker::webhooks::event::{EventDriver, OutboundDetails, OutboundEven
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Every example, by the name of its file.
+/// Returns every example with its file name.
 pub fn all() -> Vec<(String, String)> {
-    let told = details().into_iter().map(|(name, details, has_driver)| (name, event(details, has_driver, true)));
+    let complete = details().into_iter().map(|(name, details, has_driver)| (name, event(details, has_driver, true)));
     let bare = OutboundDetails::PickedUp { proof_url: None, picked_up_at: at() };
-    told.chain([("least", event(bare, true, false))])
+    complete
+        .chain([("least", event(bare, true, false))])
         .map(|(name, event)| {
             let value: Value = serde_json::from_slice(&event.encode()).expect("an event is JSON");
             (format!("delivery-event.{name}.json"), format!("{value:#}\n"))
@@ -28,12 +29,12 @@ fn id(last: u128) -> Uuid {
     Uuid::from_u128(0x0190_f5a2_7c1e_7b3a_9d42_5f0c_6b1e_2a00 + last)
 }
 
-/// Each kind of event: its name, what is told, and whether a driver is named.
+/// Returns each kind of event: its name, its details, and whether it names a driver.
 fn details() -> Vec<(&'static str, OutboundDetails, bool)> {
     let proof = || Some("https://cdn.example.com/p/1.jpg".to_owned());
     let position = Position::new(12.9352, 77.6245).ok();
     let (code, why) = (FailureCode::DeliveryFailed, "nobody there".to_owned());
-    let called_off = "the customer changed their mind".to_owned();
+    let cancelled = "the customer changed their mind".to_owned();
     let unassigned = OutboundDetails::Unassigned { previous_driver_id: DriverId(id(4)), reason: "offline".to_owned() };
     vec![
         ("assigned", OutboundDetails::Assigned { assigned_at: at() }, true),
@@ -41,7 +42,7 @@ fn details() -> Vec<(&'static str, OutboundDetails, bool)> {
         ("picked-up", OutboundDetails::PickedUp { proof_url: proof(), picked_up_at: at() }, true),
         ("delivered", OutboundDetails::Delivered { proof_url: proof(), position, delivered_at: at() }, true),
         ("failed", OutboundDetails::Failed { code, reason: why, occurred_at: at() }, true),
-        ("cancelled", OutboundDetails::Cancelled { reason: called_off, cancelled_at: at() }, false),
+        ("cancelled", OutboundDetails::Cancelled { reason: cancelled, cancelled_at: at() }, false),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! `cargo run --example schemas`: writes `docs/schemas/*.json` from the types in `wire/`, and examples of events as the service
-//! itself encodes them.
+//! Generates `docs/schemas/*.json` from the types in `wire/`, and examples of events from the encoder of the service. Run it by
+//! `cargo run --example schemas`.
 
 mod events;
 mod wire;

@@ -34,12 +34,12 @@ const FORBIDDEN: [(&str, &str); 5] = [
         "SELECT id::text FROM deliveries WHERE status IN ('FAILED', 'CANCELLED')",
     ),
     (
-        "a delivery is under way with its one active assignment, or has none",
+        "a delivery in progress has exactly one active assignment, any other has none",
         "SELECT d.id::text FROM deliveries d WHERE (d.status IN ('ASSIGNED', 'PICKED_UP', 'IN_TRANSIT')) <>
             ((SELECT count(*) FROM assignments a WHERE a.delivery_id = d.id AND a.state = 'ACTIVE') = 1)",
     ),
     (
-        "a driver's used slots are their active assignments",
+        "a driver's used slots equal their active assignments",
         "SELECT d.id::text FROM drivers d WHERE d.used_slots <>
             (SELECT count(*) FROM assignments a WHERE a.driver_id = d.id AND a.state = 'ACTIVE')",
     ),
@@ -60,14 +60,14 @@ pub async fn check(world: &World, accepted: &BTreeSet<String>, all_delivered: bo
             .await?;
         let states: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let left = states.iter().any(|(state, _)| state != "DELIVERED");
-        let told: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        checks.push(verdict("every accepted order was delivered", !left, told.join(", ")));
+        let found: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        checks.push(verdict("every accepted order was delivered", !left, found.join(", ")));
     }
     checks.push(events_arrive(&mut conn).await?);
     let counts = world.shop.counts();
-    let right = counts.bad_signatures + counts.unreadable + counts.order_violations + counts.changed_bodies == 0;
-    let told = format!("{} posted, {} of them again", counts.accepted, counts.duplicates);
-    checks.push(verdict("events are signed, in order, and the same when they come again", right, told));
+    let held = counts.bad_signatures + counts.unreadable + counts.order_violations + counts.changed_bodies == 0;
+    let found = format!("{} posted, {} of them repeats", counts.accepted, counts.duplicates);
+    checks.push(verdict("events are signed and in order, and repeats are identical", held, found));
     let _ = conn.close().await;
     Ok(checks)
 }

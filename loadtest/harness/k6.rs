@@ -20,7 +20,7 @@ pub fn find() -> Result<PathBuf> {
     let on_path =
         || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("k6")).find(|k6| k6.is_file());
     let found = if own.is_file() { own.canonicalize().ok() } else { on_path() };
-    found.ok_or_else(|| Failure("k6 was not found: `scripts/setup.sh load` gets it, or says how".to_owned()))
+    found.ok_or_else(|| Failure("k6 was not found: run `scripts/setup.sh load` to install it".to_owned()))
 }
 
 /// One threshold and whether it held.
@@ -65,7 +65,7 @@ pub fn start(k6: &Path, script: &Path, dir: &Path, env: &[(String, String)], wat
         let _ = std::fs::remove_file(dir.join(format!("{name}-k6.{file}")));
     }
     let log = File::create(dir.join(format!("{name}-k6.log")))?;
-    let mut command = Command::from(processes::dying_with_us(k6));
+    let mut command = Command::from(processes::ending_with_parent(k6));
     command.args(["run", "--quiet", "--no-usage-report", "--no-color", "--address", "", "--log-format", "raw"]);
     command.arg("--summary-export").arg(dir.join(format!("{name}-k6.summary.json")));
     command.arg("--console-output").arg(dir.join(format!("{name}-k6.lines")));
@@ -87,17 +87,18 @@ impl Running {
         self.watched.set(Group::LoadGenerator, &self.name, None);
         let Ok(status) = ended else { bail!("k6 did not end within {} s", limit.as_secs()) };
         let status = status?;
-        let said = std::fs::read_to_string(self.file("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.file("log")).unwrap_or_default();
         if !status.success() && status.code() != Some(THRESHOLDS_CROSSED) {
-            let tail: Vec<&str> = said.lines().rev().take(20).collect();
+            let tail: Vec<&str> = log.lines().rev().take(20).collect();
             bail!("k6 failed ({status}):\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        let summary = std::fs::read_to_string(self.file("summary.json")).with("k6 left no summary")?;
-        let metrics = serde_json::from_str::<Value>(&summary).with("the summary of k6")?["metrics"].take();
+        let summary = std::fs::read_to_string(self.file("summary.json")).with("k6 wrote no summary")?;
+        let metrics =
+            serde_json::from_str::<Value>(&summary).with("the summary of k6 cannot be parsed")?["metrics"].take();
         let thresholds = thresholds(&metrics);
         // The exit code and the summary must agree. Otherwise this code misreads one of them.
         if thresholds.iter().all(|one| one.held) != status.success() {
-            bail!("k6 ended with {status}, which its summary does not say");
+            bail!("k6 ended with {status}, which contradicts its summary");
         }
         let lines = std::fs::read_to_string(self.file("lines")).unwrap_or_default();
         Ok(Outcome { thresholds, metrics, lines })
@@ -132,14 +133,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crossed_threshold_comes_first_with_what_was_found() {
+    fn a_crossed_threshold_comes_first_with_the_measured_value() {
         let metrics = serde_json::json!({
             "acks": {"count": 0, "thresholds": {"count==0": false}},
             "ack_ms": {"med": 3, "p(99)": 9, "thresholds": {"p(50)<5": false, "p(99)<1": true}},
             "no_threshold": {"count": 1},
         });
         let found = thresholds(&metrics);
-        let told: Vec<_> = found.iter().map(|one| (one.demand.as_str(), one.found, one.held)).collect();
-        assert_eq!(told, [("p(99)<1", Some(9.0), false), ("p(50)<5", Some(3.0), true), ("count==0", Some(0.0), true)]);
+        let summary: Vec<_> = found.iter().map(|one| (one.demand.as_str(), one.found, one.held)).collect();
+        assert_eq!(
+            summary,
+            [("p(99)<1", Some(9.0), false), ("p(50)<5", Some(3.0), true), ("count==0", Some(0.0), true)]
+        );
     }
 }

@@ -31,8 +31,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use checks::{Check, verdict};
 use failure::{Failure, Result, bail};
 use processes::{Group, Sample, Sampler, Watched};
-use report::Ran;
-use scenario::{SCENARIOS, Scenario, Timeline, break_things};
+use report::ScenarioResult;
+use scenario::{SCENARIOS, Scenario, Timeline, inject_fault};
 use series::Series;
 use world::{Launch, Servers, World};
 
@@ -63,15 +63,17 @@ fn command() -> Command {
         .about("Runs k6 load tests against the program, on private servers")
         .arg(Arg::new("scenario").num_args(1..).required(true).value_parser(names.collect::<Vec<_>>()))
         .arg(
-            flag("drivers", "N", "How many drivers, in place of each scenario's own number")
+            flag("drivers", "N", "Number of drivers, instead of the number of each scenario")
                 .value_parser(value_parser!(u64).range(1..=50_000)),
         )
-        .arg(flag("seconds", "N", "How long each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)))
+        .arg(
+            flag("seconds", "N", "Seconds that each scenario runs").value_parser(value_parser!(u64).range(10..=86_400)),
+        )
         .arg(
             Arg::new("quick")
                 .long("quick")
                 .action(ArgAction::SetTrue)
-                .help("Ten seconds, small, thresholds of time very generous"),
+                .help("Run ten seconds with few drivers and very generous time thresholds"),
         )
 }
 
@@ -90,7 +92,7 @@ async fn main() -> ExitCode {
         },
         // Every process and server stops when its handle is dropped.
         () = interrupted() => {
-            eprintln!("interrupted; stopping what was started");
+            eprintln!("interrupted; stopping all servers and processes");
             ExitCode::from(130)
         }
     }
@@ -123,17 +125,17 @@ async fn run(matches: &ArgMatches) -> Result<bool> {
     let watched = Watched::default();
     let (dir, seen) = (launch.dir.clone(), watched.clone());
     let servers = Arc::new(tokio::task::spawn_blocking(move || Servers::start(&dir, &seen)).await??);
-    let mut ran = Vec::new();
+    let mut results = Vec::new();
     for scenario in chosen {
         println!("\n{}: {} drivers, {} s", scenario.name, scenario.drivers, scenario.seconds);
         let one = run_scenario(scenario, &launch, &k6, servers.clone(), &watched, matches.get_flag("quick")).await?;
         print!("{}", one.summary());
         println!("    {}", if one.passed() { "passed" } else { "FAILED" });
-        ran.push(one);
+        results.push(one);
     }
-    let written = report::write(REPORTS.as_ref(), &about_run(), &ran)?;
+    let written = report::write(REPORTS.as_ref(), &about_run(), &results)?;
     println!("\nreport: {}", written.display());
-    Ok(ran.iter().all(Ran::passed))
+    Ok(results.iter().all(ScenarioResult::passed))
 }
 
 /// Returns the scenario with the requested number of drivers and seconds.
@@ -160,7 +162,7 @@ async fn run_scenario(
     servers: Arc<Servers>,
     watched: &Watched,
     quick: bool,
-) -> Result<Ran> {
+) -> Result<ScenarioResult> {
     let settings = scenario.settings();
     let mut world = World::start(scenario.name, servers, watched.clone(), launch, scenario.nodes, &settings).await?;
     let fleet_file = FleetFile(launch.dir.join("fleet.json"));
@@ -182,16 +184,16 @@ async fn run_scenario(
     let (sampler, timeline) = (Sampler::start(watched.clone()), Timeline::default());
     let running = k6::start(k6, &script, &launch.dir, &env, watched)?;
     let limit = Duration::from_secs(scenario.seconds) + K6_EXTRA;
-    let (outcome, broken) = tokio::join!(running.wait(limit), async {
-        let broken = break_things(&scenario, &mut world, &timeline).await;
-        (broken, now_ms())
+    let (outcome, fault) = tokio::join!(running.wait(limit), async {
+        let checks = inject_fault(&scenario, &mut world, &timeline).await;
+        (checks, now_ms())
     });
-    let ((broken, broken_at_ms), outcome) = (broken, outcome?);
-    let mut checks = broken?;
+    let ((checks, fault_ended_at_ms), outcome) = (fault, outcome?);
+    let mut checks = checks?;
     let samples = sampler.samples();
     let series = Series::read(&outcome.lines);
-    if series.seconds.keys().next_back().is_some_and(|last| broken_at_ms / 1000 > last + 1) {
-        bail!("{}: the load ended before everything had been broken and mended; give it more seconds", scenario.name);
+    if series.seconds.keys().next_back().is_some_and(|last| fault_ended_at_ms / 1000 > last + 1) {
+        bail!("{}: the load ended before the fault and the recovery were complete; use more seconds", scenario.name);
     }
     for node in &mut world.nodes {
         let what = format!("node {} still runs", node.label.to_uppercase());
@@ -206,7 +208,7 @@ async fn run_scenario(
         checks.push(verdict(&what, status.success(), status.to_string()));
     }
     checks.sort_by_key(|one| one.held);
-    Ok(Ran { scenario, outcome, checks, series, samples, marks: timeline.marks() })
+    Ok(ScenarioResult { scenario, outcome, checks, series, samples, marks: timeline.marks() })
 }
 
 /// The file of the drivers' tokens. It is removed after the run.
@@ -237,7 +239,7 @@ fn program() -> Result<PathBuf> {
     let found = own.parent().and_then(|examples| examples.parent()).map(|target| target.join("driver-tracker"));
     match found {
         Some(found) if found.is_file() => Ok(found),
-        _ => bail!("the program was not found beside {}; build both: scripts/load.sh does", own.display()),
+        _ => bail!("the program was not found beside {}; build both with scripts/load.sh", own.display()),
     }
 }
 
@@ -250,8 +252,8 @@ fn require_files(drivers: usize) -> Result<()> {
     let needed = drivers as u64 + OTHER_FILES;
     if limit < needed {
         return Err(Failure(format!(
-            "{drivers} sockets need {needed} open files in each process, and {limit} are allowed; raise it (ulimit -n {needed}), \
-             or take fewer drivers (DRIVERS=…)"
+            "{drivers} sockets need {needed} open files in each process, and the limit is {limit}; raise it (ulimit -n {needed}), \
+             or use fewer drivers (DRIVERS=…)"
         )));
     }
     Ok(())

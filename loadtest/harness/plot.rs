@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_break_the_page() {
+    fn names_are_escaped() {
         let svg = chart("a < b", (0.0, 10.0), &[("<script>".to_owned(), vec![(1.0, 2.0)])], &[(3.0, "\"&".to_owned())]);
         assert!(!svg.contains("<script>") && svg.contains("a &lt; b") && svg.contains("&quot;&amp;"));
     }

@@ -90,19 +90,19 @@ pub struct Sampler {
 impl Sampler {
     pub fn start(watched: Watched) -> Self {
         let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
-        let kept = samples.clone();
+        let sink = samples.clone();
         let task = tokio::spawn(async move {
             let mut cpu = HashMap::new();
             let mut every = tokio::time::interval(Duration::from_secs(1));
             let mut last_ms = now_ms();
-            look(&watched, &mut cpu, 1.0);
+            sample_uses(&watched, &mut cpu, 1.0);
             every.tick().await;
             loop {
                 every.tick().await;
                 let at_ms = now_ms();
-                let uses = look(&watched, &mut cpu, (at_ms - last_ms).max(1) as f64 / 1000.0);
+                let uses = sample_uses(&watched, &mut cpu, (at_ms - last_ms).max(1) as f64 / 1000.0);
                 last_ms = at_ms;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at_ms, uses });
+                sink.lock().unwrap_or_else(PoisonError::into_inner).push(Sample { at_ms, uses });
             }
         });
         Self { samples, task }
@@ -120,7 +120,7 @@ impl Drop for Sampler {
     }
 }
 
-fn look(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> HashMap<Group, Use> {
+fn sample_uses(watched: &Watched, cpu: &mut HashMap<u32, Duration>, seconds: f64) -> HashMap<Group, Use> {
     let mut seen = HashMap::new();
     let mut uses = HashMap::new();
     for group in Group::ALL {
@@ -147,7 +147,7 @@ fn memory_mib(pid: u32, group: Group) -> f64 {
 
 /// Builds a command that runs `program` and is killed when this process ends in any way. This needs `setpriv`; without it
 /// the command may outlive this process.
-pub fn dying_with_us(program: &Path) -> Command {
+pub fn ending_with_parent(program: &Path) -> Command {
     let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).is_file());
     let Some(setpriv) = setpriv else { return Command::new(program) };
     let mut command = Command::new(setpriv);

@@ -11,7 +11,7 @@ use crate::scenario::Scenario;
 use crate::series::Series;
 
 /// The results of one scenario.
-pub struct Ran {
+pub struct ScenarioResult {
     pub scenario: Scenario,
     pub outcome: Outcome,
     pub checks: Vec<Check>,
@@ -20,7 +20,7 @@ pub struct Ran {
     pub marks: Vec<Mark>,
 }
 
-impl Ran {
+impl ScenarioResult {
     /// Returns whether every threshold and every check held.
     pub fn passed(&self) -> bool {
         self.outcome.thresholds.iter().all(|one| one.held) && self.checks.iter().all(|one| one.held)
@@ -34,9 +34,9 @@ impl Ran {
         };
         let highest = |points: &[(f64, f64)]| points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
         let mut figures = vec![
-            ("drivers connected, at most", figure(highest(&self.series.connected()))),
+            ("most drivers connected", figure(highest(&self.series.connected()))),
             ("heartbeats acknowledged", figure(self.outcome.figure("heartbeats_acked", "count"))),
-            ("heartbeats a second, at most", figure(highest(&self.series.count("heartbeats_acked")))),
+            ("most heartbeats a second", figure(highest(&self.series.count("heartbeats_acked")))),
             ("heartbeat → ack, p50 / p99", quantiles("heartbeat_ack_ms")),
         ];
         if !self.series.accepted.is_empty() {
@@ -45,7 +45,7 @@ impl Ran {
             figures.push(("webhook → assignment, p50 / p99", quantiles("assignment_ms")));
         }
         if self.outcome.figure("away_ms", "max") > 0.0 {
-            figures.push(("lost → welcome again, p50 / p99", quantiles("away_ms")));
+            figures.push(("disconnect → welcome, p50 / p99", quantiles("away_ms")));
         }
         for group in Group::ALL {
             let uses: Vec<_> = self.samples.iter().filter_map(|sample| sample.uses.get(&group)).collect();
@@ -123,7 +123,7 @@ impl Ran {
                 named("frames", self.series.count("frame_errors")),
                 named("retries", self.series.count("frame_retries")),
                 named("upgrades", self.series.count("upgrades_failed")),
-                named("orders again", self.series.count("order_retries")),
+                named("order retries", self.series.count("order_retries")),
             ],
         ));
         charts.push(("Processor, cores", uses(|one| one.cores)));
@@ -174,7 +174,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;mar
     .x{text-anchor:middle}.title{font-weight:600;fill:#1f2328}";
 
 /// Writes the report into `dir` and returns its path.
-pub fn write(dir: &Path, about_run: &[(&str, String)], ran: &[Ran]) -> std::io::Result<PathBuf> {
+pub fn write(dir: &Path, about_run: &[(&str, String)], results: &[ScenarioResult]) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(dir)?;
     let at = chrono::Utc::now();
     let when = at.format("%F %H:%M UTC");
@@ -186,10 +186,10 @@ pub fn write(dir: &Path, about_run: &[(&str, String)], ran: &[Ran]) -> std::io::
         let _ = write!(html, "<tr><td>{}</td><td>{}</td></tr>", escaped(what), escaped(value));
     }
     html.push_str(
-        "</table><p>Times are as k6 saw them, in whole milliseconds, with k6 on the same machine as everything else: \
-         when k6 and the service together use all cores, they tell of the machine and not of the service.</p>",
+        "</table><p>Times are measured by k6 in whole milliseconds. k6 runs on the same machine as everything else. When k6 and \
+         the service together use all cores, the times describe the machine and not the service.</p>",
     );
-    ran.iter().for_each(|one| html.push_str(&one.html()));
+    results.iter().for_each(|one| html.push_str(&one.html()));
     html.push_str("</html>\n");
     let path = dir.join(format!("{}.html", at.format("%Y%m%d-%H%M%S")));
     std::fs::write(&path, &html)?;

@@ -17,10 +17,10 @@ use crate::world::World;
 const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
 /// The shutdown grace of a node for each of its drivers. The node spreads the closes over the first half of the grace. On a
 /// small machine that also runs k6, a node opens some hundreds of sessions per second.
-const GRACE_MS_A_DRIVER: usize = 12;
-const LEAST_GRACE_MS: usize = 20_000;
+const GRACE_MS_PER_DRIVER: usize = 12;
+const MIN_GRACE_MS: usize = 20_000;
 /// How many consecutive checks, half a second apart, must find the whole fleet.
-const STABLE_LOOKS: usize = 6;
+const STABLE_CHECKS: usize = 6;
 
 /// The fault that is injected while k6 runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,19 +70,19 @@ const PLAIN: Scenario = Scenario {
 pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "heartbeat-burst",
-        about: "The fleet comes up one by one, then sends ten times as many heartbeats, twice.",
+        about: "The drivers connect one by one. Then the fleet sends ten times as many heartbeats, twice.",
         ..PLAIN
     },
     Scenario {
         name: "reconnect-storm",
-        about: "Every app loses its connection at one moment and comes back by the rules; later the node is killed.",
+        about: "Every app loses its connection at one moment and reconnects by the protocol. Later the node is killed.",
         seconds: 90,
         fault: Fault::KillNode,
         ..PLAIN
     },
     Scenario {
         name: "order-rush",
-        about: "Signed orders in a steady stream while the drivers move, take assignments and report every stage.",
+        about: "Signed orders arrive in a steady stream while the drivers move, accept assignments and report every stage.",
         drivers: 500,
         order_rate: 40.0,
         all_delivered: true,
@@ -90,7 +90,7 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "redis-outage",
-        about: "Redis is killed under heartbeats and orders, and comes back empty.",
+        about: "Redis is killed under heartbeats and orders, and restarts empty.",
         drivers: 500,
         seconds: 90,
         order_rate: 15.0,
@@ -100,7 +100,7 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "soak",
-        about: "A steady mix of heartbeats, orders and lost connections, for long; memory must stop growing.",
+        about: "A steady mix of heartbeats, orders and lost connections for a long time. Memory must stop growing.",
         drivers: 2000,
         seconds: 1200,
         order_rate: 15.0,
@@ -109,7 +109,7 @@ pub const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "rolling-restart",
-        about: "Two nodes; the fleet moves from the one that gets SIGTERM to the other, and back when that one gets it.",
+        about: "Two nodes. The fleet moves from the node that gets SIGTERM to the other one, and later back.",
         drivers: 10_000,
         seconds: 360,
         order_rate: 10.0,
@@ -136,9 +136,9 @@ impl Scenario {
     /// Returns the time that a node has to close its sockets during a shutdown.
     fn grace_ms(&self) -> usize {
         if self.fault == Fault::RollingRestart {
-            LEAST_GRACE_MS.max(self.drivers * GRACE_MS_A_DRIVER)
+            MIN_GRACE_MS.max(self.drivers * GRACE_MS_PER_DRIVER)
         } else {
-            LEAST_GRACE_MS
+            MIN_GRACE_MS
         }
     }
 }
@@ -159,7 +159,7 @@ impl Timeline {
 }
 
 /// Injects the fault of the scenario. Returns the checks of the recovery.
-pub async fn break_things(scenario: &Scenario, world: &mut World, timeline: &Timeline) -> Result<Vec<Check>> {
+pub async fn inject_fault(scenario: &Scenario, world: &mut World, timeline: &Timeline) -> Result<Vec<Check>> {
     let part = |share: f64| Duration::from_secs_f64(scenario.seconds as f64 * share);
     match scenario.fault {
         Fault::None => Ok(Vec::new()),
@@ -171,25 +171,25 @@ pub async fn break_things(scenario: &Scenario, world: &mut World, timeline: &Tim
             world.nodes[0].start(&watched).await?;
             timeline.mark("node is ready");
             let took = fleet_is_on(world, 0, scenario.drivers).await;
-            Ok(vec![back("the fleet is back on the killed node", took)])
+            Ok(vec![recovered("the fleet reconnects to the killed node", took)])
         }
         Fault::StopRedis => {
             sleep(part(0.3)).await;
             let servers = world.servers.clone();
-            let away = part(0.25);
+            let outage = part(0.25);
             timeline.mark("Redis killed");
             let (stopped, started) = (servers.clone(), servers.clone());
             tokio::task::spawn_blocking(move || stopped.redis.kill()).await?;
             world.watched.set(Group::Redis, "redis", None);
-            sleep(away).await;
+            sleep(outage).await;
             tokio::task::spawn_blocking(move || started.redis.start_again()).await??;
             world.watched.set(Group::Redis, "redis", servers.redis.pid());
-            timeline.mark("Redis is back");
+            timeline.mark("Redis restarted");
             let took = until(|| async { world.nodes[0].health().await.as_deref() == Some("ok") }).await;
             if took.is_some() {
-                timeline.mark("Redis is believed");
+                timeline.mark("Redis is trusted");
             }
-            Ok(vec![back("Redis is believed again after its return", took)])
+            Ok(vec![recovered("Redis is trusted again after its restart", took)])
         }
         Fault::RollingRestart => {
             sleep(part(0.1)).await;
@@ -217,7 +217,7 @@ async fn restart(world: &mut World, timeline: &Timeline, drivers: usize, from: u
     timeline.mark(&format!("SIGTERM to {label}"));
     let began = Instant::now();
     let status = world.nodes[from].terminate(&watched).await?;
-    timeline.mark(&format!("{label} has ended"));
+    timeline.mark(&format!("{label} ended"));
     let ended = verdict(
         &format!("node {label} ends by itself with 0"),
         status.code() == Some(0),
@@ -226,11 +226,11 @@ async fn restart(world: &mut World, timeline: &Timeline, drivers: usize, from: u
     // The node restarts only after the whole fleet has moved. Drivers that are still reconnecting would return to it.
     let took = fleet_is_on(world, to, drivers).await;
     if took.is_some() {
-        timeline.mark("all on the other");
+        timeline.mark("fleet on the other node");
     }
     world.nodes[from].start(&watched).await?;
     timeline.mark(&format!("{label} is ready again"));
-    Ok(vec![ended, back(&format!("the whole fleet of node {label} is on the other node after that"), took)])
+    Ok(vec![ended, recovered(&format!("the whole fleet of node {label} moves to the other node"), took)])
 }
 
 /// Waits until every driver has a stable socket on this node. Returns how long it took. One count is not enough, because a
@@ -238,7 +238,7 @@ async fn restart(world: &mut World, timeline: &Timeline, drivers: usize, from: u
 async fn fleet_is_on(world: &World, index: usize, drivers: usize) -> Option<Duration> {
     let all = || async { world.nodes[index].sessions().await == Some(drivers) };
     until(|| async {
-        for _ in 0..STABLE_LOOKS {
+        for _ in 0..STABLE_CHECKS {
             if !all().await {
                 return false;
             }
@@ -260,7 +260,7 @@ async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) -> Option<Du
     None
 }
 
-fn back(what: &str, took: Option<Duration>) -> Check {
+fn recovered(what: &str, took: Option<Duration>) -> Check {
     let found = match took {
         Some(took) => format!("{:.1} s", took.as_secs_f64()),
         None => format!("not within {} s", RECOVERY_LIMIT.as_secs()),

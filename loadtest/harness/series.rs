@@ -9,8 +9,8 @@ use serde_json::Value;
 pub struct Histogram(BTreeMap<u64, u64>);
 
 impl Histogram {
-    fn take(&mut self, told: &Value) {
-        for (ms, count) in told.as_object().into_iter().flatten() {
+    fn add(&mut self, counts: &Value) {
+        for (ms, count) in counts.as_object().into_iter().flatten() {
             let ms = ms.parse::<f64>().unwrap_or_default();
             *self.0.entry(ms as u64).or_default() += count.as_u64().unwrap_or_default();
         }
@@ -52,11 +52,11 @@ impl Series {
     pub fn read(lines: &str) -> Self {
         let mut series = Self::default();
         for line in lines.lines() {
-            let Ok(Value::Object(told)) = serde_json::from_str::<Value>(line) else { continue };
-            let Some(at_ms) = told.get("t").and_then(Value::as_u64) else { continue };
-            let vu = told.get("vu").and_then(Value::as_u64).unwrap_or_default();
+            let Ok(Value::Object(figures)) = serde_json::from_str::<Value>(line) else { continue };
+            let Some(at_ms) = figures.get("t").and_then(Value::as_u64) else { continue };
+            let vu = figures.get("vu").and_then(Value::as_u64).unwrap_or_default();
             let second = series.seconds.entry(at_ms / 1000).or_default();
-            for (name, value) in &told {
+            for (name, value) in &figures {
                 match (name.as_str(), value) {
                     ("t" | "vu", _) => {}
                     ("connected", value) => drop(second.connected.insert(vu, value.as_f64().unwrap_or_default())),
@@ -64,7 +64,7 @@ impl Series {
                     (_, Value::Number(count)) => {
                         *second.counts.entry(name.clone()).or_default() += count.as_f64().unwrap_or_default();
                     }
-                    (_, histogram) => second.times.entry(name.clone()).or_default().take(histogram),
+                    (_, histogram) => second.times.entry(name.clone()).or_default().add(histogram),
                 }
             }
         }
@@ -111,15 +111,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_all_vus_are_put_together_and_noise_is_passed_over() {
+    fn lines_of_all_vus_are_merged_and_other_lines_are_skipped() {
         let lines = "\
             {\"t\":5000,\"vu\":1,\"connected\":2,\"heartbeats_acked\":3,\"heartbeat_ack_ms\":{\"1\":2,\"40\":1}}\n\
-            nothing of ours\n\
+            another line\n\
             {\"t\":5900,\"vu\":2,\"connected\":5,\"heartbeats_acked\":1,\"heartbeat_ack_ms\":{\"1\":1}}\n\
             {\"t\":6100,\"vu\":1,\"connected\":1,\"accepted\":\"a-1\",\"heartbeat_ack_ms\":{}}\n";
         let series = Series::read(lines);
         assert_eq!(series.count("heartbeats_acked"), [(5.0, 4.0), (6.0, 0.0)]);
-        assert_eq!(series.connected(), [(5.0, 7.0), (6.0, 6.0)], "a VU that says nothing still holds its sockets");
+        assert_eq!(
+            series.connected(),
+            [(5.0, 7.0), (6.0, 6.0)],
+            "a VU without a line in a second still holds its sockets"
+        );
         assert_eq!(series.quantile("heartbeat_ack_ms", 0.75), [(5.0, 1.0)]);
         assert_eq!(series.quantile("heartbeat_ack_ms", 0.99), [(5.0, 40.0)]);
         assert_eq!(series.accepted.into_iter().collect::<Vec<_>>(), ["a-1"]);

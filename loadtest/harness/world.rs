@@ -144,7 +144,7 @@ impl Node {
     /// Starts the node on its fixed address and waits until it is ready.
     pub async fn start(&mut self, watched: &Watched) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::from(processes::dying_with_us(&self.launch.program));
+        let mut command = Command::from(processes::ending_with_parent(&self.launch.program));
         command.arg("serve").env_clear().envs(&self.env).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with("the service could not be started")?;

@@ -1,35 +1,35 @@
-// What a load balancer does before several nodes: asks each whether it is ready, and sends who comes to one that is.
+// A load balancer in front of several nodes: checks whether each node is ready, and sends connections to a ready node.
 
 import http from 'k6/http';
 
-const ASK_EVERY_MS = 500;
+const CHECK_EVERY_MS = 500;
 
-/** The first node that is ready gets everybody, so that a whole fleet can be seen to move. */
+/** The first ready node gets every connection, so that the whole fleet moves from one node to another. */
 export class Balancer {
   constructor(nodes) {
     this.nodes = nodes;
     this.ready = nodes.map(() => true);
   }
 
-  /** A base URL, or null while no node is ready. */
+  /** Returns a base URL, or null while no node is ready. */
   pick() {
     const index = this.ready.indexOf(true);
     return index < 0 ? null : this.nodes[index];
   }
 
-  /** Begins to ask. One node needs no asking: there is nowhere else to go. */
+  /** Starts the checks. A single node is not checked, because there is no other choice. */
   start() {
     if (this.nodes.length < 2) return;
-    const ask = () => this.nodes.forEach((node, index) => this.ask(node, index));
-    ask();
-    this.timer = setInterval(ask, ASK_EVERY_MS);
+    const checkAll = () => this.nodes.forEach((node, index) => this.check(node, index));
+    checkAll();
+    this.timer = setInterval(checkAll, CHECK_EVERY_MS);
   }
 
   stop() {
     if (this.timer) clearInterval(this.timer);
   }
 
-  async ask(node, index) {
+  async check(node, index) {
     try {
       const answer = await http.asyncRequest('GET', `${node}/health/ready`, null, {
         timeout: '2s',

@@ -1,41 +1,44 @@
-// A driver's app, as docs/protocol.md wants it: nothing is sent before `welcome`, commands are acknowledged, also when
-// they are repeated, updates are sent again until they are answered, and a lost connection is come back to as the close
-// says. It says so when the service does what it must not.
+// A driver's app that follows docs/protocol.md:
+// - It sends nothing before `welcome`.
+// - It acknowledges every command, repeats included.
+// - It sends an update again until it is answered.
+// - It reconnects as the close code requires.
+// It counts every violation of the protocol by the service.
 
 import { WebSocket } from 'k6/websockets';
 
 import { Mover } from './movement.js';
-import { connection, count, took } from './stats.js';
+import { connection, count, recordMs } from './stats.js';
 
-/** After these closes an app does not come back by itself: policy, replaced, revoked. */
+/** After these close codes an app does not reconnect by itself: policy, replaced, revoked. */
 const FINAL_CODES = [1008, 4001, 4002];
 const BACKOFF_FIRST_MS = 1000;
-const BACKOFF_MOST_MS = 60000;
+const BACKOFF_MAX_MS = 60000;
 /**
- * An open connection without a `welcome` for so long is given up. k6 itself loses about one first frame in 20,000: it drops
- * what its reader hands over before the event loop knows that the socket is open.
+ * An open connection without a `welcome` for this time is closed. k6 itself loses about one first frame in 20,000: it drops
+ * frames that it reads before its event loop knows that the socket is open.
  */
 const WELCOME_WITHIN_MS = 5000;
-/** A request that got no answer for so long is sent again. */
+/** A request without an answer for this time is sent again. */
 const ANSWER_WITHIN_MS = 15000;
-/** Fixes kept while there is no connection: what one `batch` holds. */
-const FIXES_KEPT = 100;
-/** What follows a delivery's status. */
+/** The maximum number of fixes that are stored while there is no connection: the size of one `batch`. */
+const MAX_STORED_FIXES = 100;
+/** The next status of a delivery. */
 const NEXT = { ASSIGNED: 'PICKED_UP', PICKED_UP: 'IN_TRANSIT', IN_TRANSIT: 'DELIVERED' };
 
 const OPEN = 1;
 
-/** Closes a socket. One that is still connecting is closed when it is open: k6 would wait for ever otherwise. */
-function hangUp(socket) {
+/** Closes a socket. A connecting socket is closed when it is open, because k6 would otherwise wait forever. */
+function closeSocket(socket) {
   if (socket.readyState === OPEN) socket.close();
   else socket.onopen = () => socket.close();
 }
 
 export class DriverApp {
   /**
-   * `credentials` is `{id, token}`. `world` is what the scenario decides: `balancer`; `pace()`, by which the interval of
-   * heartbeats is divided; `stageMs()`, how long a stage of a delivery takes; `closesExpected()`, whether sockets are
-   * being cut on purpose.
+   * `credentials` is `{id, token}`. `world` holds the choices of the scenario: `balancer`; `heartbeatFactor()`, which divides
+   * the heartbeat interval; `stageMs()`, the duration of a stage of a delivery; `closesExpected()`, whether the scenario cuts
+   * sockets on purpose.
    */
   constructor(credentials, world) {
     this.credentials = credentials;
@@ -49,11 +52,11 @@ export class DriverApp {
     this.references = 0;
     this.heartbeatIntervalMs = 5000;
     this.heartbeats = []; // sent and not acknowledged: {seq, at, fix}
-    this.kept = []; // fixes that no connection took
-    this.jobs = []; // deliveries in hand
-    this.known = {}; // messageIds that were seen
-    this.delivered = {}; // assignments that were carried out
-    this.requests = {}; // not answered yet, by ref: {frame, answered}
+    this.storedFixes = []; // fixes to send with the next `batch`
+    this.jobs = []; // open deliveries
+    this.seenCommands = {}; // messageIds of received commands
+    this.delivered = {}; // completed assignments
+    this.requests = {}; // unanswered requests by ref: {frame, answered}
     this.timers = {};
     this.lostAt = 0;
   }
@@ -62,36 +65,36 @@ export class DriverApp {
     this.connect();
   }
 
-  /** Stops heartbeats; what is under way may still be answered. */
-  rest() {
-    this.resting = true;
+  /** Stops heartbeats. Requests in flight may still be answered. */
+  stopHeartbeats() {
+    this.heartbeatsStopped = true;
     this.clear('heartbeat');
   }
 
-  /** Whether all that was sent is answered. */
-  isSettled() {
+  /** Returns whether every heartbeat is acknowledged. */
+  isFullyAcknowledged() {
     return this.welcomed && this.heartbeats.length === 0;
   }
 
-  /** Ends for good. The wish to work is kept: an app that is closed is not off duty. */
+  /** Closes the app permanently. The driver stays on duty: closing the app does not change the duty. */
   stop() {
     this.leaving = true;
     Object.keys(this.timers).forEach((name) => this.clear(name));
-    Object.keys(this.requests).forEach((ref) => this.forget(ref));
+    Object.keys(this.requests).forEach((ref) => this.removeRequest(ref));
     count('heartbeats_unacked', undefined, this.heartbeats.length);
     if (!this.welcomed) count('absent_at_end');
     if (this.welcomed) connection(-1);
     this.welcomed = false;
-    if (this.socket) hangUp(this.socket);
+    if (this.socket) closeSocket(this.socket);
   }
 
-  /** The network is gone: the app comes back by the rules, the service finds out later. */
+  /** Simulates a lost network: the app reconnects by the protocol, and the service notices later. */
   cut() {
     const socket = this.socket;
     if (!socket || this.leaving) return;
-    this.socket = null; // what it still says is not heard any more
-    hangUp(socket);
-    this.gone(undefined, '', true);
+    this.socket = null; // later frames of this socket are ignored
+    closeSocket(socket);
+    this.onDisconnected(undefined, '', true);
   }
 
   // --- the connection ---
@@ -101,10 +104,10 @@ export class DriverApp {
     if (this.leaving) return;
     const node = this.world.balancer.pick();
     if (node === null) {
-      this.comeBack();
+      this.reconnect();
       return;
     }
-    this.comeBackAfterMs = undefined;
+    this.reconnectAfterMs = undefined;
     this.connectedAt = Date.now();
     const socket = new WebSocket(`${node.replace(/^http/, 'ws')}/ws/driver`, ['driver-tracker.v1'], {
       headers: { Authorization: `Bearer ${this.credentials.token}` },
@@ -113,25 +116,25 @@ export class DriverApp {
     this.socket = socket;
     let failure = '';
     socket.onopen = () => {
-      if (socket === this.socket) this.after('welcome', WELCOME_WITHIN_MS, () => this.giveUpWaiting());
+      if (socket === this.socket) this.after('welcome', WELCOME_WITHIN_MS, () => this.onWelcomeTimeout());
     };
     socket.onmessage = (event) => {
-      if (socket === this.socket) this.heard(JSON.parse(event.data), event.timestamp);
+      if (socket === this.socket) this.onFrame(JSON.parse(event.data), event.timestamp);
     };
     socket.onerror = (event) => {
       failure = event.error;
     };
     socket.onclose = (event) => {
-      if (socket === this.socket) this.gone(event.code, failure);
+      if (socket === this.socket) this.onDisconnected(event.code, failure);
     };
   }
 
-  giveUpWaiting() {
+  onWelcomeTimeout() {
     count('welcomes_missed');
     this.cut();
   }
 
-  gone(code, failure = '', onPurpose = false) {
+  onDisconnected(code, failure = '', onPurpose = false) {
     const welcomed = this.welcomed;
     this.socket = null;
     this.welcomed = false;
@@ -142,39 +145,39 @@ export class DriverApp {
       this.lostAt = Date.now();
     }
     if (this.leaving) return;
-    if (!welcomed && !onPurpose && this.comeBackAfterMs === undefined) {
-      // A close: PostgreSQL was out after the upgrade. "bad handshake": the service answered, and not by 101.
+    if (!welcomed && !onPurpose && this.reconnectAfterMs === undefined) {
+      // A close code means that PostgreSQL failed after the upgrade. "bad handshake" means an answer other than 101.
       const refused = failure.indexOf('bad handshake') >= 0 ? 'refused' : 'not reached';
       count('upgrades_failed', { reason: code === undefined ? refused : `closed ${code}` });
     }
-    if (welcomed && !onPurpose && this.comeBackAfterMs === undefined && !this.world.closesExpected()) {
+    if (welcomed && !onPurpose && this.reconnectAfterMs === undefined && !this.world.closesExpected()) {
       count('unexpected_closes', { code: String(code) });
     }
     if (FINAL_CODES.indexOf(code) >= 0) {
       count('gave_up', { code: String(code) });
       return;
     }
-    // What was not acknowledged was perhaps not stored: it goes with the other fixes.
-    this.heartbeats.forEach((heartbeat) => this.keep(heartbeat.fix));
+    // The service may not have stored unacknowledged heartbeats, so their fixes are sent again in the batch.
+    this.heartbeats.forEach((heartbeat) => this.storeFix(heartbeat.fix));
     this.heartbeats = [];
-    this.keepFixesMeanwhile();
-    this.comeBack();
+    this.storeFixesWhileDisconnected();
+    this.reconnect();
   }
 
-  /** As `reconnect` asked; else a random time, up to a limit that doubles with each failure. */
-  comeBack() {
-    let waitMs = this.comeBackAfterMs;
-    this.comeBackAfterMs = undefined;
+  /** Reconnects after the wait of the `reconnect` frame, or after a random wait whose limit doubles with each failure. */
+  reconnect() {
+    let waitMs = this.reconnectAfterMs;
+    this.reconnectAfterMs = undefined;
     if (waitMs === undefined) {
-      waitMs = Math.random() * Math.min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS * 2 ** this.failures);
+      waitMs = Math.random() * Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** this.failures);
       this.failures += 1;
     }
     this.after('connect', waitMs, () => this.connect());
   }
 
-  // --- what the service says ---
+  // --- incoming frames ---
 
-  heard(frame, at) {
+  onFrame(frame, at) {
     if (!this.welcomed && frame.type !== 'welcome' && frame.type !== 'error') {
       count('protocol_errors', { what: `${frame.type} before welcome` });
     }
@@ -192,17 +195,17 @@ export class DriverApp {
       case 'assignment.cancelled':
         return this.onCommand(frame, () => this.drop((job) => job.delivery.assignmentId === frame.assignmentId));
       case 'delivery':
-        return this.onCommand(frame, () => this.onChanged(frame.delivery));
+        return this.onCommand(frame, () => this.onDelivery(frame.delivery));
       case 'status':
         if (frame.onDuty === false) count('sent_off_duty', { reason: String(frame.reason) });
         return undefined;
       case 'config':
         return this.onConfig(frame);
       case 'reconnect':
-        this.comeBackAfterMs = frame.afterMs;
+        this.reconnectAfterMs = frame.afterMs;
         return undefined;
       default:
-        return undefined; // of a newer service
+        return undefined; // unknown frame types of a newer service are ignored
     }
   }
 
@@ -211,37 +214,37 @@ export class DriverApp {
     this.failures = 0;
     this.clear('welcome');
     connection(1);
-    took('welcome_ms', at - this.connectedAt);
-    if (this.lostAt) took('away_ms', at - this.lostAt);
+    recordMs('welcome_ms', at - this.connectedAt);
+    if (this.lostAt) recordMs('away_ms', at - this.lostAt);
     this.lostAt = 0;
     this.heartbeatIntervalMs = frame.heartbeatIntervalMs;
-    // The whole state: what is not in it is no longer ours, what is in it and unknown is new.
+    // `welcome` is authoritative: a delivery missing there is no longer assigned, and an unknown one is new.
     this.drop((job) => !frame.deliveries.some((held) => held.assignmentId === job.delivery.assignmentId));
-    frame.deliveries.forEach((held) => this.take(held));
-    // What was asked on the old connection and not answered is asked again.
-    Object.keys(this.requests).forEach((ref) => this.put(ref));
-    if (!frame.driver.onDuty && !this.wantsDuty) {
-      this.wantsDuty = true;
-      this.ask({ type: 'status', status: 'AVAILABLE' }, () => {
-        this.saidDuty = true;
+    frame.deliveries.forEach((held) => this.accept(held));
+    // Requests that the old connection did not answer are sent again.
+    Object.keys(this.requests).forEach((ref) => this.sendRequest(ref));
+    if (!frame.driver.onDuty && !this.dutyRequested) {
+      this.dutyRequested = true;
+      this.request({ type: 'status', status: 'AVAILABLE' }, () => {
+        this.dutyConfirmed = true;
       });
-    } else if (!frame.driver.onDuty && this.saidDuty) {
+    } else if (!frame.driver.onDuty && this.dutyConfirmed) {
       count('sent_off_duty', { reason: 'seen in welcome' });
     }
-    if (this.kept.length > 0) {
-      const fixes = this.kept;
-      this.kept = [];
-      this.ask({ type: 'batch', fixes }, (answer) => {
+    if (this.storedFixes.length > 0) {
+      const fixes = this.storedFixes;
+      this.storedFixes = [];
+      this.request({ type: 'batch', fixes }, (answer) => {
         if (answer.refused.length > 0) count('fixes_refused', { code: answer.refused[0].code }, answer.refused.length);
       });
     }
-    this.beat();
+    this.sendHeartbeat();
   }
 
   onAck(frame, at) {
     let acked = 0;
     while (acked < this.heartbeats.length && this.heartbeats[acked].seq <= frame.seq) {
-      took('heartbeat_ack_ms', at - this.heartbeats[acked].at);
+      recordMs('heartbeat_ack_ms', at - this.heartbeats[acked].at);
       acked += 1;
     }
     if (acked > 0) {
@@ -253,7 +256,7 @@ export class DriverApp {
   onOk(frame) {
     const request = this.requests[frame.ref];
     if (!request) return;
-    this.forget(frame.ref);
+    this.removeRequest(frame.ref);
     request.answered(frame);
   }
 
@@ -261,36 +264,37 @@ export class DriverApp {
     if (frame.retryable) {
       count('frame_retries', { code: frame.code });
       if (this.requests[frame.ref]) {
-        this.after(`retry ${frame.ref}`, frame.retryAfterMs || 1000, () => this.put(frame.ref));
+        this.after(`retry ${frame.ref}`, frame.retryAfterMs || 1000, () => this.sendRequest(frame.ref));
       }
       return;
     }
     count('frame_errors', { code: frame.code });
     const request = this.requests[frame.ref];
     if (!request) return;
-    this.forget(frame.ref);
-    // Closed, or not ours, or in another state than we thought: the next `welcome` or command tells.
+    this.removeRequest(frame.ref);
+    // The assignment is closed, belongs to another driver, or has another status. The next `welcome` or command has the truth.
     this.drop((job) => job.delivery.assignmentId === request.frame.assignmentId);
   }
 
   onConfig(frame) {
     this.heartbeatIntervalMs = frame.heartbeatIntervalMs;
-    this.hurry();
+    this.rescheduleHeartbeat();
   }
 
-  /** The interval has changed: the next heartbeat comes within it. */
-  hurry() {
-    if (this.welcomed && !this.resting) this.after('heartbeat', Math.random() * this.intervalMs(), () => this.beat());
+  /** Reschedules the next heartbeat within the changed interval. */
+  rescheduleHeartbeat() {
+    if (!this.welcomed || this.heartbeatsStopped) return;
+    this.after('heartbeat', Math.random() * this.intervalMs(), () => this.sendHeartbeat());
   }
 
-  /** A command is acknowledged each time and carried out once. */
+  /** Acknowledges a command each time and carries it out once. */
   onCommand(frame, carryOut) {
     this.send({ type: 'ack', messageId: frame.messageId });
-    if (this.known[frame.messageId]) {
+    if (this.seenCommands[frame.messageId]) {
       count('commands_repeated', { type: frame.type });
       return;
     }
-    this.known[frame.messageId] = true;
+    this.seenCommands[frame.messageId] = true;
     carryOut();
   }
 
@@ -299,16 +303,16 @@ export class DriverApp {
   onAssignment(delivery, at) {
     count('assignments');
     const sentAt = delivery.metadata && delivery.metadata.sentAt;
-    if (sentAt) took('assignment_ms', at - sentAt);
-    this.take(delivery);
+    if (sentAt) recordMs('assignment_ms', at - sentAt);
+    this.accept(delivery);
   }
 
-  onChanged(delivery) {
+  onDelivery(delivery) {
     const over = NEXT[delivery.status] === undefined;
     if (over) this.drop((job) => job.delivery.id === delivery.id);
   }
 
-  take(delivery) {
+  accept(delivery) {
     const known = (job) => job.delivery.assignmentId === delivery.assignmentId;
     if (this.delivered[delivery.assignmentId] || this.jobs.some(known)) return;
     const job = { delivery, status: delivery.status };
@@ -321,12 +325,12 @@ export class DriverApp {
       this.clear(`stage ${job.delivery.assignmentId}`);
       Object.keys(this.requests)
         .filter((ref) => this.requests[ref].frame.assignmentId === job.delivery.assignmentId)
-        .forEach((ref) => this.forget(ref));
+        .forEach((ref) => this.removeRequest(ref));
     });
     this.jobs = this.jobs.filter((job) => !isIt(job));
   }
 
-  /** Goes there, and says so when it is reached; the next stage begins when the service said `ok`. */
+  /** Drives to the next stop and reports the stage. The next stage begins when the service answered `ok`. */
   work(job) {
     const { delivery } = job;
     const next = NEXT[job.status];
@@ -339,7 +343,7 @@ export class DriverApp {
         status: next,
         occurredAt: new Date().toISOString(),
       };
-      this.ask(frame, () => {
+      this.request(frame, () => {
         job.status = next;
         if (next === 'DELIVERED') {
           this.jobs = this.jobs.filter((other) => other !== job);
@@ -352,11 +356,11 @@ export class DriverApp {
     });
   }
 
-  // --- what the app says ---
+  // --- outgoing frames ---
 
-  beat() {
-    if (this.resting) return;
-    this.after('heartbeat', this.intervalMs(), () => this.beat());
+  sendHeartbeat() {
+    if (this.heartbeatsStopped) return;
+    this.after('heartbeat', this.intervalMs(), () => this.sendHeartbeat());
     const now = Date.now();
     const fix = this.mover.fix(now);
     this.seq += 1;
@@ -365,50 +369,50 @@ export class DriverApp {
     this.send(Object.assign({ type: 'heartbeat', seq: this.seq }, fix));
   }
 
-  /** Without a connection, the fixes are kept for a `batch`. */
-  keepFixesMeanwhile() {
+  /** Stores fixes for a `batch` while there is no connection. */
+  storeFixesWhileDisconnected() {
     this.after('heartbeat', this.intervalMs(), () => {
       if (this.welcomed || this.leaving) return;
-      this.keep(this.mover.fix(Date.now()));
-      this.keepFixesMeanwhile();
+      this.storeFix(this.mover.fix(Date.now()));
+      this.storeFixesWhileDisconnected();
     });
   }
 
-  keep(fix) {
-    this.kept.push(fix);
-    if (this.kept.length > FIXES_KEPT) this.kept.shift();
+  storeFix(fix) {
+    this.storedFixes.push(fix);
+    if (this.storedFixes.length > MAX_STORED_FIXES) this.storedFixes.shift();
   }
 
   intervalMs() {
-    return this.heartbeatIntervalMs / this.world.pace();
+    return this.heartbeatIntervalMs / this.world.heartbeatFactor();
   }
 
-  /** Asks, and asks again until there is an answer, over new connections too. */
-  ask(frame, answered) {
+  /** Sends a request, and repeats it until it is answered, also on new connections. */
+  request(frame, answered) {
     this.references += 1;
     const ref = `r${this.references}`;
     this.requests[ref] = { frame: Object.assign({ ref }, frame), answered };
-    this.put(ref);
+    this.sendRequest(ref);
   }
 
-  put(ref) {
+  sendRequest(ref) {
     const request = this.requests[ref];
     if (!request || !this.welcomed) return;
     this.send(request.frame);
-    this.after(`retry ${ref}`, ANSWER_WITHIN_MS, () => this.put(ref));
+    this.after(`retry ${ref}`, ANSWER_WITHIN_MS, () => this.sendRequest(ref));
   }
 
-  forget(ref) {
+  removeRequest(ref) {
     this.clear(`retry ${ref}`);
     delete this.requests[ref];
   }
 
   send(frame) {
-    // What cannot be sent is asked again after the next `welcome`.
+    // A request that cannot be sent now is sent after the next `welcome`.
     if (this.socket && this.socket.readyState === OPEN) this.socket.send(JSON.stringify(frame));
   }
 
-  // --- time ---
+  // --- timers ---
 
   after(name, ms, run) {
     this.clear(name);

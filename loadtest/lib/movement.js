@@ -1,18 +1,18 @@
-// Where a simulated driver is: on the way to a place, at a speed that is believed.
+// The movement of a simulated driver: it drives to a goal at a speed that the service accepts.
 
-const METRES_A_DEGREE = 111320;
+const METRES_PER_DEGREE = 111320;
 const SPEED_MPS = 9;
 
-/** The middle of the city, and how far it reaches. */
+/** The centre and the radius of the city. */
 export const CITY = { lat: 12.9716, lon: 77.5946, radiusM: 3000 };
 
-/** A random place in the city. */
+/** Returns a random position in the city. */
 export function somewhere() {
   const distance = CITY.radiusM * Math.sqrt(Math.random());
   const angle = 2 * Math.PI * Math.random();
   return {
-    lat: CITY.lat + (distance * Math.cos(angle)) / METRES_A_DEGREE,
-    lon: CITY.lon + (distance * Math.sin(angle)) / (METRES_A_DEGREE * Math.cos((CITY.lat * Math.PI) / 180)),
+    lat: CITY.lat + (distance * Math.cos(angle)) / METRES_PER_DEGREE,
+    lon: CITY.lon + (distance * Math.sin(angle)) / (METRES_PER_DEGREE * Math.cos((CITY.lat * Math.PI) / 180)),
   };
 }
 
@@ -23,15 +23,15 @@ export class Mover {
     this.at = Date.now();
   }
 
-  /** From now on towards this place. */
+  /** Sets the goal. */
   headFor(place) {
     this.goal = { lat: place.lat, lon: place.lon };
   }
 
-  /** The fix of this moment, as the fields of a frame. */
+  /** Moves the driver and returns the current fix as the fields of a frame. */
   fix(now) {
-    const eastM = METRES_A_DEGREE * Math.cos((this.place.lat * Math.PI) / 180);
-    const dLat = (this.goal.lat - this.place.lat) * METRES_A_DEGREE;
+    const eastM = METRES_PER_DEGREE * Math.cos((this.place.lat * Math.PI) / 180);
+    const dLat = (this.goal.lat - this.place.lat) * METRES_PER_DEGREE;
     const dLon = (this.goal.lon - this.place.lon) * eastM;
     const distance = Math.hypot(dLat, dLon);
     const step = (SPEED_MPS * (now - this.at)) / 1000;
@@ -41,7 +41,7 @@ export class Mover {
       this.goal = somewhere();
     } else {
       this.place = {
-        lat: this.place.lat + ((dLat / distance) * step) / METRES_A_DEGREE,
+        lat: this.place.lat + ((dLat / distance) * step) / METRES_PER_DEGREE,
         lon: this.place.lon + ((dLon / distance) * step) / eastM,
       };
     }

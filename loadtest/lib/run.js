@@ -1,18 +1,18 @@
-// A VU's share of the fleet, from the first connection to the last answer.
+// Runs the share of the fleet that one VU holds, from the first connection to the last answer.
 
 import exec from 'k6/execution';
 
 import { Balancer } from './balancer.js';
 import { DriverApp } from './driver.js';
 import { DRIVERS, FLEET, HOLDERS, NODES } from './settings.js';
-import { tell } from './stats.js';
+import { writeLine } from './stats.js';
 
-/** How long the last answers are waited for. */
-const SETTLE_MS = 10000;
+/** The time limit for the last acknowledgements. */
+const LAST_ACKS_WITHIN_MS = 10000;
 
 /**
- * Holds every HOLDERS-th driver for `seconds`. They connect one after the other within `rampSeconds`. `world` may decide
- * what `DriverApp` asks of it; `moments` are `[second, run(apps)]`: what happens to all of them at a time.
+ * Holds every HOLDERS-th driver for `seconds`. The drivers connect one after the other within `rampSeconds`. `world` overrides
+ * the choices that `DriverApp` takes from it. `moments` is a list of `[second, run(apps)]`: actions on all apps at a time.
  */
 export function holdFleet({ seconds, rampSeconds, world = {}, moments = [] }) {
   const share = exec.scenario.iterationInTest % HOLDERS;
@@ -21,7 +21,7 @@ export function holdFleet({ seconds, rampSeconds, world = {}, moments = [] }) {
 
   const balancer = new Balancer(NODES);
   const rules = Object.assign(
-    { balancer, pace: () => 1, stageMs: () => 1000 + 2000 * Math.random(), closesExpected: () => false },
+    { balancer, heartbeatFactor: () => 1, stageMs: () => 1000 + 2000 * Math.random(), closesExpected: () => false },
     world
   );
   balancer.start();
@@ -31,20 +31,20 @@ export function holdFleet({ seconds, rampSeconds, world = {}, moments = [] }) {
     apps.push(app);
     at((rampSeconds * index) / DRIVERS, () => app.start());
   }
-  const telling = setInterval(() => tell(), 1000);
+  const writing = setInterval(() => writeLine(), 1000);
   moments.forEach(([second, run]) => at(second, () => run(apps)));
-  at(seconds, () => settle(apps, Date.now() + SETTLE_MS, telling, balancer));
+  at(seconds, () => finish(apps, Date.now() + LAST_ACKS_WITHIN_MS, writing, balancer));
 }
 
-/** Waits for the last acks, then closes everything; with no timer and no socket left the iteration ends. */
-function settle(apps, until, telling, balancer) {
-  apps.forEach((app) => app.rest());
-  if (Date.now() < until && !apps.every((app) => app.isSettled())) {
-    setTimeout(() => settle(apps, until, telling, balancer), 100);
+/** Waits for the last acknowledgements, then closes everything. The iteration ends when no timer and no socket is left. */
+function finish(apps, until, writing, balancer) {
+  apps.forEach((app) => app.stopHeartbeats());
+  if (Date.now() < until && !apps.every((app) => app.isFullyAcknowledged())) {
+    setTimeout(() => finish(apps, until, writing, balancer), 100);
     return;
   }
   balancer.stop();
-  clearInterval(telling);
+  clearInterval(writing);
   apps.forEach((app) => app.stop());
-  tell();
+  writeLine();
 }

@@ -1,4 +1,4 @@
-// A shop: posts orders, signed by Standard Webhooks, and sends the same body again until somebody takes it.
+// A shop: posts orders that are signed by Standard Webhooks, and repeats the same body until a node accepts it.
 
 import http from 'k6/http';
 import crypto from 'k6/crypto';
@@ -8,13 +8,13 @@ import { sleep } from 'k6';
 
 import { somewhere } from './movement.js';
 import { NODES, WEBHOOK_SECRET } from './settings.js';
-import { count, took, tell } from './stats.js';
+import { count, recordMs, writeLine } from './stats.js';
 
-/** For so long an order is sent again while no node takes it. */
-const PATIENCE_MS = 30000;
+/** How long an order is repeated while no node accepts it. */
+const RETRY_WITHIN_MS = 30000;
 const PAUSE_S = 0.25;
 
-/** The headers that prove who sent the body: `v1,` and the HMAC-SHA256 of "id.timestamp.body". */
+/** Returns the headers that authenticate the body. The signature is `v1,` and the HMAC-SHA256 of "id.timestamp.body". */
 export function signed(secret, id, body) {
   const key = encoding.b64decode(secret.replace(/^whsec_/, ''), 'std');
   const timestamp = Math.floor(Date.now() / 1000);
@@ -27,7 +27,7 @@ export function signed(secret, id, body) {
   };
 }
 
-/** Posts one new order. `metadata.sentAt` comes back in the driver's assignment, which tells how long it took. */
+/** Posts one new order. The driver's assignment contains `metadata.sentAt`, from which the latency is computed. */
 export function postOrder() {
   const sellerOrderId = `${__ENV.RUN || Date.now()}-${exec.scenario.name}-${exec.scenario.iterationInTest}`;
   const began = Date.now();
@@ -40,8 +40,8 @@ export function postOrder() {
     metadata: { sentAt: began },
   });
   let status = 0;
-  for (let tries = 0; Date.now() - began < PATIENCE_MS; tries += 1) {
-    // As behind a balancer: one node after the other.
+  for (let tries = 0; Date.now() - began < RETRY_WITHIN_MS; tries += 1) {
+    // The attempts go to one node after the other, like behind a load balancer.
     const node = NODES[tries % NODES.length];
     const response = http.post(`${node}/webhooks/vendure/seller-order-ready`, body, {
       headers: signed(WEBHOOK_SECRET, sellerOrderId, body),
@@ -50,16 +50,16 @@ export function postOrder() {
     });
     status = response.status;
     if (status >= 200 && status < 300) {
-      took('webhook_ms', Date.now() - began);
+      recordMs('webhook_ms', Date.now() - began);
       count('orders_accepted');
-      tell({ accepted: sellerOrderId });
+      writeLine({ accepted: sellerOrderId });
       return;
     }
-    // Refused for good; anything else (nobody there, 429, 503) is asked again.
+    // The order is refused permanently. Any other failure (no connection, 429, 503) is retried.
     if (status >= 400 && status < 500 && status !== 429) break;
     count('order_retries', { status: String(status) });
     if (tries % NODES.length === NODES.length - 1) sleep(PAUSE_S);
   }
   count('orders_refused', { status: String(status) });
-  tell();
+  writeLine();
 }

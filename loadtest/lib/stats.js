@@ -1,8 +1,7 @@
-// What is measured: metrics of k6, on which the thresholds stand, and once a second a line on the console from which the
-// report draws its plots (k6's own outputs write a line for each sample, which would load the machine that is measured).
+// The measurements: k6 metrics for the thresholds, and once a second a line on the console for the plots of the report.
+// The outputs of k6 itself write a line for each sample, which would load the measured machine.
 //
-// Times are as this program sees them: from Date.now() at the sending, a whole millisecond, to the moment at which k6
-// read the frame.
+// A latency is measured from Date.now() at the sending, in whole milliseconds, to the moment at which k6 read the frame.
 
 import { Counter, Trend } from 'k6/metrics';
 
@@ -19,7 +18,7 @@ for (const name of ['heartbeat_ack_ms', 'welcome_ms', 'away_ms', 'webhook_ms', '
   trends[name] = new Trend(name, true);
 }
 
-/** What happened in this VU since the last line. */
+/** The figures of this VU since the last line. */
 let second = {};
 let connected = 0;
 
@@ -27,15 +26,15 @@ function add(name, value) {
   second[name] = (second[name] || 0) + value;
 }
 
-/** Counts something that happened; `tags` hold at most one, such as a code, which the report lists apart. */
+/** Counts an event. `tags` has at most one entry, such as a code, which the report lists separately. */
 export function count(name, tags, by = 1) {
   counters[name].add(by, tags);
   add(name, by);
   if (tags) add(`${name}: ${Object.values(tags)[0]}`, by);
 }
 
-/** Takes a duration in milliseconds. */
-export function took(name, ms) {
+/** Records a duration in milliseconds. */
+export function recordMs(name, ms) {
   const value = Math.max(0, ms);
   trends[name].add(value);
   const rounded = value < 100 ? Math.round(value) : Number(value.toPrecision(2));
@@ -43,13 +42,13 @@ export function took(name, ms) {
   histogram[rounded] = (histogram[rounded] || 0) + 1;
 }
 
-/** How many drivers of this VU are connected now: +1, -1. */
+/** Changes the number of connected drivers of this VU by +1 or -1. */
 export function connection(change) {
   connected += change;
 }
 
-/** Tells the report what happened since the last call. */
-export function tell(more = {}) {
+/** Writes a line for the report with the figures since the last call. */
+export function writeLine(more = {}) {
   const line = Object.assign({ t: Date.now(), vu: __VU, connected }, second, more);
   second = {};
   if (__ENV.SERIES === '1') console.log(JSON.stringify(line));

@@ -7,7 +7,7 @@ use crate::domain::ids::DriverId;
 use crate::domain::position::Position;
 use crate::store::{Database, StoreError, positions};
 
-use super::workspace::{KeptDriver, Running};
+use super::workspace::{DriverCredentials, Running};
 
 /// The centre of the simulated area and the pickup of the printed order: latitude and longitude.
 pub(super) const CENTER: (f64, f64) = (12.9716, 77.5946);
@@ -52,7 +52,7 @@ pub(super) fn options(running: &Running, fleet: Vec<ExistingDriver>, center: Pos
 /// that the service refuses as an impossible jump.
 pub(super) async fn fleet(
     database: &Database,
-    kept: &[KeptDriver],
+    kept: &[DriverCredentials],
     center: Position,
 ) -> Result<Vec<ExistingDriver>, StoreError> {
     let ids: Vec<DriverId> = kept.iter().filter_map(|driver| driver.id.parse().ok()).collect();
@@ -62,7 +62,7 @@ pub(super) async fn fleet(
         .filter_map(|stored| Some((stored.driver_id.to_string(), stored.fix?.position)))
         .filter(|(_, position)| position.distance_m(&center) <= START_WITHIN_M)
         .collect();
-    let existing = |driver: &KeptDriver| ExistingDriver {
+    let existing = |driver: &DriverCredentials| ExistingDriver {
         id: driver.id.clone(),
         token: driver.token.clone(),
         last_position: known.get(&driver.id).copied(),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_simulation_of_dev_keeps_them_free() {
+    fn the_simulation_of_dev_keeps_a_quarter_of_the_drivers_free() {
         let driver = ExistingDriver { id: "d".to_owned(), token: "t".to_owned(), last_position: None };
         let running = Running::default();
         for (drivers, expected) in [(1, 1), (5, 2), (50, 13)] {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::workspace::{KeptDriver, write_private_json};
+use super::workspace::{DriverCredentials, write_private_json};
 use crate::domain::event::Actor;
 use crate::domain::ids::DriverId;
 use crate::domain::secret_token::{SecretToken, TokenKind};
@@ -26,7 +26,7 @@ pub enum FleetError {
 /// Ensures that the file at `path` (mode 600) holds at least `count` drivers that exist in the database. The file is a JSON
 /// array of `{"id", "token"}`. Drivers of an earlier run are reused.
 pub async fn prepare(path: &Path, database: &Database, count: usize) -> Result<(), FleetError> {
-    let kept = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Vec<KeptDriver>>(&bytes).ok());
+    let kept = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Vec<DriverCredentials>>(&bytes).ok());
     let mut fleet = kept.unwrap_or_default();
     if !is_known(database, fleet.first()).await? {
         fleet.clear();
@@ -37,7 +37,7 @@ pub async fn prepare(path: &Path, database: &Database, count: usize) -> Result<(
 }
 
 /// Creates one driver for each name.
-pub(super) async fn make(database: &Database, names: Vec<String>) -> Result<Vec<KeptDriver>, StoreError> {
+pub(super) async fn make(database: &Database, names: Vec<String>) -> Result<Vec<DriverCredentials>, StoreError> {
     let mut made = Vec::with_capacity(names.len());
     for names in names.chunks(AT_ONCE) {
         let wanted: Vec<(String, SecretToken)> =
@@ -47,7 +47,10 @@ pub(super) async fn make(database: &Database, names: Vec<String>) -> Result<Vec<
     Ok(made)
 }
 
-async fn make_at_once(database: &Database, wanted: Vec<(String, SecretToken)>) -> Result<Vec<KeptDriver>, StoreError> {
+async fn make_at_once(
+    database: &Database,
+    wanted: Vec<(String, SecretToken)>,
+) -> Result<Vec<DriverCredentials>, StoreError> {
     let made: Vec<(DriverId, SecretToken)> = database
         .transact(move |conn| {
             Box::pin(async move {
@@ -63,13 +66,15 @@ async fn make_at_once(database: &Database, wanted: Vec<(String, SecretToken)>) -
             })
         })
         .await?;
-    let kept =
-        |(id, token): (DriverId, SecretToken)| KeptDriver { id: id.to_string(), token: token.expose().to_owned() };
+    let kept = |(id, token): (DriverId, SecretToken)| DriverCredentials {
+        id: id.to_string(),
+        token: token.expose().to_owned(),
+    };
     Ok(made.into_iter().map(kept).collect())
 }
 
 /// Returns whether the driver's token exists in this database. The last run may have used another database.
-pub(super) async fn is_known(database: &Database, driver: Option<&KeptDriver>) -> Result<bool, StoreError> {
+pub(super) async fn is_known(database: &Database, driver: Option<&DriverCredentials>) -> Result<bool, StoreError> {
     let Some(driver) = driver else { return Ok(false) };
     let hash = SecretToken::presented(&driver.token).hash();
     let found =

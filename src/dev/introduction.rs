@@ -71,7 +71,7 @@ fn fleet(drivers: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::workspace::KeptDriver;
+    use crate::dev::workspace::DriverCredentials;
 
     fn running() -> Running {
         let url = "http://127.0.0.1:8080".to_owned();
@@ -80,7 +80,7 @@ mod tests {
             metrics_url: format!("{url}/metrics"),
             admin_key: "k".repeat(60),
             shop_url: url,
-            driver: KeptDriver { id: "d".repeat(36), token: "t".repeat(60) },
+            driver: DriverCredentials { id: "d".repeat(36), token: "t".repeat(60) },
             ..Running::default()
         }
     }
@@ -93,7 +93,7 @@ mod tests {
             let text = text(&running(), Path::new(".dev"), drivers);
             assert!(text.contains(said), "{text}");
             assert!(text.contains("\n  . .dev/env\n"), "{text}");
-            assert!(text.lines().count() <= 30, "room for the lines before and after: {text}");
+            assert!(text.lines().count() <= 30, "the text leaves room on the screen for other lines: {text}");
             for line in text.lines() {
                 assert!(line.chars().count() <= 100, "{line}");
             }

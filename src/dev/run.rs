@@ -16,7 +16,7 @@ use super::servers::{PrivatePostgres, PrivateRedis, ServerError, next_free_port}
 use super::shop::{ReceivingShop, ShopError};
 use super::simulate::{self, Progress, SimulateError, Simulation};
 use super::summary::Summary;
-use super::workspace::{Kept, Running, Workspace, WorkspaceError};
+use super::workspace::{Running, SavedState, Workspace, WorkspaceError};
 use crate::app::{Service, StartError, background_runtime};
 use crate::cli::DevArgs;
 use crate::config::{Config, ConfigErrors, Origin, Sources};
@@ -99,7 +99,7 @@ pub async fn run(args: DevArgs) -> Result<(), DevError> {
         wait_for_signal().await;
         stop.send_replace(true);
         wait_for_signal().await;
-        eprintln!("ended at once by a second signal");
+        eprintln!("a second signal ended the process at once");
         std::process::exit(130);
     });
     let workspace = Workspace::open(&args.dir)?;
@@ -116,7 +116,7 @@ pub async fn run(args: DevArgs) -> Result<(), DevError> {
     };
     let outcome = watch_until_stopped(&up, drivers, stopped, ready).await;
     println!("stopping …");
-    workspace.forget_running();
+    workspace.remove_running();
     up.service.stop().await;
     up.background.shutdown_background();
     outcome
@@ -135,51 +135,51 @@ async fn wait_for_signal() {
 }
 
 /// Everything that this process runs.
-struct Up {
+struct Started {
     service: Service,
     shop: ReceivingShop,
-    kept: Kept,
+    state: SavedState,
     running: Running,
     background: Runtime,
     /// Dropped last, because the service uses the servers until it has stopped.
     _servers: Servers,
 }
 
-async fn start(workspace: &Workspace, args: DevArgs) -> Result<Up, DevError> {
-    let mut kept = workspace.kept()?;
-    seed::fill_secrets(&mut kept);
+async fn start(workspace: &Workspace, args: DevArgs) -> Result<Started, DevError> {
+    let mut state = workspace.load_state()?;
+    seed::fill_secrets(&mut state);
     println!("driver-tracker dev: data, keys and log are in {}", workspace.path("").display());
-    let servers = start_servers(workspace, &mut kept, &args.sources).await?;
+    let servers = start_servers(workspace, &mut state, &args.sources).await?;
     schema::migrate(&servers.database_url).await.map_err(StartError::Migrate)?;
-    let shop = ReceivingShop::start(&kept.events_secret).await?;
-    let listen = choose_address(args.listen, &args.sources, &mut kept)?;
-    let config = configure(args.sources, &kept, &servers, &shop.url(), listen)?;
+    let shop = ReceivingShop::start(&state.events_secret).await?;
+    let listen = choose_address(args.listen, &args.sources, &mut state)?;
+    let config = configure(args.sources, &state, &servers, &shop.url(), listen)?;
     telemetry::init_logging(&config.log, LogOutput::File(workspace.log_file()?))?;
     let metrics = telemetry::init_metrics()?;
     let background = background_runtime()?;
     let service = Service::start(config, metrics, background.handle().clone()).await?;
-    kept.http_port = Some(service.http_addr.port());
-    kept.metrics_port = Some(service.metrics_addr.port());
-    seed::fill(&mut kept, &service.database, args.drivers as usize).await?;
-    workspace.keep(&kept)?;
+    state.http_port = Some(service.http_addr.port());
+    state.metrics_port = Some(service.metrics_addr.port());
+    seed::fill(&mut state, &service.database, args.drivers as usize).await?;
+    workspace.save_state(&state)?;
     if args.prepare > 0 {
         fleet::prepare(&workspace.path("fleet.json"), &service.database, args.prepare as usize).await?;
     }
-    let running = describe(&service, &kept, &servers, shop.url());
+    let running = describe(&service, &state, &servers, shop.url());
     // Leftover simulated orders would occupy the drivers of this run. Orders of other senders are not touched.
-    match simulate::cancel_leftovers(&running.http_url, &kept.admin_key).await {
+    match simulate::cancel_leftovers(&running.http_url, &state.admin_key).await {
         Ok(0) => {}
         Ok(count) => println!("cancelled {count} orders that an earlier simulation left open"),
         Err(error) => println!("orders that an earlier simulation left open could not be cancelled: {error}"),
     }
-    Ok(Up { service, shop, kept, running, background, _servers: servers })
+    Ok(Started { service, shop, state, running, background, _servers: servers })
 }
 
-async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources) -> Result<Servers, DevError> {
+async fn start_servers(workspace: &Workspace, state: &mut SavedState, sources: &Sources) -> Result<Servers, DevError> {
     let given = |name: &str| sources.given(name).map(str::to_owned);
     let (database_url, redis_url) = (given("DATABASE_URL"), given("REDIS_URL"));
     let (postgres_dir, redis_dir) = (workspace.path("postgres"), workspace.path("redis"));
-    let (postgres_port, redis_port) = (kept.postgres_port, kept.redis_port);
+    let (postgres_port, redis_port) = (state.postgres_port, state.redis_port);
     let (want_postgres, want_redis) = (database_url.is_none(), redis_url.is_none());
     if want_postgres || want_redis {
         println!("starting private servers …");
@@ -196,8 +196,8 @@ async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources
         Ok::<_, ServerError>((postgres, redis))
     })
     .await??;
-    kept.postgres_port = postgres.as_ref().map(PrivatePostgres::port).or(kept.postgres_port);
-    kept.redis_port = redis.as_ref().map(PrivateRedis::port).or(kept.redis_port);
+    state.postgres_port = postgres.as_ref().map(PrivatePostgres::port).or(state.postgres_port);
+    state.redis_port = redis.as_ref().map(PrivateRedis::port).or(state.redis_port);
     let private_database = postgres.as_ref().map(|server| server.url(DATABASE));
     let private_redis = redis.as_ref().map(PrivateRedis::url);
     Ok(Servers {
@@ -211,26 +211,26 @@ async fn start_servers(workspace: &Workspace, kept: &mut Kept, sources: &Sources
 /// Chooses the listen address and the metrics address. `requested` wins, then `LISTEN_ADDR`, then the port of the last run
 /// (8080 on the first run) or the next free port.
 fn choose_address(
-    given: Option<SocketAddr>,
+    requested: Option<SocketAddr>,
     sources: &Sources,
-    kept: &mut Kept,
+    state: &mut SavedState,
 ) -> Result<(Option<String>, String), DevError> {
-    let metrics = next_free_port(kept.metrics_port.unwrap_or(FIRST_PORTS.1))?;
+    let metrics = next_free_port(state.metrics_port.unwrap_or(FIRST_PORTS.1))?;
     let metrics = format!("127.0.0.1:{metrics}");
-    if let Some(given) = given {
-        return Ok((Some(given.to_string()), metrics));
+    if let Some(requested) = requested {
+        return Ok((Some(requested.to_string()), metrics));
     }
     if sources.given("LISTEN_ADDR").is_some() {
         return Ok((None, metrics));
     }
-    let port = next_free_port(kept.http_port.unwrap_or(FIRST_PORTS.0))?;
+    let port = next_free_port(state.http_port.unwrap_or(FIRST_PORTS.0))?;
     Ok((Some(format!("127.0.0.1:{port}")), metrics))
 }
 
 /// Loads the configuration. The presets of `dev` have the lowest precedence: file, environment and flags override them.
 fn configure(
     mut sources: Sources,
-    kept: &Kept,
+    state: &SavedState,
     servers: &Servers,
     shop_url: &str,
     (listen, metrics): (Option<String>, String),
@@ -238,11 +238,11 @@ fn configure(
     let mut preset = |name: &'static str, value: &str| sources.set(Origin::Preset, name, value);
     preset("DATABASE_URL", &servers.database_url);
     preset("REDIS_URL", &servers.redis_url);
-    preset("VENDURE_WEBHOOK_SECRET", &kept.webhook_secret);
-    preset("VENDURE_WEBHOOK_SHARED_SECRET", &kept.webhook_shared_secret);
+    preset("VENDURE_WEBHOOK_SECRET", &state.webhook_secret);
+    preset("VENDURE_WEBHOOK_SHARED_SECRET", &state.webhook_shared_secret);
     preset("VENDURE_EVENTS_URL", shop_url);
-    preset("VENDURE_EVENTS_SECRET", &kept.events_secret);
-    preset("SHOP_SECRETS_KEY", &kept.shop_secrets_key);
+    preset("VENDURE_EVENTS_SECRET", &state.events_secret);
+    preset("SHOP_SECRETS_KEY", &state.shop_secrets_key);
     preset("EVENTS_ALLOWED_NETWORKS", "127.0.0.0/8");
     preset("METRICS_ADDR", &metrics);
     preset("HEARTBEAT_INTERVAL_MS", "2000");
@@ -255,7 +255,7 @@ fn configure(
     Ok(Config::load(&sources)?)
 }
 
-fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String) -> Running {
+fn describe(service: &Service, state: &SavedState, servers: &Servers, shop_url: String) -> Running {
     let config = &service.config;
     let shared = config.webhook.shared.as_ref().map(|s| s.expose().clone()).unwrap_or_default();
     let signing = config.webhook.secrets.first().map(|s| s.expose().clone()).unwrap_or_default();
@@ -264,24 +264,24 @@ fn describe(service: &Service, kept: &Kept, servers: &Servers, shop_url: String)
         metrics_url: format!("http://{}/metrics", service.metrics_addr),
         database_url: servers.database_url.clone(),
         redis_url: servers.redis_url.clone(),
-        admin_key: kept.admin_key.clone(),
+        admin_key: state.admin_key.clone(),
         webhook_secret: signing,
         webhook_shared_secret: shared,
-        events_secret: kept.events_secret.clone(),
+        events_secret: state.events_secret.clone(),
         shop_url,
-        driver: kept.driver.clone().unwrap_or_default(),
+        driver: state.driver.clone().unwrap_or_default(),
         pid: std::process::id(),
     }
 }
 
 /// Shows live figures until Ctrl-C. Calls `ready` first, once the fleet is up.
 async fn watch_until_stopped(
-    up: &Up,
+    up: &Started,
     drivers: u32,
     mut stopped: watch::Receiver<bool>,
     ready: impl FnOnce() -> Result<(), DevError>,
 ) -> Result<(), DevError> {
-    let Up { service, shop, kept, running, .. } = up;
+    let Started { service, shop, state, running, .. } = up;
     let mut summary = Summary::new(std::io::stdout().is_terminal());
     if drivers == 0 {
         ready()?;
@@ -295,7 +295,7 @@ async fn watch_until_stopped(
     }
     println!("connecting {drivers} simulated drivers …");
     let center = Position::new(CENTER.0, CENTER.1).map_err(|error| std::io::Error::other(error.to_string()))?;
-    let fleet = kept.fleet.iter().take(drivers as usize).cloned().collect::<Vec<_>>();
+    let fleet = state.fleet.iter().take(drivers as usize).cloned().collect::<Vec<_>>();
     let fleet = demand::fleet(&service.database, &fleet, center).await?;
     let options = demand::options(running, fleet, center);
     let (progress, mut seen) = watch::channel(Progress::default());

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 use super::fleet;
-use super::workspace::Kept;
+use super::workspace::SavedState;
 use crate::cli::KeyScope;
 use crate::commands::{CommandError, create_api_key};
 use crate::domain::secret_token::SecretToken;
@@ -24,39 +24,39 @@ pub enum SeedError {
 }
 
 /// Generates the secrets that are still missing.
-pub fn fill_secrets(kept: &mut Kept) {
+pub fn fill_secrets(state: &mut SavedState) {
     let drawn = rand::random::<[u8; 32]>;
     let signing = || format!("whsec_{}", BASE64_STANDARD.encode(drawn()));
-    if kept.webhook_secret.is_empty() {
-        kept.webhook_secret = signing();
+    if state.webhook_secret.is_empty() {
+        state.webhook_secret = signing();
     }
-    if kept.events_secret.is_empty() {
-        kept.events_secret = signing();
+    if state.events_secret.is_empty() {
+        state.events_secret = signing();
     }
-    if kept.shop_secrets_key.is_empty() {
-        kept.shop_secrets_key = BASE64_STANDARD.encode(drawn());
+    if state.shop_secrets_key.is_empty() {
+        state.shop_secrets_key = BASE64_STANDARD.encode(drawn());
     }
-    if kept.webhook_shared_secret.is_empty() {
-        kept.webhook_shared_secret = format!("dev_{}", BASE64_URL_SAFE_NO_PAD.encode(drawn()));
+    if state.webhook_shared_secret.is_empty() {
+        state.webhook_shared_secret = format!("dev_{}", BASE64_URL_SAFE_NO_PAD.encode(drawn()));
     }
 }
 
 /// Creates the key and the drivers that are missing, or that this database does not hold. The last run may have used another
 /// database.
-pub async fn fill(kept: &mut Kept, database: &Database, drivers: usize) -> Result<(), SeedError> {
-    let hash = SecretToken::presented(&kept.admin_key).hash();
+pub async fn fill(state: &mut SavedState, database: &Database, drivers: usize) -> Result<(), SeedError> {
+    let hash = SecretToken::presented(&state.admin_key).hash();
     let known =
         database.transact(move |conn| Box::pin(async move { credentials::find_api_key(conn, &hash).await })).await?;
     if known.is_none() {
-        kept.admin_key = create_api_key(database, "dev".to_owned(), KeyScope::Admin).await?;
+        state.admin_key = create_api_key(database, "dev".to_owned(), KeyScope::Admin).await?;
     }
-    if !fleet::is_known(database, kept.driver.as_ref()).await? {
-        kept.driver = fleet::make(database, vec!["Your driver".to_owned()]).await?.pop();
+    if !fleet::is_known(database, state.driver.as_ref()).await? {
+        state.driver = fleet::make(database, vec!["Your driver".to_owned()]).await?.pop();
     }
-    if !fleet::is_known(database, kept.fleet.first()).await? {
-        kept.fleet.clear();
+    if !fleet::is_known(database, state.fleet.first()).await? {
+        state.fleet.clear();
     }
-    let names = (kept.fleet.len()..drivers).map(|number| format!("Simulated driver {}", number + 1));
-    kept.fleet.extend(fleet::make(database, names.collect()).await?);
+    let names = (state.fleet.len()..drivers).map(|number| format!("Simulated driver {}", number + 1));
+    state.fleet.extend(fleet::make(database, names.collect()).await?);
     Ok(())
 }

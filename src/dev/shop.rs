@@ -35,7 +35,7 @@ const HANG: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum ShopError {
     /// The secret is not `whsec_` followed by base64.
-    #[error("the events' secret must be whsec_ and base64")]
+    #[error("the events' secret must be whsec_ followed by base64")]
     BadSecret,
     /// The address cannot be bound, for example because the port is taken.
     #[error("the receiving shop cannot listen: {0}")]
@@ -242,7 +242,7 @@ async fn receive(shop: web::Data<Shared>, request: HttpRequest, body: web::Bytes
         };
         let (behaviour, answered) = memory.next_behaviour();
         match ShopEvent::read(&webhook_id, &body, answered) {
-            Some(event) => memory.take_in(event),
+            Some(event) => memory.record(event),
             None => {
                 memory.counts.unreadable += 1;
                 return HttpResponse::BadRequest().finish();
@@ -287,7 +287,7 @@ impl Memory {
         }
     }
 
-    fn take_in(&mut self, event: ShopEvent) {
+    fn record(&mut self, event: ShopEvent) {
         if self.body_hashes.len() < MAX_IDS {
             let hash = hash_of(&event.raw);
             if *self.body_hashes.entry(event.event_id.clone()).or_insert(hash) != hash {
@@ -296,10 +296,10 @@ impl Memory {
         }
         if event.accepted() {
             self.counts.accepted += 1;
-            let room = self.accepted_ids.len() < MAX_IDS;
+            let has_capacity = self.accepted_ids.len() < MAX_IDS;
             if self.accepted_ids.contains(&event.event_id) {
                 self.counts.duplicates += 1;
-            } else if room {
+            } else if has_capacity {
                 self.accepted_ids.insert(event.event_id.clone());
                 let last = self.last_sequence.entry(event.delivery_id.clone()).or_default();
                 if event.sequence <= *last {
@@ -351,8 +351,8 @@ fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> O
     if at.parse::<i64>().ok()?.abs_diff(now_s) > TOLERANCE_S {
         return None;
     }
-    let given = header("webhook-signature")?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
-    let given: Vec<Vec<u8>> = given.filter_map(|one| BASE64_STANDARD.decode(one).ok()).collect();
+    let signatures = header("webhook-signature")?.split(' ').filter_map(|one| one.strip_prefix("v1,"));
+    let signatures: Vec<Vec<u8>> = signatures.filter_map(|one| BASE64_STANDARD.decode(one).ok()).collect();
     let is_right = |key: &Vec<u8>, signature: &[u8]| {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
         mac.update(format!("{id}.{at}.").as_bytes());
@@ -360,7 +360,7 @@ fn verify(keys: &[Vec<u8>], request: &HttpRequest, body: &[u8], now_s: i64) -> O
         // `verify_slice` compares in constant time.
         mac.verify_slice(signature).is_ok()
     };
-    keys.iter().any(|key| given.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())
+    keys.iter().any(|key| signatures.iter().any(|signature| is_right(key, signature))).then(|| id.to_owned())
 }
 
 fn status_code(status: u16) -> actix_web::http::StatusCode {

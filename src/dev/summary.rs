@@ -38,7 +38,7 @@ impl Summary {
         let mut lines = vec![
             format!("drivers   online {}  on duty {}  busy {}", service.sessions.len(), facts.0.on_duty, facts.0.busy),
             format!(
-                "orders    waiting {}  under way {}  delivered {}",
+                "orders    waiting {}  in progress {}  delivered {}",
                 facts.0.waiting, facts.0.under_way, facts.0.delivered
             ),
             format!("events    posted {}  pending {}  dead {}", shop.counts().accepted, facts.1.pending, facts.1.dead),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What `dev` saves for later runs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Kept {
+pub struct SavedState {
     /// Port of the private PostgreSQL.
     pub postgres_port: Option<u16>,
     /// Port of the private Redis.
@@ -32,14 +32,14 @@ pub struct Kept {
     /// An API key with the scope `admin`.
     pub admin_key: String,
     /// The driver that the reader uses.
-    pub driver: Option<KeptDriver>,
+    pub driver: Option<DriverCredentials>,
     /// The simulated drivers.
-    pub fleet: Vec<KeptDriver>,
+    pub fleet: Vec<DriverCredentials>,
 }
 
 /// A driver's id and one of its tokens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct KeptDriver {
+pub struct DriverCredentials {
     /// The driver's id.
     pub id: String,
     /// A token of this driver.
@@ -69,7 +69,7 @@ pub struct Running {
     /// The URL of the receiving shop.
     pub shop_url: String,
     /// The driver that the reader uses.
-    pub driver: KeptDriver,
+    pub driver: DriverCredentials,
     /// The id of this process.
     pub pid: u32,
 }
@@ -102,7 +102,7 @@ pub enum WorkspaceError {
     File(PathBuf, #[source] std::io::Error),
     /// The saved state cannot be parsed.
     #[error("{0} cannot be read ({1}): remove it to begin with new keys")]
-    Kept(PathBuf, serde_json::Error),
+    State(PathBuf, serde_json::Error),
 }
 
 /// The folder, locked for this process.
@@ -138,17 +138,17 @@ impl Workspace {
     }
 
     /// Reads the state that earlier runs saved. On the first run the state is empty.
-    pub fn kept(&self) -> Result<Kept, WorkspaceError> {
+    pub fn load_state(&self) -> Result<SavedState, WorkspaceError> {
         let path = self.path("kept.json");
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| WorkspaceError::Kept(path, error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Kept::default()),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| WorkspaceError::State(path, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(SavedState::default()),
             Err(error) => Err(WorkspaceError::File(path, error)),
         }
     }
 
     /// Saves the state for later runs.
-    pub fn keep(&self, kept: &Kept) -> Result<(), WorkspaceError> {
+    pub fn save_state(&self, kept: &SavedState) -> Result<(), WorkspaceError> {
         self.write_json("kept.json", kept)
     }
 
@@ -161,7 +161,7 @@ impl Workspace {
     }
 
     /// Removes the description of this run. An error is ignored: a stale description harms only scripts.
-    pub fn forget_running(&self) {
+    pub fn remove_running(&self) {
         for name in ["state.json", ENV_FILE] {
             let _ = std::fs::remove_file(self.path(name));
         }
@@ -186,13 +186,13 @@ pub(super) fn write_private_json(path: &Path, value: &impl Serialize) -> std::io
 }
 
 fn write_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(contents)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)
+    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
@@ -201,13 +201,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn one_process_at_a_time_and_what_is_kept_is_private() {
+    fn one_process_at_a_time_uses_the_folder_and_the_saved_state_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let first = Workspace::open(&dir.path().join("dev")).unwrap();
         assert!(matches!(Workspace::open(&dir.path().join("dev")), Err(WorkspaceError::InUse(_))));
-        let kept = Kept { admin_key: "k".to_owned(), ..Kept::default() };
-        first.keep(&kept).unwrap();
-        assert_eq!(first.kept().unwrap().admin_key, "k");
+        let kept = SavedState { admin_key: "k".to_owned(), ..SavedState::default() };
+        first.save_state(&kept).unwrap();
+        assert_eq!(first.load_state().unwrap().admin_key, "k");
         let mode = std::fs::metadata(first.path("kept.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_what_is_running_whatever_is_in_it() {
+    fn a_shell_reads_the_variables_whatever_characters_they_hold() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = Workspace::open(dir.path()).unwrap();
         let secret = "it's $HOME `x` \"y\" \\";
@@ -223,7 +223,7 @@ mod tests {
             http_url: "http://127.0.0.1:8080".to_owned(),
             admin_key: "key".to_owned(),
             webhook_shared_secret: secret.to_owned(),
-            driver: KeptDriver { id: "d".to_owned(), token: "t".to_owned() },
+            driver: DriverCredentials { id: "d".to_owned(), token: "t".to_owned() },
             ..Running::default()
         };
         workspace.announce(&running).unwrap();
@@ -233,7 +233,7 @@ mod tests {
         let read = std::process::Command::new("sh").args(["-euc", script, "sh"]).arg(&path).output().unwrap();
         let expected = format!("http://127.0.0.1:8080\nkey\n{secret}\nd\nt\n");
         assert_eq!(String::from_utf8_lossy(&read.stdout), expected);
-        workspace.forget_running();
+        workspace.remove_running();
         assert!(!path.exists() && !workspace.path("state.json").exists());
     }
 }

@@ -1,6 +1,8 @@
-// Heartbeats over WebSockets into Redis, with the same frames as the service: parse, check, SET … EX … GET and one GEOADD XX
-// for many drivers, acknowledge after Redis has them. Batched by hand: one pipeline every 5 ms, the newest heartbeat a driver.
-// It knows no sessions, no PostgreSQL and no authentication: what it leaves out is in its favour.
+// Writes heartbeats from WebSockets into Redis, with the same frames as the service.
+//
+// It parses and checks each heartbeat, runs SET … EX … GET and one GEOADD XX for many drivers, and acknowledges after Redis
+// has stored them. It implements its own batching: one pipeline every 5 ms with the newest heartbeat of each driver.
+// It has no sessions, no PostgreSQL and no authentication. What it omits is in its favour.
 import { createServer } from "node:http";
 import Redis from "ioredis";
 import { WebSocketServer } from "ws";
@@ -17,7 +19,7 @@ const sockets = new WebSocketServer({
   handleProtocols: () => "driver-tracker.v1",
 });
 
-/** The newest heartbeat of each driver that is not written yet. */
+/** The newest unwritten heartbeat of each driver. */
 let slots = new Map();
 let writing = false;
 let lastDriver = 0;

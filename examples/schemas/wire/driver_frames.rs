@@ -1,8 +1,8 @@
-//! Frames from drivers.
+//! The frames that drivers send.
 
 use super::*;
 
-/// Both coordinates or neither, and with them the time of the fix.
+/// Requires both coordinates with the time of the fix, or no coordinates.
 fn whole_fix(schema: &mut Schema) {
     schema.insert(
         "anyOf".to_owned(),
@@ -14,7 +14,7 @@ fn whole_fix(schema: &mut Schema) {
     );
 }
 
-/// Both coordinates or neither; FAILED with its failure.
+/// Requires both coordinates or neither, and a failure with FAILED.
 fn whole_update(schema: &mut Schema) {
     schema.insert(
         "allOf".to_owned(),
@@ -29,18 +29,18 @@ fn whole_update(schema: &mut Schema) {
     );
 }
 
-/// What a driver wishes.
+/// The requested duty of a driver.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Wish {
+pub enum RequestedDuty {
     Available,
     Offline,
 }
 
-/// How a delivery goes.
+/// The progress of a delivery, as its driver reports it.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Step {
+pub enum DriverUpdateStatus {
     PickedUp,
     InTransit,
     Delivered,
@@ -65,15 +65,15 @@ pub enum DriversFailureCode {
     DriverRejected,
 }
 
-/// Why a delivery failed, by its driver.
+/// The reason for a failed delivery, as its driver reports it.
 #[derive(JsonSchema)]
 pub struct DriversFailure {
     code: DriversFailureCode,
     reason: Option<Reason>,
 }
 
-/// A fix of a batch. Whatever is wrong with one refuses it alone, so that a batch is read whatever its fixes are; this is what
-/// is taken.
+/// A fix of a batch. An invalid fix is refused alone, and the other fixes of the batch are accepted. This schema describes a
+/// valid fix.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct BatchFix {
@@ -90,48 +90,48 @@ pub struct BatchFix {
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all_fields = "camelCase")]
 pub enum DriverFrame {
-    /// Where I am; without coordinates: still alive.
+    /// The position of the driver. Without coordinates: a sign of life.
     #[schemars(rename = "heartbeat", transform = whole_fix)]
     Heartbeat {
         r#ref: Option<Reference>,
-        /// Rises within a session.
+        /// The sequence number. It rises within a session.
         seq: i64,
         fix_time: Option<Moment>,
         lat: Option<Latitude>,
         lon: Option<Longitude>,
         accuracy_m: Option<f64>,
-        /// Negative: absent; as are the two below.
+        /// A negative value means absent, here and in the next two fields.
         speed_mps: Option<f64>,
         heading_deg: Option<f64>,
         battery_pct: Option<f64>,
     },
-    /// Fixes kept while out of coverage.
+    /// Fixes that were stored while there was no connection.
     #[schemars(rename = "batch")]
     Batch {
         r#ref: Option<Reference>,
         #[schemars(length(max = MAX_BATCH_FIXES))]
         fixes: Vec<BatchFix>,
     },
-    /// The wish to work.
+    /// Requests a duty.
     #[schemars(rename = "status")]
-    Status { r#ref: Option<Reference>, status: Wish },
-    /// An answer to an offer; there are none yet.
+    Status { r#ref: Option<Reference>, status: RequestedDuty },
+    /// An answer to an offer. There are no offers yet.
     #[schemars(rename = "offer.answer")]
     OfferAnswer { r#ref: Option<Reference>, offer_id: OfferId, answer: OfferAnswer, reason: Option<Reason> },
-    /// How a delivery goes.
+    /// Reports the progress of a delivery.
     #[schemars(rename = "delivery.update", transform = whole_update)]
     DeliveryUpdate {
         r#ref: Option<Reference>,
         delivery_id: Id,
         assignment_id: Id,
-        status: Step,
+        status: DriverUpdateStatus,
         occurred_at: Option<Moment>,
         lat: Option<Latitude>,
         lon: Option<Longitude>,
         proof_url: Option<ProofLink>,
         failure: Option<DriversFailure>,
     },
-    /// A command arrived.
+    /// Acknowledges a command.
     #[schemars(rename = "ack")]
     Ack { r#ref: Option<Reference>, message_id: Id },
 }

@@ -1,39 +1,39 @@
-//! Events out.
+//! The events that the service posts to shops.
 
 use super::*;
 
-/// What every event has.
+/// The fields that every event has.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct Common {
-    /// Of this shape.
+    /// The version of this shape.
     #[schemars(range(min = 1))]
     version: u8,
-    /// The same on every attempt and replay, also the `webhook-id`: ignore one that was handled.
+    /// The event's id, also its `webhook-id`. It is the same on every attempt and replay: ignore an event that was handled.
     event_id: Id,
-    /// Rises within a delivery, with gaps: ignore one that is not above the last applied.
+    /// Rises within a delivery, with gaps: ignore an event whose sequence is not above the last applied one.
     #[schemars(range(min = 1))]
     sequence: i32,
-    /// When the change happened.
+    /// The time of the change.
     timestamp: Moment,
-    /// Whose order it is.
+    /// The shop of the order.
     shop: String,
     seller_order_id: ShopIdText,
     channel_id: ShopIdText,
     delivery_id: Id,
-    /// Which attempt at the delivery, from 1.
+    /// The number of the attempt at the delivery, from 1.
     #[schemars(range(min = 1))]
     attempt: i32,
     #[schemars(default, with = "String")]
     order_code: Option<String>,
     #[schemars(default, with = "ShopIdText")]
     external_id: Option<ShopIdText>,
-    /// As the shop sent it.
+    /// The metadata as the shop sent it.
     #[schemars(default, with = "Value")]
     metadata: Option<Value>,
     #[schemars(default, with = "String")]
     tracking_url: Option<String>,
-    /// Who has the delivery, or had it when it ended.
+    /// The driver who has the delivery, or had it when it ended.
     #[schemars(default, with = "Id")]
     driver_id: Option<Id>,
     #[schemars(default, with = "Id")]
@@ -62,7 +62,7 @@ pub enum FailureCode {
     NoDriver,
 }
 
-/// A failure, as shops are told.
+/// A failure, as it is reported to the shop.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct Failure {
@@ -72,25 +72,25 @@ pub struct Failure {
 }
 
 shape! {
-    /// The delivery's state after the change.
+    /// The delivery's status after the change.
     Pending = {"const": "PENDING"};
-    /// The same.
+    /// The delivery's status after the change.
     Assigned = {"const": "ASSIGNED"};
-    /// The same.
+    /// The delivery's status after the change.
     PickedUp = {"const": "PICKED_UP"};
-    /// The same.
+    /// The delivery's status after the change.
     Delivered = {"const": "DELIVERED"};
-    /// The same.
+    /// The delivery's status after the change.
     Failed = {"const": "FAILED"};
-    /// The same.
+    /// The delivery's status after the change.
     Cancelled = {"const": "CANCELLED"};
 }
 
-/// What a shop is told of a delivery. Bear other events and fields than these.
+/// An event about a delivery. Tolerate other events and fields than these.
 #[derive(JsonSchema)]
 #[schemars(tag = "event", rename_all_fields = "camelCase")]
 pub enum DeliveryEvent {
-    /// A driver has the order.
+    /// The order is assigned to a driver.
     #[schemars(rename = "DELIVERY_ASSIGNED_V1")]
     Assigned {
         #[schemars(flatten)]
@@ -98,7 +98,7 @@ pub enum DeliveryEvent {
         status: Assigned,
         assigned_at: Moment,
     },
-    /// The driver was lost or gave it back before pickup; the service is looking again.
+    /// The order was unassigned before pickup, because the driver was lost or rejected it. The service searches again.
     #[schemars(rename = "DELIVERY_UNASSIGNED_V1")]
     Unassigned {
         #[schemars(flatten)]
@@ -117,7 +117,7 @@ pub enum DeliveryEvent {
         pickup_proof_url: Option<String>,
         picked_up_at: Moment,
     },
-    /// Handed over.
+    /// The order was handed over.
     #[schemars(rename = "DELIVERY_DELIVERED_V1")]
     Delivered {
         #[schemars(flatten)]
@@ -131,7 +131,7 @@ pub enum DeliveryEvent {
         delivery_lon: Option<Longitude>,
         delivered_at: Moment,
     },
-    /// Ended without delivery.
+    /// The delivery ended without a handover.
     #[schemars(rename = "DELIVERY_FAILED_V1")]
     Failed {
         #[schemars(flatten)]
@@ -139,7 +139,7 @@ pub enum DeliveryEvent {
         status: Failed,
         failure: Failure,
     },
-    /// Called off.
+    /// The delivery was cancelled.
     #[schemars(rename = "DELIVERY_CANCELLED_V1")]
     Cancelled {
         #[schemars(flatten)]

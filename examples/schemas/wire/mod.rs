@@ -1,9 +1,11 @@
-//! What goes over the wire, as types that schemas are made from. The service reads and writes by hand, so that every fault is
-//! named at once and a heartbeat costs little; tests hold these types and that code against each other.
+//! The types of the wire format, from which the schemas are generated.
 //!
-//! `null` means absent, everywhere: an optional field may be `null`. Unknown fields are ignored.
+//! The service itself parses and writes the wire format by hand-written code, so that it can report all errors of a message at
+//! once and handle a heartbeat cheaply. Tests compare that code with these types.
+//!
+//! `null` means absent everywhere: an optional field may be `null`. Unknown fields are ignored.
 
-// Nobody makes or reads a value of these types: they are there for what derives from them.
+// No code creates or reads values of these types. They exist only for the derived schemas.
 #![allow(dead_code)]
 
 use std::borrow::Cow;
@@ -20,9 +22,10 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-/// Every schema, by the name of its file.
+/// Returns every schema with its file name.
 pub fn all() -> Vec<(&'static str, Schema)> {
-    let generator = || SchemaSettings::draft2020_12().with_transform(RecursiveTransform(plain)).into_generator();
+    let generator =
+        || SchemaSettings::draft2020_12().with_transform(RecursiveTransform(remove_rust_details)).into_generator();
     vec![
         ("seller-order-ready.json", generator().into_root_schema_for::<SellerOrderReady>()),
         ("seller-order-cancelled.json", generator().into_root_schema_for::<SellerOrderCancelled>()),
@@ -32,8 +35,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
     ]
 }
 
-/// Nothing of Rust: neither the sizes of its integers, nor a default of what is left out.
-fn plain(schema: &mut Schema) {
+/// Removes what is specific to Rust: the sizes of integers and `null` defaults.
+fn remove_rust_details(schema: &mut Schema) {
     let of_rust = |format: &Value| format.as_str().is_some_and(|name| name.contains("int") || name == "double");
     if schema.get("format").is_some_and(of_rust) {
         schema.remove("format");
@@ -43,12 +46,12 @@ fn plain(schema: &mut Schema) {
     }
 }
 
-/// A schema as its file holds it.
+/// Returns the text of the file of a schema.
 pub fn text_of(schema: &Schema) -> String {
     format!("{:#}\n", schema.as_value())
 }
 
-/// A type that is one schema, told by JSON.
+/// Defines types whose schema is given as JSON.
 macro_rules! shape {
     ($($(#[doc = $doc:literal])* $name:ident = $schema:tt;)*) => {$(
         $(#[doc = $doc])*
@@ -69,42 +72,42 @@ macro_rules! shape {
 }
 
 shape! {
-    /// An opaque id of the shop's; an integer is taken as its decimal text.
+    /// An opaque id of the shop. An integer is accepted as its decimal text.
     ShopId = {
         "type": ["string", "integer"], "minLength": 1, "maxLength": (ExternalId::MAX_CHARS),
         "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
     };
-    /// The same where the service writes it.
+    /// An opaque id of the shop, as the service writes it.
     ShopIdText = {"type": "string", "minLength": 1, "maxLength": (ExternalId::MAX_CHARS)};
-    /// An id of the service's: a UUID.
+    /// An id of the service: a UUID.
     Id = {"type": "string", "format": "uuid"};
-    /// RFC 3339.
+    /// A time by RFC 3339.
     Moment = {"type": "string", "format": "date-time"};
-    /// PostgreSQL holds no NUL, here and below.
+    /// A line of text. PostgreSQL cannot store NUL, so the pattern excludes it here and below.
     Line = {"type": "string", "maxLength": MAX_LINE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A name.
     Name = {"type": "string", "maxLength": MAX_NAME_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A code.
     Code = {"type": "string", "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
-    /// The same where shops write it; a number is taken as its text.
+    /// A code, as shops write it. An integer is accepted as its decimal text.
     SentCode = {"type": ["string", "number"], "maxLength": MAX_CODE_CHARS, "pattern": "^[^\\u0000]*$"};
     /// A telephone number.
     Phone = {"type": "string", "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
-    /// The same where shops write it; a number is taken as its text.
+    /// A telephone number, as shops write it. An integer is accepted as its decimal text.
     SentPhone = {"type": ["string", "number"], "maxLength": MAX_PHONE_CHARS, "pattern": "^[^\\u0000]*$"};
-    /// Degrees; the bound is that of Redis GEO.
+    /// A latitude in degrees. The bound is that of Redis GEO.
     Latitude = {"type": "number", "minimum": (-MAX_LATITUDE), "maximum": MAX_LATITUDE};
-    /// Degrees.
+    /// A longitude in degrees.
     Longitude = {"type": "number", "minimum": (-180), "maximum": 180};
-    /// How many, or how much.
+    /// A number of pieces or an amount.
     Quantity = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_QUANTITY};
-    /// Comes back in the answer.
+    /// A reference of the sender, which the answer repeats.
     Reference = {"type": "string", "maxLength": MAX_REF_CHARS};
     /// A reason.
     Reason = {"type": "string", "maxLength": MAX_REASON_CHARS, "pattern": "^[^\\u0000]*$"};
     /// An id of an offer.
     OfferId = {"type": "string", "maxLength": 128, "pattern": "^[^\\u0000]*$"};
-    /// A link that blocks nothing: whatever is no link is left out.
+    /// A link to a proof. An invalid value does not refuse the frame: it is ignored.
     ProofLink = {
         "description": (format!("An http or https address of at most {MAX_URL_CHARS} characters. Any other value is left out, \
             and the answer names the field in `ignored`."))

@@ -1,35 +1,35 @@
-//! Orders in.
+//! The orders that shops post.
 
 use super::*;
 
-/// `POST /webhooks/{shop}/seller-order-ready`: an order that can be fetched.
+/// `POST /webhooks/{shop}/seller-order-ready`: an order that is ready for pickup.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct SellerOrderReady {
-    /// The shop's id of the order: one delivery for each, however often it is posted.
+    /// The shop's id of the order. Each id has one delivery, however often it is posted.
     seller_order_id: ShopId,
     /// The shop's channel.
     channel_id: ShopId,
-    /// Where it is fetched.
+    /// The place of the pickup.
     pickup: Stop<SentPhone>,
-    /// Where it goes.
+    /// The place of the drop.
     drop: Stop<SentPhone>,
-    /// The code that people know the order by.
+    /// The order code that people use.
     order_code: Option<SentCode>,
-    /// Who sells it.
+    /// The seller of the order.
     seller: Option<Seller>,
-    /// What is in it.
+    /// The items of the order.
     #[schemars(length(max = MAX_ITEMS))]
     items: Option<Vec<Option<Item<SentCode>>>>,
-    /// Shown to the driver; delays nothing.
+    /// The time is shown to the driver. It does not delay the assignment.
     ready_at: Option<Moment>,
-    /// An id of the sender's own, to find the delivery by.
+    /// The sender's own id for finding the delivery.
     external_id: Option<ShopId>,
-    /// Any JSON of at most 4 KiB and 64 levels; comes back in events, frames and REST.
+    /// Any JSON of at most 4 KiB and 64 levels. It is returned in events, frames and REST answers.
     metadata: Option<Value>,
 }
 
-/// A pickup or a drop. `P` is a telephone number as shops write it, or as the service does.
+/// A pickup or a drop. `P` is a telephone number in the form of the shop or of the service.
 #[derive(JsonSchema)]
 #[schemars(rename = "Stop", rename_all = "camelCase")]
 pub struct Stop<P> {
@@ -41,14 +41,14 @@ pub struct Stop<P> {
     notes: Option<Line>,
 }
 
-/// Who sells.
+/// The seller.
 #[derive(JsonSchema)]
 pub struct Seller {
     id: Option<ShopId>,
     name: Option<Name>,
 }
 
-/// Of an order. `C` is a code as shops write it, or as the service does.
+/// An item of an order. `C` is a code in the form of the shop or of the service.
 #[derive(JsonSchema)]
 #[schemars(rename = "Item")]
 pub struct Item<C> {
@@ -57,7 +57,7 @@ pub struct Item<C> {
     quantity: Option<Quantity>,
 }
 
-/// `POST /webhooks/{shop}/seller-order-cancelled`: an order that is called off.
+/// `POST /webhooks/{shop}/seller-order-cancelled`: an order that is cancelled.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct SellerOrderCancelled {

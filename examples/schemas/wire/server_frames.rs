@@ -1,8 +1,8 @@
-//! Frames to drivers.
+//! The frames that the service sends to drivers.
 
 use super::*;
 
-/// A driver, or how they stand.
+/// The status of a driver.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DriverStatus {
@@ -11,7 +11,7 @@ pub enum DriverStatus {
     Offline,
 }
 
-/// A delivery's state.
+/// The status of a delivery.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DeliveryStatus {
@@ -24,7 +24,7 @@ pub enum DeliveryStatus {
     Cancelled,
 }
 
-/// Whose session it is.
+/// The driver of the session.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct Driver {
@@ -35,7 +35,7 @@ pub struct Driver {
     capacity: u32,
 }
 
-/// A delivery as its driver sees it.
+/// A delivery as its driver gets it.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct Delivery {
@@ -56,35 +56,35 @@ pub struct Delivery {
     metadata: Option<Value>,
 }
 
-/// A fix of a batch that was not taken.
+/// A fix of a batch that was refused.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct RefusedFix {
     index: u32,
     code: String,
-    /// With `fix_in_future` and `fix_too_old`.
+    /// Present with `fix_in_future` and `fix_too_old`.
     #[schemars(default, with = "Moment")]
     server_time: Option<Moment>,
 }
 
-/// A frame from the service to a driver. Bear other types and fields than these.
+/// A frame from the service to a driver. Tolerate other types and fields than these.
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all_fields = "camelCase")]
 pub enum ServerFrame {
-    /// The whole state: always the first frame.
+    /// The whole state. It is always the first frame.
     #[schemars(rename = "welcome")]
     Welcome {
         session_id: Id,
         driver: Driver,
-        /// Those under way.
+        /// The driver's open deliveries.
         deliveries: Vec<Delivery>,
-        /// Those open; none yet.
+        /// The open offers. There are none yet.
         offers: Vec<Value>,
         heartbeat_interval_ms: u64,
         ttl_ms: u64,
         server_time: Moment,
     },
-    /// Every heartbeat up to this one is dealt with.
+    /// Acknowledges every heartbeat up to this one.
     #[schemars(rename = "ack")]
     Ack { seq: i64 },
     /// The answer to a frame that was carried out.
@@ -92,25 +92,25 @@ pub enum ServerFrame {
     Ok {
         #[schemars(default, with = "String")]
         r#ref: Option<String>,
-        /// Of a batch.
+        /// Present in the answer to a batch.
         #[schemars(default, with = "u32")]
         accepted: Option<u32>,
-        /// Of a batch.
+        /// Present in the answer to a batch.
         #[schemars(default, with = "Vec<RefusedFix>")]
         refused: Option<Vec<RefusedFix>>,
-        /// Of the driver or the delivery.
+        /// The status of the driver or the delivery.
         #[schemars(default, with = "String")]
         status: Option<String>,
         #[schemars(default, with = "bool")]
         on_duty: Option<bool>,
-        /// Of an offer.
+        /// The outcome of an offer.
         #[schemars(default, with = "String")]
         outcome: Option<String>,
-        /// The names of fields that were left out, since they could not be taken; the rest of the frame was carried out.
+        /// The names of fields that were ignored because they are invalid. The rest of the frame was carried out.
         #[schemars(default, with = "Vec<String>")]
         ignored: Option<Vec<String>>,
     },
-    /// What was wrong with which frame.
+    /// Reports what is wrong with a frame.
     #[schemars(rename = "error")]
     Error {
         #[schemars(default, with = "String")]
@@ -120,7 +120,7 @@ pub enum ServerFrame {
         #[schemars(default, with = "Id")]
         delivery_id: Option<Id>,
         code: String,
-        /// For people.
+        /// A text for people.
         message: String,
         retryable: bool,
         #[schemars(default, with = "u64")]
@@ -128,22 +128,22 @@ pub enum ServerFrame {
         #[schemars(default, with = "Moment")]
         server_time: Option<Moment>,
     },
-    /// This order is yours.
+    /// An order is assigned to the driver.
     #[schemars(rename = "assignment")]
     Assignment { message_id: Id, delivery: Delivery },
-    /// It is yours no more.
+    /// An order is unassigned from the driver.
     #[schemars(rename = "assignment.cancelled")]
     AssignmentCancelled { message_id: Id, delivery_id: Id, assignment_id: Id, reason: String },
-    /// An operator changed it.
+    /// An operator changed a delivery of the driver.
     #[schemars(rename = "delivery")]
     Delivery { message_id: Id, delivery: Delivery },
-    /// A change of the driver's state that they did not ask for.
+    /// The driver's duty changed without a request of the driver.
     #[schemars(rename = "status")]
     Status { status: DriverStatus, on_duty: bool, reason: String },
-    /// Speak up this often from now on.
+    /// The heartbeat interval and the time to live changed.
     #[schemars(rename = "config")]
     Config { heartbeat_interval_ms: u64, ttl_ms: u64 },
-    /// The service restarts: come back this long after the close.
+    /// The service restarts. Reconnect this long after the close.
     #[schemars(rename = "reconnect")]
     Reconnect { after_ms: u64 },
 }

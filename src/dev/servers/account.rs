@@ -42,7 +42,7 @@ impl Accounts {
 }
 
 fn own_uid() -> Result<u32, ServerError> {
-    let what = || "could not ask `id -u` who this is".to_owned();
+    let what = || "could not get the user id from `id -u`".to_owned();
     let output = Command::new("id").arg("-u").output().map_err(|source| ServerError::Io { what: what(), source })?;
     let number = String::from_utf8_lossy(&output.stdout).trim().parse();
     number.map_err(|_| ServerError::Io { what: what(), source: std::io::ErrorKind::InvalidData.into() })
@@ -56,12 +56,12 @@ fn lookup(passwd: &str, name: &str) -> Option<Account> {
 }
 
 /// Builds a command that runs `program` as `account` (`None`: as the user of this process). The command runs in its own
-/// process group, so that Ctrl-C reaches only this process. The kernel sends it `at_our_death` when this process
+/// process group, so that Ctrl-C reaches only this process. The kernel sends it `parent_death_signal` when this process
 /// ends in any way.
 pub(super) fn command(
     program: impl AsRef<OsStr>,
     account: Option<Account>,
-    at_our_death: &str,
+    parent_death_signal: &str,
 ) -> Result<Command, ServerError> {
     let mut command = match (in_path("setpriv"), account) {
         (None, None) => Command::new(program),
@@ -71,7 +71,7 @@ pub(super) fn command(
             if let Some(Account { uid, gid }) = account {
                 command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
             }
-            command.arg(format!("--pdeathsig={at_our_death}")).arg("--").arg(program);
+            command.arg(format!("--pdeathsig={parent_death_signal}")).arg("--").arg(program);
             command
         }
     };

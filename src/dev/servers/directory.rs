@@ -22,7 +22,7 @@ const TAIL_BYTES: u64 = 2048;
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// The parent folder for data that an unprivileged account cannot reach in the directory itself.
-const ELSEWHERE: &str = "/var/tmp";
+const FALLBACK_PARENT: &str = "/var/tmp";
 
 /// A server's directory. This run holds its lock until the value is dropped.
 pub(super) struct Directory {
@@ -32,8 +32,8 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Creates the directory if it is missing and locks it.
-    pub(super) fn hold(path: &Path) -> Result<Self, ServerError> {
-        fs::create_dir_all(path).map_err(about("make", path))?;
+    pub(super) fn lock(path: &Path) -> Result<Self, ServerError> {
+        fs::create_dir_all(path).map_err(about("create", path))?;
         let path = fs::canonicalize(path).map_err(about("find", path))?;
         let lock_path = path.join("lock");
         let lock = private_file().open(&lock_path).map_err(about("open", &lock_path))?;
@@ -70,11 +70,11 @@ impl Directory {
     pub(super) fn open_log(&self) -> Result<(File, u64), ServerError> {
         let path = self.path.join("server.log");
         let file = private_file().append(true).open(&path).map_err(about("open", &path))?;
-        let length = file.metadata().map_err(about("look at", &path))?.len();
+        let length = file.metadata().map_err(about("inspect", &path))?.len();
         if length <= LOG_MAX_BYTES {
             return Ok((file, length));
         }
-        file.set_len(0).map_err(about("shorten", &path))?;
+        file.set_len(0).map_err(about("truncate", &path))?;
         Ok((file, 0))
     }
 
@@ -106,7 +106,7 @@ pub(super) fn write_new(path: &Path, contents: &str, owner: Option<Account>) -> 
     }
     let write = || private_file().create_new(true).open(path)?.write_all(contents.as_bytes());
     write().map_err(about("write", path))?;
-    give_to(path, owner)
+    set_owner(path, owner)
 }
 
 /// The folder of PostgreSQL's data and the account that owns it (`None`: the user of this process).
@@ -140,16 +140,16 @@ pub(super) fn place(dir: &Path, accounts: Accounts) -> Result<Place, ServerError
         make_private(&link, Some(account))?;
         return Ok(Place { path: link, account: Some(account) });
     }
-    let path = place_elsewhere(dir, account)?;
-    symlink(&path, &link).map_err(about("make", &link))?;
+    let path = fallback_place(dir, account)?;
+    symlink(&path, &link).map_err(about("create", &link))?;
     Ok(Place { path, account: Some(account) })
 }
 
 /// Creates the folder for data of `dir` in the folder for temporary files. Any user may already have created a folder of
 /// that name there, so its owner is checked.
-fn place_elsewhere(dir: &Path, account: Account) -> Result<PathBuf, ServerError> {
+fn fallback_place(dir: &Path, account: Account) -> Result<PathBuf, ServerError> {
     let hash = hex::encode(Sha256::digest(dir.as_os_str().as_encoded_bytes()));
-    let path = Path::new(ELSEWHERE).join(format!("driver-tracker-{}", &hash[..16]));
+    let path = Path::new(FALLBACK_PARENT).join(format!("driver-tracker-{}", &hash[..16]));
     match fs::symlink_metadata(&path) {
         Err(_) => make_private(&path, Some(account))?,
         Ok(found) if found.is_dir() && found.uid() == account.uid => {}
@@ -163,12 +163,12 @@ fn not_ours(path: &Path, uid: u32, dir: &Path) -> ServerError {
 }
 
 fn make_private(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(about("make", path))?;
-    give_to(path, owner)
+    DirBuilder::new().mode(0o700).create(path).map_err(about("create", path))?;
+    set_owner(path, owner)
 }
 
 /// Makes `owner`, the account that the server runs as, the owner of `path`.
-fn give_to(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
+fn set_owner(path: &Path, owner: Option<Account>) -> Result<(), ServerError> {
     let Some(Account { uid, gid }) = owner else { return Ok(()) };
-    chown(path, Some(uid), Some(gid)).map_err(about("give away", path))
+    chown(path, Some(uid), Some(gid)).map_err(about("change the owner of", path))
 }

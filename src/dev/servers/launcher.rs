@@ -18,7 +18,7 @@ static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
 /// Starts `command` from the thread that never ends.
 pub(super) fn spawn(command: Command) -> io::Result<Child> {
-    let gone = || io::Error::other("the thread that starts servers is gone");
+    let gone = || io::Error::other("the thread that starts servers has ended");
     let launcher = LAUNCHER.get_or_init(start_thread).as_ref().ok_or_else(gone)?;
     let (reply, answer) = channel();
     launcher.send((command, reply)).map_err(|_| gone())?;
@@ -46,7 +46,7 @@ pub(super) fn run(mut command: Command, limit: Duration) -> io::Result<Output> {
         if Instant::now() > deadline {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("not done after {} s", limit.as_secs())));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("not finished after {} s", limit.as_secs())));
         }
         thread::sleep(POLL);
     }

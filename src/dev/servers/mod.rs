@@ -41,7 +41,7 @@ pub enum ServerError {
     /// A program is not installed.
     #[error(
         "{program} was not found; install it (Debian, Ubuntu: apt-get install postgresql redis-server), or set \
-         DATABASE_URL and REDIS_URL to servers of yours"
+         DATABASE_URL and REDIS_URL to your own servers"
     )]
     Missing {
         /// The program's name.
@@ -49,7 +49,7 @@ pub enum ServerError {
     },
     /// This process is root, and no unprivileged account exists.
     #[error(
-        "servers are not run as root, and neither the user postgres nor nobody exists here; run this as another user"
+        "servers do not run as root, and neither the user postgres nor nobody exists here; run this as another user"
     )]
     NoAccount,
     /// Another live run holds the lock of the directory.
@@ -59,7 +59,7 @@ pub enum ServerError {
         dir: PathBuf,
     },
     /// The directory or its data belongs to another user.
-    #[error("{} belongs to the user with id {uid}; run this as that user or as root, or delete {} to begin anew", path.display(), dir.display())]
+    #[error("{} belongs to the user with id {uid}; run this as that user or as root, or delete {} to start with new data", path.display(), dir.display())]
     NotOurs {
         /// The path that belongs to another user.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum ServerError {
     /// The data was written by a major version of PostgreSQL that is not installed.
     #[error(
         "{} holds data of PostgreSQL {found}, which is not installed; install postgresql-{found}, or delete the \
-         directory to begin anew",
+         directory to start with new data",
         dir.display()
     )]
     OtherVersion {
@@ -96,7 +96,7 @@ pub enum ServerError {
         server: &'static str,
     },
     /// The server is already running.
-    #[error("{server} is running already")]
+    #[error("{server} is already running")]
     Running {
         /// Which server.
         server: &'static str,

@@ -65,7 +65,7 @@ impl PrivatePostgres {
     /// Like `start`, with options.
     pub fn start_with(dir: &Path, port: Option<u16>, options: PostgresOptions) -> Result<Self, ServerError> {
         let newest = programs::postgres(None)?.ok_or(ServerError::Missing { program: Postgres::NAME })?;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let place = place(directory.path(), Accounts::find()?)?;
         end_leftover(&place.path.join("data"));
         let password = directory.read("password").unwrap_or_default();
@@ -82,7 +82,7 @@ impl PrivatePostgres {
     /// The standby streams by the replication slot `slot` and has the primary's databases and password.
     pub fn start_standby(primary: &Self, slot: &str, dir: &Path) -> Result<Self, ServerError> {
         let of = &primary.server.kind;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let place = place(directory.path(), Accounts::find()?)?;
         let copy =
             Postgres { place, programs: of.programs.clone(), options: of.options, password: of.password.clone() };
@@ -201,8 +201,8 @@ impl Kind for Postgres {
 
     /// The postmaster writes its state into its pid file. `pg_ctl` waits in the same way.
     fn is_ready(&self, _port: u16, pid: u32) -> bool {
-        let Ok(text) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
-        let mut lines = text.lines();
+        let Ok(pid_file) = fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
+        let mut lines = pid_file.lines();
         lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
@@ -238,7 +238,7 @@ impl Postgres {
         fs::remove_file(&password_file).map_err(about("remove", &password_file))?;
         let output = done.map_err(|source| ServerError::Io { what: "could not run initdb".to_owned(), source })?;
         if !output.status.success() {
-            return Err(failed::<Self>("could not make its data".to_owned(), said(&output.stderr)));
+            return Err(failed::<Self>("could not create its data".to_owned(), said(&output.stderr)));
         }
         directory.write("password", &self.password)?;
         fs::rename(&unfinished, &data).map_err(about("rename", &unfinished))
@@ -301,8 +301,8 @@ fn programs_for(found: &str, directory: &Directory) -> Result<PostgresPrograms, 
 /// Ends a postmaster that an earlier run left running on `data`. PostgreSQL itself handles a pid file whose process has
 /// ended.
 fn end_leftover(data: &Path) {
-    let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return };
-    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
+    let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else { return };
+    let Some(pid) = pid_file.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
     let arguments = process::arguments(pid);
     if arguments.iter().any(|argument| Path::new(argument) == data) {
         process::end_leftover(pid, Postgres::STOP_PLAN);

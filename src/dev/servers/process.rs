@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_whatever_the_process_is_called() {
+    fn stat_is_parsed_when_the_name_contains_spaces_and_parentheses() {
         let line = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2 3";
         let stat = Stat { state: 'S', parent: 3, ticks: 11, ticks_of_ended: 15, started: 98765 };
         assert_eq!(parse_stat(line), Some(stat));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_frozen_thawed_and_ended() {
+    fn a_child_is_frozen_and_a_frozen_child_is_stopped() {
         let mut process = Process::new(Command::new("sleep").arg("60").spawn().expect("sleep"));
         let pid = process.pid();
         assert!(children(std::process::id()).contains(&pid));

@@ -19,7 +19,7 @@ pub(super) struct PostgresPrograms {
 
 /// Finds PostgreSQL of major version `wanted`, or the newest.
 pub(super) fn postgres(wanted: Option<u32>) -> Result<Option<PostgresPrograms>, ServerError> {
-    let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(look_at).collect();
+    let found: Vec<PostgresPrograms> = candidates().into_iter().filter_map(inspect).collect();
     if found.is_empty() {
         return Err(ServerError::Missing { program: "PostgreSQL" });
     }
@@ -52,7 +52,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 /// Inspects `bin`. Returns `None` when a program is missing: Debian's client packages leave a `bin` without a server.
-fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
+fn inspect(bin: PathBuf) -> Option<PostgresPrograms> {
     if !["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()) {
         return None;
     }
@@ -62,8 +62,9 @@ fn look_at(bin: PathBuf) -> Option<PostgresPrograms> {
 }
 
 /// `postgres (PostgreSQL) 15.13 (Debian 15.13-0)` → 15.
-fn major_of(output: &str) -> Option<u32> {
-    let version = output.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+fn major_of(version_line: &str) -> Option<u32> {
+    let version =
+        version_line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version[..digits].parse().ok()
 }
@@ -73,14 +74,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn major_versions_are_read_from_what_the_server_tells() {
+    fn major_versions_are_read_from_the_output_of_the_server() {
         assert_eq!(major_of("postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)"), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(major_of("something else"), None);
     }
 
     #[test]
-    fn the_newest_is_found_and_an_absent_version_is_none() {
+    fn the_newest_version_is_found_and_a_missing_version_is_none() {
         assert!(postgres(None).expect("PostgreSQL is installed").is_some());
         assert_eq!(postgres(Some(7)).expect("PostgreSQL is installed"), None);
     }

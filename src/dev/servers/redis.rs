@@ -38,7 +38,7 @@ impl PrivateRedis {
     /// As [`Self::start`], with more arguments of `redis-server`.
     pub fn start_with(dir: &Path, port: Option<u16>, arguments: &[&str]) -> Result<Self, ServerError> {
         programs::redis()?;
-        let directory = Directory::hold(dir)?;
+        let directory = Directory::lock(dir)?;
         let account = Accounts::find()?.unprivileged;
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let is_redis = |arguments: &[String]| arguments.first().is_some_and(|first| first.contains("redis-server"));

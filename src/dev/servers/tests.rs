@@ -48,14 +48,14 @@ fn is_gone(pid: u32) -> bool {
 }
 
 #[test]
-fn the_next_free_port_is_not_one_in_use() {
+fn the_next_free_port_is_not_in_use() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = taken.local_addr().expect("its address").port();
     assert!(next_free_port(port).expect("a port") > port);
 }
 
 #[test]
-fn postgres_keeps_its_data_and_port_through_every_end() {
+fn postgres_keeps_its_data_and_port_however_it_ends() {
     let scratch = Scratch::new();
     let server = scratch.postgres();
     let port = server.port();
@@ -91,7 +91,7 @@ fn a_frozen_postgres_hangs_and_can_be_stopped() {
         server.freeze().expect("frozen");
         let asking = scope.spawn(|| server.query("postgres", "SELECT 1"));
         std::thread::sleep(Duration::from_millis(500));
-        assert!(!asking.is_finished(), "a frozen server answers nobody");
+        assert!(!asking.is_finished(), "a frozen server does not answer");
         server.thaw();
         assert_eq!(asking.join().expect("no panic").expect("answered"), "1");
     });
@@ -102,7 +102,7 @@ fn a_frozen_postgres_hangs_and_can_be_stopped() {
 }
 
 #[test]
-fn a_port_that_another_holds_is_passed_over_and_a_held_directory_refused() {
+fn a_taken_port_is_skipped_and_a_locked_directory_is_refused() {
     let scratch = Scratch::new();
     let dir = scratch.0.join("redis");
     let first = scratch.redis();
@@ -112,7 +112,7 @@ fn a_port_that_another_holds_is_passed_over_and_a_held_directory_refused() {
 }
 
 #[test]
-fn redis_comes_back_on_its_port_and_can_be_emptied_and_frozen() {
+fn redis_restarts_on_its_port_and_can_be_emptied_and_frozen() {
     let scratch = Scratch::new();
     let server = scratch.redis();
     let (port, pid) = (server.port(), server.pid().expect("running"));
@@ -133,8 +133,8 @@ fn redis_comes_back_on_its_port_and_can_be_emptied_and_frozen() {
 }
 
 #[test]
-fn data_lies_elsewhere_when_the_account_cannot_reach_the_directory() {
-    let accounts = Accounts::find().expect("who we are");
+fn data_is_stored_elsewhere_when_the_account_cannot_reach_the_directory() {
+    let accounts = Accounts::find().expect("the accounts");
     let Some(account) = accounts.unprivileged else { return };
     let scratch = Scratch::new();
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o700)).expect("closed to others");
@@ -146,11 +146,11 @@ fn data_lies_elsewhere_when_the_account_cannot_reach_the_directory() {
     assert_eq!((found.uid(), found.mode() & 0o777), (account.uid, 0o700));
     let again = PrivatePostgres::start_with(&dir, None, PostgresOptions::for_tests()).expect("the same data");
     drop(again);
-    assert!(!data.exists() && !dir.exists(), "nothing is left");
+    assert!(!data.exists() && !dir.exists(), "the drop removes the data and the directory");
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why() {
+fn the_error_of_a_server_that_cannot_start_says_why() {
     let scratch = Scratch::new();
     let dir = scratch.0.join("postgres");
     drop(start_postgres(&dir));
@@ -163,7 +163,7 @@ fn a_server_that_cannot_start_says_why() {
 
 const HELPER_DIR: &str = "DRIVER_TRACKER_TEST_HELPER_DIR";
 
-/// The process that `nothing_outlives_a_killed_process` starts and kills. It is not a test by itself.
+/// The process that `no_server_outlives_a_killed_process` starts and kills. It is not a test by itself.
 #[test]
 #[ignore = "started by another test"]
 fn helper_that_waits_to_be_killed() {
@@ -181,7 +181,7 @@ fn helper_that_waits_to_be_killed() {
 }
 
 #[test]
-fn nothing_outlives_a_killed_process() {
+fn no_server_outlives_a_killed_process() {
     let scratch = Scratch::new();
     let mut helper = Command::new(env::current_exe().expect("this program"))
         .args(["dev::servers::tests::helper_that_waits_to_be_killed", "--exact", "--ignored", "--nocapture"])
@@ -190,10 +190,10 @@ fn nothing_outlives_a_killed_process() {
         .spawn()
         .expect("helper");
     let lines = BufReader::new(helper.stdout.take().expect("piped")).lines();
-    let told = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("pids ").map(str::to_owned));
-    let told = told.expect("the helper's servers");
-    let pids: Vec<u32> = told.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
-    assert!(pids.iter().all(|pid| !is_gone(*pid)), "they outlive the thread that asked for them");
+    let pids = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("pids ").map(str::to_owned));
+    let pids = pids.expect("the helper prints the ids of its servers");
+    let pids: Vec<u32> = pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+    assert!(pids.iter().all(|pid| !is_gone(*pid)), "the servers outlive the thread that started them");
     helper.kill().expect("killed");
     helper.wait().expect("ended");
     assert!(wait_until(Duration::from_secs(15), || pids.iter().all(|pid| is_gone(*pid))));

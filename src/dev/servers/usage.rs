@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_works_uses_time_and_memory() {
+    fn a_working_process_uses_cpu_time_and_memory() {
         let own = std::process::id();
         let before = cpu(own).expect("this process");
         while cpu(own).expect("this process") == before {

@@ -27,7 +27,7 @@ async fn send(shop: &ReceivingShop, id: &str, sequence: u64) -> u16 {
 }
 
 #[tokio::test]
-async fn takes_what_is_signed_and_counts_repeats_and_disorder() {
+async fn signed_events_are_accepted_and_repeats_and_disorder_are_counted() {
     let shop = ReceivingShop::start(&format!("{},{}", secret(1), secret(2))).await.unwrap();
     let now = Utc::now().timestamp();
     let body = event("e-0", 1);
@@ -57,7 +57,7 @@ async fn takes_what_is_signed_and_counts_repeats_and_disorder() {
 }
 
 #[tokio::test]
-async fn fails_as_it_is_told() {
+async fn the_shop_fails_as_configured() {
     let shop = ReceivingShop::start(&secret(2)).await.unwrap();
     shop.set_behaviour(Behaviour::FailFirst(2));
     let mut answers = Vec::new();
@@ -71,7 +71,7 @@ async fn fails_as_it_is_told() {
     shop.set_behaviour(Behaviour::Slow(Duration::from_millis(1)));
     answers.push(send(&shop, "e-2", 2).await);
     assert_eq!(answers, [500, 500, 200, 410, 0, 200]);
-    assert_eq!(shop.counts().duplicates, 0, "what was not accepted may come again");
+    assert_eq!(shop.counts().duplicates, 0, "the repeat of a refused event is not a duplicate");
     shop.set_behaviour(Behaviour::RetryAfter(7));
     let body = event("e-3", 3);
     let answer = post(&shop, &secret(2), Utc::now().timestamp(), "e-3", &body).await.unwrap();
@@ -79,7 +79,7 @@ async fn fails_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn waits_for_events_and_not_for_ever() {
+async fn waiting_for_events_ends_at_the_limit() {
     let shop = ReceivingShop::start(&secret(2)).await.unwrap();
     let two = |events: &[ShopEvent]| events.iter().filter(|event| event.accepted()).count() >= 2;
     assert!(shop.wait_for(two, Duration::from_millis(20)).await.is_none());

@@ -16,18 +16,18 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::judge::Freedom;
+use super::judge::Availability;
 use super::ledger::Ledger;
 use super::movement::{Duty, Mover};
 use super::wire::{Delivery, Incoming, Stage};
 
 /// A request without an answer for this time is sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a driver who leaves waits for the answer that it is off duty.
+/// How long a leaving driver waits for the confirmation that it is off duty.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// The maximum number of unacknowledged heartbeats that are tracked.
 const MAX_UNACKED: usize = 256;
-/// Active deliveries, beyond any capacity that makes sense.
+/// The maximum number of open deliveries. It is above any useful capacity.
 const MAX_JOBS: usize = 64;
 const MIN_HEARTBEAT_MS: u64 = 50;
 
@@ -37,8 +37,8 @@ enum Step {
     Unplanned,
     /// The next stage is reached at this time.
     Due(Duration),
-    /// Said, not answered yet.
-    Sent { reference: String, stage: Stage, at: Duration },
+    /// The stage is reported and not answered yet.
+    Reported { reference: String, stage: Stage, at: Duration },
 }
 
 struct Job {
@@ -47,19 +47,19 @@ struct Job {
 }
 
 impl Job {
-    fn is(&self, reference: &str) -> bool {
-        matches!(&self.step, Step::Sent { reference: sent, .. } if sent == reference)
+    fn awaits(&self, reference: &str) -> bool {
+        matches!(&self.step, Step::Reported { reference: sent, .. } if sent == reference)
     }
 
     fn ends(&self) -> bool {
-        matches!(self.step, Step::Sent { stage: Stage::Delivered, .. })
+        matches!(self.step, Step::Reported { stage: Stage::Delivered, .. })
     }
 }
 
-/// The duty that the driver requests, and whether the service knows it.
+/// The requested duty of the driver, as last sent to the service.
 #[derive(Clone, PartialEq)]
 enum RequestedDuty {
-    /// To be sent at this time.
+    /// The request is due at this time.
     Unsent(Duration),
     Sent {
         reference: String,
@@ -82,11 +82,11 @@ pub(super) struct Agent {
     unacked: VecDeque<u64>,
     capacity: usize,
     on_duty: bool,
-    duty: RequestedDuty,
+    requested_duty: RequestedDuty,
     jobs: VecDeque<Job>,
     leaving_since: Option<Duration>,
     /// The wait that a `reconnect` frame requested.
-    come_back_after: Option<Duration>,
+    reconnect_after: Option<Duration>,
     outgoing: Vec<String>,
 }
 
@@ -104,10 +104,10 @@ impl Agent {
             unacked: VecDeque::new(),
             capacity: 1,
             on_duty: false,
-            duty: RequestedDuty::Unsent(Duration::ZERO),
+            requested_duty: RequestedDuty::Unsent(Duration::ZERO),
             jobs: VecDeque::new(),
             leaving_since: None,
-            come_back_after: None,
+            reconnect_after: None,
             outgoing: Vec::new(),
         }
     }
@@ -128,8 +128,8 @@ impl Agent {
     }
 
     /// Takes the wait that the service requested before it closed the session.
-    pub(super) fn take_come_back_after(&mut self) -> Option<Duration> {
-        self.come_back_after.take()
+    pub(super) fn take_reconnect_after(&mut self) -> Option<Duration> {
+        self.reconnect_after.take()
     }
 
     /// Starts leaving: the driver goes off duty and is then done.
@@ -140,7 +140,7 @@ impl Agent {
 
     /// Returns whether the driver has nothing more to send.
     pub(super) fn is_done(&self, now: Duration) -> bool {
-        let off = self.duty == RequestedDuty::Confirmed(false);
+        let off = self.requested_duty == RequestedDuty::Confirmed(false);
         match self.leaving_since {
             Some(since) => off || now >= since + LEAVE_WITHIN,
             None => off && self.jobs.is_empty() && self.mover.duty(now).0 == Duty::Over,
@@ -153,7 +153,7 @@ impl Agent {
         self.outgoing.clear();
         self.unacked.clear();
         self.ledger.disconnected(self.index);
-        self.publish_freedom(now);
+        self.publish_availability(now);
     }
 
     /// Returns the time at which `on_time` must be called next.
@@ -164,9 +164,9 @@ impl Agent {
         let job = self.jobs.front().map(|job| match &job.step {
             Step::Unplanned => now,
             Step::Due(at) => *at,
-            Step::Sent { at, .. } => *at + ANSWER_WITHIN,
+            Step::Reported { at, .. } => *at + ANSWER_WITHIN,
         });
-        let duty = match &self.duty {
+        let duty = match &self.requested_duty {
             RequestedDuty::Unsent(at) => Some(*at),
             RequestedDuty::Sent { at, .. } => Some(*at + ANSWER_WITHIN),
             RequestedDuty::Confirmed(_) => self.mover.duty(now).1,
@@ -183,9 +183,9 @@ impl Agent {
         if now >= self.next_heartbeat {
             self.heartbeat(now);
         }
-        self.send_duty(now);
+        self.request_duty(now);
         self.work(now);
-        self.publish_freedom(now);
+        self.publish_availability(now);
     }
 
     /// Handles a received frame.
@@ -203,7 +203,7 @@ impl Agent {
 
     // --- outgoing frames ---
 
-    fn say(&mut self, frame: &Value) {
+    fn enqueue(&mut self, frame: &Value) {
         self.outgoing.push(frame.to_string());
     }
 
@@ -213,7 +213,7 @@ impl Agent {
     }
 
     fn acknowledge(&mut self, message_id: &str) {
-        self.say(&json!({"type": "ack", "messageId": message_id}));
+        self.enqueue(&json!({"type": "ack", "messageId": message_id}));
     }
 
     fn heartbeat(&mut self, now: Duration) {
@@ -234,26 +234,27 @@ impl Agent {
             self.unacked.pop_front();
         }
         self.unacked.push_back(self.seq);
-        self.say(&frame);
+        self.enqueue(&frame);
     }
 
-    /// On duty while the movement says so; a driver with a delivery does not go off duty for a break.
+    /// Returns the duty that the driver wants. It follows the movement, but a driver with open deliveries stays on duty
+    /// during a break.
     fn wants_duty(&self, now: Duration) -> bool {
         self.leaving_since.is_none() && (self.mover.duty(now).0 == Duty::On || !self.jobs.is_empty())
     }
 
-    fn send_duty(&mut self, now: Duration) {
+    fn request_duty(&mut self, now: Duration) {
         let on = self.wants_duty(now);
-        let due = match &self.duty {
+        let due = match &self.requested_duty {
             RequestedDuty::Unsent(at) => now >= *at,
-            RequestedDuty::Sent { on: sent, at, .. } => *sent != on || now >= *at + ANSWER_WITHIN,
-            RequestedDuty::Confirmed(agreed) => *agreed != on,
+            RequestedDuty::Sent { on: requested, at, .. } => *requested != on || now >= *at + ANSWER_WITHIN,
+            RequestedDuty::Confirmed(confirmed) => *confirmed != on,
         };
         if due {
             let reference = self.next_reference('s');
             let status = if on { "AVAILABLE" } else { "OFFLINE" };
-            self.say(&json!({"type": "status", "status": status, "ref": reference}));
-            self.duty = RequestedDuty::Sent { reference, on, at: now };
+            self.enqueue(&json!({"type": "status", "status": status, "ref": reference}));
+            self.requested_duty = RequestedDuty::Sent { reference, on, at: now };
         }
     }
 
@@ -266,7 +267,7 @@ impl Agent {
             Stage::PickedUp if !self.mover.is_traced() => Stage::InTransit,
             _ => Stage::Delivered,
         };
-        let sent = match &job.step {
+        let repeated = match &job.step {
             Step::Unplanned => {
                 let done_at = match next {
                     Stage::PickedUp => self.mover.head_for(now, job.delivery.pickup),
@@ -276,12 +277,12 @@ impl Agent {
                 job.step = Step::Due(done_at);
                 None
             }
-            Step::Sent { reference, at, .. } if now >= *at + ANSWER_WITHIN => Some(reference.clone()),
-            Step::Due(_) | Step::Sent { .. } => None,
+            Step::Reported { reference, at, .. } if now >= *at + ANSWER_WITHIN => Some(reference.clone()),
+            Step::Due(_) | Step::Reported { .. } => None,
         };
         let due = matches!(job.step, Step::Due(at) if now >= at);
-        if due || sent.is_some() {
-            let reference = sent.unwrap_or_else(|| self.next_reference('u'));
+        if due || repeated.is_some() {
+            let reference = repeated.unwrap_or_else(|| self.next_reference('u'));
             self.report_stage(now, next, reference);
         }
     }
@@ -297,29 +298,29 @@ impl Agent {
             frame["lat"] = json!(place.lat());
             frame["lon"] = json!(place.lon());
         }
-        job.step = Step::Sent { reference, stage, at: now };
-        self.say(&frame);
+        job.step = Step::Reported { reference, stage, at: now };
+        self.enqueue(&frame);
     }
 
     // --- availability ---
 
-    fn freedom(&self) -> Freedom {
+    fn availability(&self) -> Availability {
         let ending = self.jobs.iter().filter(|job| job.ends()).count();
-        let sent_duty = match self.duty {
+        let duty_in_flight = match self.requested_duty {
             RequestedDuty::Sent { on, .. } => Some(on),
             RequestedDuty::Unsent(_) | RequestedDuty::Confirmed(_) => None,
         };
-        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && sent_duty != Some(true)) {
-            Freedom::Taken
-        } else if !self.in_session || sent_duty.is_some() || self.jobs.len() >= self.capacity {
-            Freedom::Unsure
+        if self.jobs.len() - ending >= self.capacity || (!self.on_duty && duty_in_flight != Some(true)) {
+            Availability::Unavailable
+        } else if !self.in_session || duty_in_flight.is_some() || self.jobs.len() >= self.capacity {
+            Availability::Uncertain
         } else {
-            Freedom::Free
+            Availability::Available
         }
     }
 
-    fn publish_freedom(&self, now: Duration) {
-        self.ledger.freedom(self.index, now, self.freedom());
+    fn publish_availability(&self, now: Duration) {
+        self.ledger.set_availability(self.index, now, self.availability());
     }
 }
 

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signature_is_the_one_of_an_independent_library() {
+    fn the_signature_equals_the_one_of_an_independent_library() {
         let text = format!("whsec_{}", BASE64_STANDARD.encode([7u8; 32]));
         let Ok(Credential::Key(key)) = Credential::parse(&WebhookAuth::Signed(format!("{text}, whsec_other"))) else {
             panic!("a good secret")
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_temporary_failures_are_retried() {
         let status = |status, retry_after| ApiError::Status { status, code: None, retry_after };
         assert_eq!(status(503, Some(Duration::from_secs(2))).retry_in(1), Some(Duration::from_secs(2)));
         assert_eq!(status(429, Some(Duration::from_secs(7200))).retry_in(1), Some(LONGEST_RETRY_AFTER));

@@ -38,8 +38,8 @@ pub enum CliError {
     },
     /// Neither the flags nor the state file of `dev` name the service and its secret.
     #[error(
-        "give --url and the environment's VENDURE_WEBHOOK_SECRET (or VENDURE_WEBHOOK_SHARED_SECRET) and \
-         DRIVER_TRACKER_API_KEY, or start `driver-tracker dev` here first: {} is not there",
+        "give --url and set VENDURE_WEBHOOK_SECRET (or VENDURE_WEBHOOK_SHARED_SECRET) and DRIVER_TRACKER_API_KEY in the \
+         environment, or start `driver-tracker dev` here first: {} does not exist",
         .0.display()
     )]
     NoService(PathBuf),
@@ -165,8 +165,9 @@ fn read_dev_state(path: &Path) -> Result<DevState, CliError> {
     let failed = |reason: String| CliError::DevState { path: path.to_owned(), reason };
     match std::fs::read(path) {
         // Only the line number of the parse error is shown. The full message could contain a secret.
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| failed(format!("not the JSON expected, line {}", error.line()))),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|error| failed(format!("unexpected JSON in line {}", error.line())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(DevState::default()),
         Err(error) => Err(failed(error.to_string())),
     }
@@ -246,7 +247,7 @@ mod tests {
     const SECRET: (&str, &str) = ("VENDURE_WEBHOOK_SECRET", "whsec_AAAA");
 
     #[test]
-    fn flags_make_a_run() {
+    fn flags_become_the_options_of_a_run() {
         command().debug_assert();
         let flags = "--url http://h:1 --center -33.9,18.4 --radius-km 2 --orders 5 --duration 2m --speed 4 --drivers 3 \
                      --keep-free 2";
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!((options.http_url.as_str(), options.api_key.as_deref()), ("http://h:1", Some("k")));
         assert_eq!((options.speed, options.duration), (4.0, Some(Duration::from_secs(120))));
         assert_eq!(options.keep_free, 2);
-        assert_eq!(parse(&["--url", "http://h:1"], &[SECRET]).unwrap().keep_free, 0, "unless a flag says so");
+        assert_eq!(parse(&["--url", "http://h:1"], &[SECRET]).unwrap().keep_free, 0, "the default is 0");
         assert!(matches!(options.webhook, WebhookAuth::Signed(secret) if secret == "whsec_AAAA"));
         assert!(matches!(options.drivers, DriverSource::Create(3)));
         assert!(matches!(options.movement, Movement::Random { center, radius_km: 2.0 } if center.lat() == -33.9));
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn errors_name_the_missing_or_invalid_value() {
         let error = |flags: &[&str], environment: &[(&str, &str)]| match parse(flags, environment) {
             Ok(_) => panic!("{flags:?}"),
             Err(error) => error.to_string(),
@@ -273,8 +274,8 @@ mod tests {
             [("start", "25:00"), ("duration", "soon"), ("center", "91,0"), ("radius-km", "0"), ("keep-free", "50")]
         {
             let flag = format!("--{flag}={bad}");
-            let told = error(&["--url", "http://h", &flag], &[SECRET]);
-            assert!(flag.starts_with(told.split(':').next().unwrap()), "{told}");
+            let message = error(&["--url", "http://h", &flag], &[SECRET]);
+            assert!(flag.starts_with(message.split(':').next().unwrap()), "{message}");
         }
     }
 }

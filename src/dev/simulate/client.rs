@@ -30,7 +30,7 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// A socket without any incoming frame for this time is dead. The service pings every 20 s.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const LEAST_WAIT_S: f64 = 1.0;
 const LONGEST_WAIT_S: f64 = 60.0;
 
@@ -92,8 +92,8 @@ impl Client {
             self.agent.session_lost(self.clock.now());
             let End::Lost { welcomed } = end else { return };
             attempt = if welcomed { 0 } else { attempt + 1 };
-            let asked = self.agent.take_come_back_after();
-            let wait = asked.unwrap_or_else(|| backoff(attempt, &mut rng)).min(Duration::from_secs(600));
+            let requested = self.agent.take_reconnect_after();
+            let wait = requested.unwrap_or_else(|| backoff(attempt, &mut rng)).min(Duration::from_secs(600));
             if self.stopped_while(sleep(wait)).await {
                 return;
             }
@@ -111,13 +111,13 @@ impl Client {
     async fn session(&mut self) -> End {
         let mut socket = match timeout(CONNECT_WITHIN, self.connect()).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return self.not_connected(&error),
+            Ok(Err(error)) => return self.connect_failed(&error),
             Err(_) => {
                 self.ledger.error("connect: timed out");
                 return End::Lost { welcomed: false };
             }
         };
-        let end = self.converse(&mut socket).await;
+        let end = self.exchange_frames(&mut socket).await;
         if !matches!(end, End::Lost { .. }) {
             let _ = timeout(CLOSE_WITHIN, socket.close(None)).await;
         }
@@ -134,7 +134,7 @@ impl Client {
         Ok(tokio_tungstenite::connect_async_with_config(request, None, true).await?.0)
     }
 
-    fn not_connected(&self, error: &Error) -> End {
+    fn connect_failed(&self, error: &Error) -> End {
         let (kind, banned) = match error {
             Error::Http(response) => {
                 let status = response.status();
@@ -150,9 +150,9 @@ impl Client {
         if banned { End::Banned } else { End::Lost { welcomed: false } }
     }
 
-    async fn converse(&mut self, socket: &mut Socket) -> End {
+    async fn exchange_frames(&mut self, socket: &mut Socket) -> End {
         let opened = self.clock.now();
-        let mut last_received = opened;
+        let mut last_seen = opened;
         let mut leaving = false;
         loop {
             let now = self.clock.now();
@@ -162,17 +162,17 @@ impl Client {
             if self.send_all(socket).await.is_err() {
                 return self.lost("socket: cannot send");
             }
-            let deaf_at = if self.agent.in_session() { last_received + SILENCE } else { opened + WELCOME_WITHIN };
-            let wake = self.clock.instant(self.agent.deadline(now).min(deaf_at));
+            let dead_at = if self.agent.in_session() { last_seen + SILENCE_LIMIT } else { opened + WELCOME_WITHIN };
+            let wake = self.clock.instant(self.agent.deadline(now).min(dead_at));
             tokio::select! {
                 () = stopped(&mut self.stop), if !leaving => {
                     leaving = true;
                     self.agent.leave(self.clock.now());
                 }
                 message = socket.next() => {
-                    last_received = self.clock.now();
+                    last_seen = self.clock.now();
                     match message {
-                        Some(Ok(Message::Text(text))) => self.agent.on_text(last_received, &text),
+                        Some(Ok(Message::Text(text))) => self.agent.on_text(last_seen, &text),
                         Some(Ok(Message::Close(frame))) => return self.closed(frame.map(|frame| frame.code)),
                         Some(Ok(_)) => {}
                         Some(Err(_)) | None => return self.lost("socket: lost"),
@@ -180,7 +180,7 @@ impl Client {
                 }
                 () = sleep_until(wake) => {
                     let now = self.clock.now();
-                    if now >= deaf_at {
+                    if now >= dead_at {
                         return self.lost(if self.agent.in_session() { "socket: silent" } else { "socket: no welcome" });
                     }
                     self.agent.on_time(now);
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_between_one_second_and_a_minute_and_differently_each_time() {
+    fn the_backoff_is_one_second_to_a_minute_and_has_jitter() {
         let mut rng = StdRng::seed_from_u64(1);
         let waits: Vec<f64> = (0..40).map(|attempt| backoff(attempt, &mut rng).as_secs_f64()).collect();
         assert!(waits.iter().all(|wait| (1.0..=60.0).contains(wait)), "{waits:?}");

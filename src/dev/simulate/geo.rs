@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn between_goes_the_short_way_round() {
+    fn between_takes_the_shorter_way_across_the_antimeridian() {
         let half = between(at(0.0, 179.0), at(2.0, -179.0), 0.5);
         assert!((half.lat() - 1.0).abs() < 1e-9 && (half.lon().abs() - 180.0).abs() < 1e-9, "{half:?}");
         assert_eq!(between(at(1.0, 1.0), at(2.0, 2.0), 7.0), at(2.0, 2.0));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stray_does_not_stretch_the_box_and_is_pulled_in_when_fitted() {
+    fn an_outlier_does_not_stretch_the_box_and_is_clamped_when_fitted() {
         let city = (0..100).map(|i| at(40.0 + f64::from(i) / 100.0, -74.0 + f64::from(i) / 100.0));
         let from = central_box(city.chain([at(0.0, 0.0)])).unwrap();
         assert!(from.min_lat > 39.9 && from.max_lon < -73.0, "{from:?}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::judge::{self, Freedom, History, Verdict, Window};
+use super::judge::{self, Availability, History, Verdict, Window};
 use super::report::{Latency, NearestCounts, Progress, Report};
 use crate::domain::position::Position;
 
@@ -22,7 +22,7 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 /// in the meantime, because the service repeats an unacknowledged one every 5 s.
 const JUDGE_AFTER: Duration = Duration::from_secs(6);
 /// The maximum age of an assignment when this run receives it.
-const HEARD_WITHIN: Duration = Duration::from_secs(6);
+const RECEIVED_WITHIN: Duration = Duration::from_secs(6);
 /// How long after its post an order without a driver counts as one that will need a driver of this run. After that it may
 /// be assigned to a driver outside this run, and this run gets no frame about that.
 const NEEDS_DRIVER_FOR: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ struct Order {
     on_socket_after: Option<Duration>,
     ended: bool,
     /// The order was unassigned from its driver, and no other driver of this run has it yet.
-    taken_back: bool,
+    unassigned: bool,
 }
 
 struct ToJudge {
@@ -87,7 +87,7 @@ pub(super) struct Ledger(Mutex<Inner>);
 impl Ledger {
     pub(super) fn new(driver_ids: Vec<String>) -> Self {
         // A longer latency is recorded as the greatest value.
-        let histogram = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("bounds that are allowed");
+        let histogram = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("the bounds are valid");
         let by_id = driver_ids.iter().cloned().enumerate().map(|(index, id)| (id, index)).collect();
         let entry = |id| DriverEntry { id, connected: false, history: History::default() };
         let drivers: Vec<_> = driver_ids.into_iter().map(entry).collect();
@@ -154,22 +154,28 @@ impl Ledger {
         count(&mut inner.report.fixes_refused, code);
     }
 
-    pub(super) fn freedom(&self, driver: usize, now: Duration, freedom: Freedom) {
-        self.lock().drivers[driver].history.set_freedom(now, freedom);
+    pub(super) fn set_availability(&self, driver: usize, now: Duration, availability: Availability) {
+        self.lock().drivers[driver].history.set_availability(now, availability);
     }
 
     /// Records that the driver received an assignment for the first time.
-    pub(super) fn assigned(&self, driver: usize, now: Duration, seller_order_id: &str, freedom_after: Freedom) {
+    pub(super) fn assigned(
+        &self,
+        driver: usize,
+        now: Duration,
+        seller_order_id: &str,
+        availability_after: Availability,
+    ) {
         let mut inner = self.lock();
-        let earliest = now.saturating_sub(HEARD_WITHIN);
+        let earliest = now.saturating_sub(RECEIVED_WITHIN);
         let posted_at = inner.orders.get(seller_order_id).map_or(earliest, |order| order.posted_at);
-        inner.drivers[driver].history.taken(posted_at.max(earliest), now, freedom_after);
+        inner.drivers[driver].history.assigned(posted_at.max(earliest), now, availability_after);
         if let Some(order) = inner.orders.get_mut(seller_order_id) {
-            order.taken_back = false;
+            order.unassigned = false;
             if order.on_socket_after.is_none() {
                 order.on_socket_after = Some(now.saturating_sub(order.posted_at));
                 inner.progress.orders_assigned += 1;
-                inner.record_way(seller_order_id);
+                inner.record_latency(seller_order_id);
             }
         }
         inner.last_change = now;
@@ -186,10 +192,10 @@ impl Ledger {
     }
 
     /// Records that the driver lost the delivery without completing it. Another driver may still get it.
-    pub(super) fn taken_back(&self, now: Duration, seller_order_id: &str) {
+    pub(super) fn unassigned(&self, now: Duration, seller_order_id: &str) {
         let mut inner = self.lock();
         if let Some(order) = inner.orders.get_mut(seller_order_id) {
-            order.taken_back = true;
+            order.unassigned = true;
         }
         inner.last_change = now;
     }
@@ -202,10 +208,10 @@ impl Ledger {
 
     /// Returns whether `keep` drivers stay available when one more order is posted. Every order of this run without a driver
     /// counts as if it had one.
-    pub(super) fn has_room(&self, now: Duration, keep: usize) -> bool {
+    pub(super) fn can_post_order(&self, now: Duration, keep: usize) -> bool {
         let inner = self.lock();
         let needs_driver = |order: &&Order| {
-            let has_none = order.on_socket_after.is_none() || order.taken_back;
+            let has_none = order.on_socket_after.is_none() || order.unassigned;
             has_none && !order.ended && now.saturating_sub(order.posted_at) < NEEDS_DRIVER_FOR
         };
         let needed = inner.orders.values().filter(needs_driver).count();
@@ -213,9 +219,12 @@ impl Ledger {
     }
 
     /// Returns whether every driver is connected and none is uncertain.
-    pub(super) fn is_settled(&self, now: Duration) -> bool {
+    pub(super) fn is_fleet_ready(&self, now: Duration) -> bool {
         let inner = self.lock();
-        inner.drivers.iter().all(|driver| driver.connected && driver.history.freedom_at(now) != Freedom::Unsure)
+        inner
+            .drivers
+            .iter()
+            .all(|driver| driver.connected && driver.history.availability_at(now) != Availability::Uncertain)
     }
 
     // --- orders ---
@@ -249,7 +258,7 @@ impl Ledger {
             // A driver outside this run has the order, so no frame of this run reports how it ends.
             inner.orders.remove(seller_order_id);
         }
-        inner.record_way(seller_order_id);
+        inner.record_latency(seller_order_id);
         inner.last_change = now;
     }
 
@@ -299,14 +308,14 @@ impl Ledger {
         let assigned_at_once = inner.to_socket.len();
         let assigned_later = inner.waited.len();
         let last = inner.progress.clone();
-        let orders_taken_back = inner.orders.values().filter(|order| order.taken_back && !order.ended).count() as u64;
+        let orders_unassigned = inner.orders.values().filter(|order| order.unassigned && !order.ended).count() as u64;
         Report {
             last,
             seed,
             speed,
             assigned_at_once,
             assigned_later,
-            orders_taken_back,
+            orders_unassigned,
             waited_to_socket,
             ..inner.report.clone()
         }
@@ -332,7 +341,7 @@ impl Inner {
     }
 
     /// Records the latency to the socket once both the answer and the frame arrived, in either order.
-    fn record_way(&mut self, seller_order_id: &str) {
+    fn record_latency(&mut self, seller_order_id: &str) {
         let Some(order) = self.orders.get(seller_order_id) else { return };
         let ended = order.ended && order.answer.is_some();
         match (order.answer, order.on_socket_after) {
@@ -364,7 +373,7 @@ impl Inner {
             if verdict == Verdict::NotNearest {
                 // Logs must not hold positions. The driver's id is enough to find the decision.
                 let driver = next.chosen.map(|chosen| self.drivers[chosen].id.as_str());
-                tracing::debug!(driver.id = driver, "an order went to a driver who was not the nearest");
+                tracing::debug!(driver.id = driver, "an order was assigned to a driver who was not the nearest");
             }
             let NearestCounts { nearest, not_nearest, undecidable } = &mut self.report.nearest;
             match verdict {
@@ -394,73 +403,73 @@ mod tests {
         let ledger = Ledger::new((0..drivers).map(|n| format!("d{n}")).collect());
         for driver in 0..drivers {
             ledger.connected(driver, Duration::from_secs(20));
-            ledger.freedom(driver, Duration::from_secs(1), Freedom::Free);
+            ledger.set_availability(driver, Duration::from_secs(1), Availability::Available);
             ledger.heartbeats_acked(driver, Duration::from_secs(9), 1, 1);
         }
         ledger
     }
 
     #[test]
-    fn there_is_room_for_an_order_while_enough_drivers_stay_available() {
+    fn an_order_can_be_posted_while_enough_drivers_stay_available() {
         let ledger = ledger_of(3);
         let place = Position::new(1.0, 1.0).unwrap();
         let s = Duration::from_secs;
-        assert!(ledger.has_room(s(10), 2) && !ledger.has_room(s(10), 3));
+        assert!(ledger.can_post_order(s(10), 2) && !ledger.can_post_order(s(10), 3));
         assert_eq!(ledger.tick(s(10), false).drivers_free, 3);
 
         // An order that is posted and not yet assigned will need one of the drivers.
         assert!(ledger.order_posted("own", s(10), place));
-        assert!(ledger.has_room(s(10), 1) && !ledger.has_room(s(10), 2));
+        assert!(ledger.can_post_order(s(10), 1) && !ledger.can_post_order(s(10), 2));
         ledger.order_answered("own", s(10), Answer::AtOnce, Some("d0"));
-        ledger.assigned(0, s(10), "own", Freedom::Taken);
-        assert!(ledger.has_room(s(11), 1) && !ledger.has_room(s(11), 2), "counted once");
+        ledger.assigned(0, s(10), "own", Availability::Unavailable);
+        assert!(ledger.can_post_order(s(11), 1) && !ledger.can_post_order(s(11), 2), "the order counts once");
 
         // An order of another sender occupies a driver as well.
-        ledger.assigned(1, s(11), "not ours", Freedom::Taken);
-        assert!(ledger.has_room(s(12), 0) && !ledger.has_room(s(12), 1));
+        ledger.assigned(1, s(11), "another sender's", Availability::Unavailable);
+        assert!(ledger.can_post_order(s(12), 0) && !ledger.can_post_order(s(12), 1));
         ledger.disconnected(2);
-        assert!(!ledger.has_room(s(12), 0));
+        assert!(!ledger.can_post_order(s(12), 0));
         assert_eq!(ledger.tick(s(12), false).drivers_free, 0);
     }
 
     #[test]
-    fn an_order_that_went_to_a_driver_of_somebody_else_needs_none_of_ours() {
+    fn an_order_of_a_driver_outside_the_run_needs_no_driver_of_the_run() {
         let ledger = ledger_of(2);
         let place = Position::new(1.0, 1.0).unwrap();
         let s = Duration::from_secs;
         assert!(ledger.order_posted("theirs", s(10), place));
-        assert!(!ledger.has_room(s(10), 1));
+        assert!(!ledger.can_post_order(s(10), 1));
         ledger.order_answered("theirs", s(10), Answer::AtOnce, Some("unknown"));
-        assert!(ledger.has_room(s(10), 1));
+        assert!(ledger.can_post_order(s(10), 1));
         assert_eq!((ledger.open_orders(), ledger.tick(s(10), false).orders_waiting), (0, 0));
 
         // A waiting order may be assigned outside the run. After a minute it no longer counts.
         assert!(ledger.order_posted("waits", s(10), place));
         ledger.order_answered("waits", s(10), Answer::Later, None);
-        assert!(!ledger.has_room(s(10), 1));
+        assert!(!ledger.can_post_order(s(10), 1));
         for driver in 0..2 {
             ledger.heartbeats_acked(driver, s(70), 2, 1);
         }
-        assert!(ledger.has_room(s(70), 1));
+        assert!(ledger.can_post_order(s(70), 1));
     }
 
     #[test]
-    fn the_way_to_the_socket_is_measured_whichever_comes_first() {
+    fn the_latency_to_the_socket_is_measured_whether_the_answer_or_the_frame_comes_first() {
         let ledger = Ledger::new(vec!["d".to_owned()]);
         let place = Position::new(1.0, 1.0).unwrap();
         let ms = Duration::from_millis;
         for (order, answer) in [("a", Answer::AtOnce), ("b", Answer::Later)] {
             assert!(ledger.order_posted(order, ms(1000), place));
-            ledger.assigned(0, ms(1010), order, Freedom::Taken);
+            ledger.assigned(0, ms(1010), order, Availability::Unavailable);
             ledger.order_answered(order, ms(1020), answer, Some("d"));
-            ledger.assigned(0, ms(6000), order, Freedom::Taken);
+            ledger.assigned(0, ms(6000), order, Availability::Unavailable);
         }
         assert!(ledger.order_posted("c", ms(1000), place));
         ledger.order_answered("c", ms(1020), Answer::Later, None);
         assert_eq!(ledger.tick(ms(3000), false).orders_waiting, 1);
-        ledger.assigned(0, ms(9000), "c", Freedom::Taken);
+        ledger.assigned(0, ms(9000), "c", Availability::Unavailable);
         ledger.delivered(ms(9500), "c");
-        ledger.delivered(ms(9500), "somebody else's");
+        ledger.delivered(ms(9500), "another sender's");
         ledger.order_refused("never posted");
 
         let last = ledger.tick(ms(10_000), true);

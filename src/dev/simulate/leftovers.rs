@@ -48,13 +48,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_orders_with_both_the_id_and_the_mark_of_a_simulation_are_simulated() {
+    fn an_order_is_simulated_only_with_both_the_id_prefix_and_the_mark() {
         let listed = |order: Value| is_simulated(&serde_json::from_value::<ListedDelivery>(order).unwrap());
         let order = |id: &str, metadata: Value| json!({"id": "x", "sellerOrderId": id, "metadata": metadata});
         assert!(listed(order("sim-1-1", json!({"simulated": true}))));
         assert!(!listed(order("sim-1-1", json!({"simulated": "true"}))));
         assert!(!listed(order("sim-1-1", json!({}))));
         assert!(!listed(order("first-1", json!({"simulated": true}))));
-        assert!(!listed(json!({"id": "x", "sellerOrderId": "sim-1"})), "without metadata");
+        assert!(!listed(json!({"id": "x", "sellerOrderId": "sim-1"})), "an order without metadata is not simulated");
     }
 }

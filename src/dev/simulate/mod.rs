@@ -47,7 +47,7 @@ pub const MAX_DRIVERS: usize = 100_000;
 /// The maximum number of concurrent REST requests.
 const REST_AT_ONCE: usize = 16;
 /// The time limit for deactivating created drivers.
-const TIDY_WITHIN: Duration = Duration::from_secs(10);
+const DEACTIVATE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a run cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +56,10 @@ pub enum SimulateError {
     #[error("the service's address must look like http://127.0.0.1:8080 (https is not supported here)")]
     BadUrl,
     /// The API key contains characters that are not valid in a key.
-    #[error("the API key has characters that no key has")]
+    #[error("the API key contains characters that are not valid in a key")]
     BadKey,
     /// The webhook secret is malformed.
-    #[error("the webhook secret must be whsec_ and base64, or for the plain header any printable text")]
+    #[error("the webhook secret must be whsec_ followed by base64, or for the plain header any printable text")]
     BadSecret,
     /// The run creates drivers but has no API key.
     #[error("creating drivers needs an API key with the scope admin")]
@@ -186,22 +186,22 @@ impl Simulation {
         mut on_progress: impl FnMut(&Progress),
     ) -> Result<Report, SimulateError> {
         let SimulateOptions { drivers, movement, orders, keep_free, speed, duration, seed, .. } = self.options;
-        let most = match &movement {
+        let max_drivers = match &movement {
             Movement::Random { .. } => MAX_DRIVERS,
             Movement::Recorded(traces) => traces.len(),
         };
         let (fleet, created) = match drivers {
             DriverSource::Existing(fleet) => (fleet, false),
-            DriverSource::Create(count) => (create_fleet(&self.api, count.min(most)).await?, true),
+            DriverSource::Create(count) => (create_fleet(&self.api, count.min(max_drivers)).await?, true),
         };
-        let fleet: Vec<_> = fleet.into_iter().take(most).collect();
+        let fleet: Vec<_> = fleet.into_iter().take(max_drivers).collect();
         let ids: Vec<String> = fleet.iter().map(|driver| driver.id.clone()).collect();
         let demand = Demand { orders, keep_free };
         let mut run = Run::start(self.api.clone(), fleet, movement, demand, speed, seed)?;
         run.watch(duration, &mut shutdown, &mut on_progress).await;
         let report = run.stop(seed, speed, &mut on_progress).await;
         if created {
-            tidy(&self.api, ids).await;
+            deactivate(&self.api, ids).await;
         }
         Ok(report)
     }
@@ -220,14 +220,14 @@ async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<ExistingDriver
         let api = api.clone();
         async move { api.create_driver(&format!("Simulated {number:03}"), &format!("+1555{number:07}")).await }
     };
-    let mut made = Vec::with_capacity(count);
+    let mut created = Vec::with_capacity(count);
     let mut fleet = stream::iter(1..=count).map(one).buffered(REST_AT_ONCE);
     loop {
         match fleet.try_next().await {
-            Ok(Some((id, token))) => made.push(ExistingDriver { id, token, last_position: None }),
-            Ok(None) => return Ok(made),
+            Ok(Some((id, token))) => created.push(ExistingDriver { id, token, last_position: None }),
+            Ok(None) => return Ok(created),
             Err(error) => {
-                tidy(api, made.into_iter().map(|driver| driver.id).collect()).await;
+                deactivate(api, created.into_iter().map(|driver| driver.id).collect()).await;
                 return Err(error);
             }
         }
@@ -235,14 +235,14 @@ async fn create_fleet(api: &Arc<Api>, count: usize) -> Result<Vec<ExistingDriver
 }
 
 /// Deactivates drivers. The service refuses this for a driver with an open delivery, who then stays active.
-async fn tidy(api: &Arc<Api>, ids: Vec<String>) {
+async fn deactivate(api: &Arc<Api>, ids: Vec<String>) {
     let requests = stream::iter(ids).for_each_concurrent(REST_AT_ONCE, |id| async move {
         if let Err(error) = api.deactivate_driver(&id).await {
-            tracing::debug!(driver.id = %id, %error, "a simulated driver stays in service");
+            tracing::debug!(driver.id = %id, %error, "a simulated driver stays active");
         }
     });
-    if timeout(TIDY_WITHIN, requests).await.is_err() {
-        tracing::warn!("not every simulated driver could be taken out of service in time");
+    if timeout(DEACTIVATE_WITHIN, requests).await.is_err() {
+        tracing::warn!("some simulated drivers were not deactivated within the time limit");
     }
 }
 

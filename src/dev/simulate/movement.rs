@@ -98,7 +98,7 @@ impl Mover {
     /// Clears the goal, so that the driver roams again.
     pub(super) fn release(&mut self) {
         if let Self::Roaming(roaming) = self {
-            roaming.bound = false;
+            roaming.has_goal = false;
         }
     }
 
@@ -120,7 +120,7 @@ pub(super) struct Roaming {
     path: VecDeque<Position>,
     leg_mps: f64,
     /// Whether the driver has a goal, where it waits.
-    bound: bool,
+    has_goal: bool,
 }
 
 impl Roaming {
@@ -130,7 +130,7 @@ impl Roaming {
         let here = place.unwrap_or(anywhere);
         let leg_mps = rng.random_range(ROAD_SPEED_MPS);
         let path = VecDeque::new();
-        Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, bound: false }
+        Self { center, radius_km, speed, rng, here, at: Duration::ZERO, path, leg_mps, has_goal: false }
     }
 
     fn advance(&mut self, now: Duration) -> Position {
@@ -138,11 +138,11 @@ impl Roaming {
         self.at = self.at.max(now);
         for _ in 0..MAX_LEGS_PER_STEP {
             let Some(&next) = self.path.front() else {
-                if self.bound {
+                if self.has_goal {
                     break;
                 }
                 let waypoint = geo::random_within(&mut self.rng, self.center, self.radius_km);
-                self.set_out(waypoint);
+                self.start_leg(waypoint);
                 continue;
             };
             let leg_m = self.here.distance_m(&next);
@@ -158,7 +158,7 @@ impl Roaming {
         self.here
     }
 
-    fn set_out(&mut self, goal: Position) {
+    fn start_leg(&mut self, goal: Position) {
         let corner = Position::new(self.here.lat(), goal.lon()).unwrap_or(goal);
         self.path = VecDeque::from([corner, goal]);
         self.leg_mps = self.rng.random_range(ROAD_SPEED_MPS);
@@ -166,8 +166,8 @@ impl Roaming {
 
     fn head_for(&mut self, now: Duration, goal: Position) -> Duration {
         self.advance(now);
-        self.set_out(goal);
-        self.bound = true;
+        self.start_leg(goal);
+        self.has_goal = true;
         let mut way_m = 0.0;
         let mut from = self.here;
         for &to in &self.path {
@@ -205,7 +205,7 @@ impl Traced {
         let own_s = self.own_s(now);
         match self.trace.at(own_s) {
             Sighting::Before(wait_s) | Sighting::Gap(_, wait_s) => (Duty::Off, Some(now + self.wall(wait_s))),
-            Sighting::At(_) => (Duty::On, Some(now + self.wall(self.trace.on_the_way_for(own_s)))),
+            Sighting::At(_) => (Duty::On, Some(now + self.wall(self.trace.moving_for_s(own_s)))),
             Sighting::Over(_) => (Duty::Over, None),
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn roaming_keeps_to_road_speeds_and_near_its_centre() {
+    fn a_roaming_driver_keeps_to_road_speeds_and_stays_near_the_centre() {
         let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, None);
         let mut here = mover.position(Duration::ZERO).unwrap();
         let mut moved_m = 0.0;
@@ -257,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_with_a_known_place_starts_from_it() {
+    fn a_driver_with_a_known_position_starts_from_it() {
         let place = geo::offset(center(), 400.0, -700.0);
         let mut mover = Mover::roaming(center(), 3.0, 1.0, 7, Some(place));
         assert_eq!(mover.position(Duration::ZERO), Some(place));
-        assert!(mover.position(s(60.0)).unwrap().distance_m(&place) > 1.0, "and goes on from there");
+        assert!(mover.position(s(60.0)).unwrap().distance_m(&place) > 1.0, "the driver moves on from there");
     }
 
     /// Applies the rule for impossible jumps, at the default limit, to the fixes of `dev`. Heartbeats are late, and their
@@ -293,11 +293,11 @@ mod tests {
             refused
         };
         assert_eq!(judged(SPEED), 0);
-        assert!(judged(SPEED * 2.0) > 0, "the limit is one that faster drivers break");
+        assert!(judged(SPEED * 2.0) > 0, "drivers at twice the speed exceed the limit");
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_way() {
+    fn the_same_seed_gives_the_same_route() {
         let mut ways = [7, 7, 8].map(|seed| Mover::roaming(center(), 3.0, 2.0, seed, None));
         let places = ways.each_mut().map(|way| way.position(s(100.0)).unwrap());
         assert_eq!(places[0], places[1]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_reached_by_the_time_told_and_kept_until_released() {
+    fn a_goal_is_reached_by_the_returned_time_and_kept_until_released() {
         let mut mover = Mover::roaming(center(), 3.0, 10.0, 7, None);
         let goal = geo::offset(center(), 5000.0, 2000.0);
         let done_at = mover.head_for(s(3.0), goal);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traced_driver_keeps_its_trace_and_is_off_duty_in_breaks() {
+    fn a_traced_driver_follows_its_trace_and_is_off_duty_in_breaks() {
         let at = |lat| Position::new(lat, 0.0).unwrap();
         let trace = Trace::new("a", vec![(100.0, at(0.0)), (200.0, at(0.01)), (900.0, at(0.02)), (950.0, at(0.03))]);
         let mut mover = Mover::traced(trace.unwrap(), 10.0, 1);
@@ -327,7 +327,7 @@ mod tests {
         let goal = at(0.1);
         let done_at = mover.head_for(s(15.0), goal);
         assert!(done_at > s(15.0 + 10_500.0 * DETOUR / CITY_SPEED_MPS / 10.0), "{done_at:?}");
-        assert!((mover.position(s(15.0)).unwrap().lat() - 0.005).abs() < 1e-9, "the goal does not move it");
+        assert!((mover.position(s(15.0)).unwrap().lat() - 0.005).abs() < 1e-9, "the goal does not change the route");
         assert_eq!(mover.duty(s(30.0)), (Duty::Off, Some(s(90.0))));
         assert_eq!(mover.position(s(30.0)), None);
         assert_eq!(mover.duty(s(95.0)), (Duty::Over, None));

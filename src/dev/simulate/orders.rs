@@ -21,7 +21,7 @@ use super::{OrderSource, stopped};
 use crate::domain::position::Position;
 
 /// The interval between two checks whether enough drivers are available for one more order.
-const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(100);
+const AVAILABILITY_POLL: Duration = Duration::from_millis(100);
 /// The maximum number of concurrent posts. The next one waits.
 const MAX_IN_FLIGHT: usize = 512;
 const TRIES: u32 = 5;
@@ -105,11 +105,11 @@ impl Shop {
     }
 
     /// Waits until one more order leaves enough drivers available. Returns whether it had to wait.
-    async fn wait_for_room(&self) -> bool {
+    async fn wait_for_available_drivers(&self) -> bool {
         let mut waited = false;
-        while self.keep_free > 0 && !self.ledger.has_room(self.clock.now(), self.keep_free) {
+        while self.keep_free > 0 && !self.ledger.can_post_order(self.clock.now(), self.keep_free) {
             waited = true;
-            sleep(LOOK_FOR_ROOM_EVERY).await;
+            sleep(AVAILABILITY_POLL).await;
         }
         waited
     }
@@ -125,7 +125,7 @@ impl Shop {
             let slot = async {
                 sleep_until(shop.clock.instant(due)).await;
                 let slot = slots.clone().acquire_owned().await.ok();
-                (slot, shop.wait_for_room().await)
+                (slot, shop.wait_for_available_drivers().await)
             };
             let (slot, waited): (Option<OwnedSemaphorePermit>, bool) = tokio::select! {
                 slot = slot => slot,
@@ -139,7 +139,7 @@ impl Shop {
             // The order is recorded before the check for the next one, so that it counts there.
             let seller_order_id = format!("{ORDER_ID_PREFIX}{}-{number}", shop.run);
             if !shop.ledger.order_posted(&seller_order_id, shop.clock.now(), pickup) {
-                shop.ledger.error("webhook: not posted, too many orders under way");
+                shop.ledger.error("webhook: not posted, too many open orders");
                 continue;
             }
             let shop = shop.clone();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_over_time_and_a_count_ends_it() {
+    fn the_rate_holds_over_time_and_the_count_ends_the_orders() {
         let source = |count| OrderSource::Rate { per_minute: 60.0, count, center: center(), radius_km: 3.0 };
         let mut schedule = Schedule::new(source(None), 1.0, 1, Duration::ZERO);
         let orders: Vec<_> = (0..2000).filter_map(|_| schedule.next()).collect();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_that_had_no_room_do_not_come_all_at_once_later() {
+    fn held_back_orders_are_not_posted_in_a_burst_later() {
         let source = OrderSource::Rate { per_minute: 60.0, count: None, center: center(), radius_km: 3.0 };
         let mut schedule = Schedule::new(source, 1.0, 1, Duration::ZERO);
         schedule.next().unwrap();
@@ -237,11 +237,11 @@ mod tests {
         let (tenth, ..) = (0..9).filter_map(|_| schedule.next()).last().unwrap();
         assert!(tenth > late + Duration::from_secs(2), "{tenth:?}");
         schedule.resume_at(Duration::ZERO);
-        assert!(schedule.next().unwrap().0 >= tenth, "never earlier");
+        assert!(schedule.next().unwrap().0 >= tenth, "resuming never moves an order to an earlier time");
     }
 
     #[test]
-    fn recorded_orders_come_speed_times_as_fast() {
+    fn recorded_orders_are_due_speed_times_earlier() {
         let order = RecordedOrder { t_s: 600.0, pickup: center(), drop: center() };
         let mut schedule = Schedule::new(OrderSource::Recorded(vec![order]), 20.0, 1, Duration::ZERO);
         assert_eq!(schedule.next().unwrap().0, Duration::from_secs(30));

@@ -118,7 +118,7 @@ impl Trace {
     }
 
     /// Returns the seconds from `t_s` to the next break or the end, for a driver that is moving at `t_s`.
-    pub(super) fn on_the_way_for(&self, t_s: f64) -> f64 {
+    pub(super) fn moving_for_s(&self, t_s: f64) -> f64 {
         let first = self.fixes.partition_point(|(fix_s, _)| *fix_s <= t_s).saturating_sub(1);
         let run = self.fixes[first..].windows(2).take_while(|pair| pair[1].0 - pair[0].0 < GAP_S).count();
         (self.fixes[first + run].0 - t_s).max(0.0)
@@ -228,7 +228,7 @@ fn fit_demand(demand: &mut [(f64, Position)], roads: Option<&BoundingBox>, fit: 
     let from = geo::central_box(demand.iter().map(|(_, place)| *place))?;
     let apart = !geo::overlap(&from, roads);
     if fit == FitOrders::Never || (fit == FitOrders::Auto && !apart) {
-        return apart.then(|| "orders lie where no driver drives, and are left there".to_owned());
+        return apart.then(|| "orders lie where no driver drives; they are not moved".to_owned());
     }
     demand.iter_mut().for_each(|(_, place)| *place = geo::fit(*place, &from, roads));
     let (old, new) = (geo::circle_in(&from).0, geo::circle_in(roads).0);
@@ -304,7 +304,7 @@ fn read_rows(
         }
     }
     if skipped > 0 {
-        notes.push(format!("{}: {skipped} of {rows} rows are unreadable and left out", path.display()));
+        notes.push(format!("{}: {skipped} of {rows} rows are invalid and were skipped", path.display()));
     }
     Ok(())
 }

@@ -132,7 +132,7 @@ pub struct Report {
     /// Orders that the service refused, or that could not be posted.
     pub orders_refused: u64,
     /// Orders that were unassigned from their driver (cancelled, rejected) and that no other driver of this run got.
-    pub orders_taken_back: u64,
+    pub orders_unassigned: u64,
     /// The latency from the post to the driver's socket, for orders first answered 202.
     pub waited_to_socket: Latency,
     /// How many orders were assigned to the nearest driver.
@@ -152,14 +152,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "  orders           {} posted, {} assigned ({} at once, {} after waiting), {} waiting, {} delivered, \
-             {} taken back, {} refused",
+             {} unassigned, {} refused",
             last.orders_posted,
             last.orders_assigned,
             self.assigned_at_once,
             self.assigned_later,
             last.orders_waiting,
             last.orders_delivered,
-            self.orders_taken_back,
+            self.orders_unassigned,
             self.orders_refused,
         )?;
         if last.others_delivered > 0 {

@@ -73,7 +73,7 @@ impl Run {
         let (own_ledger, own_shop) = (ledger.clone(), orders::Shop::new(api, ledger.clone(), clock, keep_free));
         shop.spawn(async move {
             if matches!(source, OrderSource::Rate { .. }) {
-                orders::fleet_ready(|| own_ledger.is_settled(clock.now()), ready_within).await;
+                orders::fleet_ready(|| own_ledger.is_fleet_ready(clock.now()), ready_within).await;
             }
             own_shop.run(source, speed, seed, stopped).await;
         });

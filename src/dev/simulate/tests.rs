@@ -39,9 +39,9 @@ struct FakeState {
     /// The number of available drivers after each order.
     free_after: Vec<usize>,
     /// Whether the first post of an order is answered with 503.
-    stumble: bool,
+    first_post_fails: bool,
     /// Whether orders are assigned to the farthest driver.
-    perverse: bool,
+    chooses_farthest: bool,
     /// Close codes, last first: a session closes with one of them after a status frame.
     close_with: Vec<u16>,
 }
@@ -227,7 +227,7 @@ fn answer(head: &str, body: &[u8], state: &Mutex<FakeState>) -> (u16, Value) {
             let oracle = standardwebhooks::Webhook::new(SECRET).unwrap();
             let signed = oracle.sign(header("webhook-id"), header("webhook-timestamp").parse().unwrap(), body).unwrap();
             assert_eq!(header("webhook-signature"), signed);
-            if std::mem::take(&mut state.stumble) {
+            if std::mem::take(&mut state.first_post_fails) {
                 return (503, json!({"code": "unavailable"}));
             }
             take_order(&mut state, &serde_json::from_slice(body).unwrap())
@@ -242,7 +242,7 @@ fn answer(head: &str, body: &[u8], state: &Mutex<FakeState>) -> (u16, Value) {
 
 fn take_order(state: &mut FakeState, order: &Value) -> (u16, Value) {
     state.posted += 1;
-    let sign = if state.perverse { -1.0 } else { 1.0 };
+    let sign = if state.chooses_farthest { -1.0 } else { 1.0 };
     let delivery_id = format!("x{}", state.posted);
     let pickup: Position = serde_json::from_value(order["pickup"].clone()).unwrap();
     let free = state.drivers.iter_mut().filter(|(_, driver)| driver.on_duty && driver.busy_with.is_none());
@@ -271,7 +271,7 @@ async fn run(options: SimulateOptions) -> (Report, Vec<Progress>) {
 }
 
 #[tokio::test]
-async fn a_fleet_delivers_its_orders_and_tells_how_it_went() {
+async fn a_fleet_delivers_its_orders_and_reports_the_result() {
     let fake = Fake::start().await;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(6), center, radius_km: 1.0 };
@@ -303,8 +303,12 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
     let (report, seen) = run(options).await;
     let free_after = fake.state.lock().unwrap().free_after.clone();
     assert_eq!((report.last.orders_posted, report.last.orders_delivered, free_after.len()), (30, 30, 30), "{report}");
-    assert_eq!(free_after.iter().min(), Some(&3), "all but the three are used, and the three never: {free_after:?}");
-    assert_eq!(report.assigned_at_once, 30, "none had to wait: {report}");
+    assert_eq!(
+        free_after.iter().min(),
+        Some(&3),
+        "all drivers but three are used, and these three never: {free_after:?}"
+    );
+    assert_eq!(report.assigned_at_once, 30, "no order had to wait: {report}");
     assert!(seen.iter().any(|progress| progress.drivers_free >= 3));
 
     // When every driver must stay free, no order is posted.
@@ -316,9 +320,9 @@ async fn orders_are_posted_only_while_enough_drivers_stay_free() {
 }
 
 #[tokio::test]
-async fn a_service_that_chooses_the_farthest_is_found_out() {
+async fn the_report_shows_a_service_that_chooses_the_farthest_driver() {
     let fake = Fake::start().await;
-    fake.state.lock().unwrap().perverse = true;
+    fake.state.lock().unwrap().chooses_farthest = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let rate = OrderSource::Rate { per_minute: 600.0, count: Some(5), center, radius_km: 1.0 };
     // At this speed the fleet hardly moves while an order is posted.
@@ -329,9 +333,9 @@ async fn a_service_that_chooses_the_farthest_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_busy_is_asked_again_and_the_order_counts_as_waiting() {
+async fn a_post_to_a_busy_service_is_retried_and_the_order_counts_as_waiting() {
     let fake = Fake::start().await;
-    fake.state.lock().unwrap().stumble = true;
+    fake.state.lock().unwrap().first_post_fails = true;
     let center = Position::new(12.97, 77.59).unwrap();
     let orders = OrderSource::Recorded(vec![RecordedOrder { t_s: 400.0, pickup: center, drop: center }]);
     let (report, _) = run(SimulateOptions { orders, ..fake.options(DriverSource::Create(1)) }).await;
@@ -340,31 +344,32 @@ async fn a_service_that_is_busy_is_asked_again_and_the_order_counts_as_waiting()
 }
 
 #[tokio::test]
-async fn comes_back_when_told_and_never_after_4002() {
+async fn a_driver_reconnects_when_requested_and_never_after_4002() {
     let fake = Fake::start().await;
     fake.state.lock().unwrap().close_with = vec![4002, 1012];
     let driver = ExistingDriver { id: "d9".to_owned(), token: "token of d9".to_owned(), last_position: None };
     let existing = DriverSource::Existing(vec![driver]);
     // The fake confirms duty in the first session and closes it. It then clears the duty, so that the second session requests
     // it again.
-    let forget = fake.state.clone();
-    let forgetting = async {
+    let state = fake.state.clone();
+    let clearing_duty = async {
         loop {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            if let Some(driver) = forget.lock().unwrap().drivers.get_mut("d9") {
+            if let Some(driver) = state.lock().unwrap().drivers.get_mut("d9") {
                 driver.on_duty = false;
             }
         }
     };
     let started = std::time::Instant::now();
-    let (report, _) = tokio::select! { done = run(fake.options(existing)) => done, () = forgetting => unreachable!() };
-    assert!(started.elapsed() < Duration::from_secs(20), "a banned fleet ends the run");
+    let (report, _) =
+        tokio::select! { done = run(fake.options(existing)) => done, () = clearing_duty => unreachable!() };
+    assert!(started.elapsed() < Duration::from_secs(20), "the run ends when every driver is refused permanently");
     assert_eq!(fake.state.lock().unwrap().drivers["d9"].upgrades, 2);
     assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["closed: 1012", "closed: 4002"]);
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_it_at_once_and_off_duty() {
+async fn a_shutdown_ends_the_run_at_once_with_every_driver_off_duty() {
     let fake = Fake::start().await;
     let (stop, shutdown) = watch::channel(false);
     let stop = std::cell::RefCell::new(Some(stop));
@@ -382,7 +387,7 @@ async fn a_shutdown_ends_it_at_once_and_off_duty() {
 }
 
 #[test]
-fn options_that_cannot_work_are_refused() {
+fn invalid_options_are_refused() {
     let options = |url: &str, key: Option<&str>, count, speed| {
         let center = Position::new(0.0, 0.0).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -402,12 +407,12 @@ fn options_that_cannot_work_are_refused() {
         .map(|error| error.to_string())
     };
     assert_eq!(options("http://h", Some("k"), 1, 1.0), None);
-    for (url, key, count, speed, told) in [
+    for (url, key, count, speed, expected) in [
         ("https://h", Some("k"), 1, 1.0, "http://"),
         ("http://h", None, 1, 1.0, "API key"),
         ("http://h", Some("k"), 0, 1.0, "drivers"),
         ("http://h", Some("k"), 1, 0.0, "speed"),
     ] {
-        assert!(options(url, key, count, speed).unwrap().contains(told));
+        assert!(options(url, key, count, speed).unwrap().contains(expected));
     }
 }

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_the_contract_are_understood_and_later_ones_borne() {
+    fn frames_of_the_contract_are_parsed_and_unknown_ones_are_tolerated() {
         let welcome = read(
             r#"{"type":"welcome","sessionId":"s","driver":{"id":"d","name":"n","status":"OFFLINE","onDuty":false,"capacity":1},
                "deliveries":[{"id":"x","assignmentId":"a","status":"PICKED_UP","sellerOrderId":"1","pickup":{"lat":1,"lon":2,"address":"…"},

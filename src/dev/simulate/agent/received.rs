@@ -1,4 +1,4 @@
-//! What an [`Agent`] does about the frames that it hears.
+//! Handles the frames that an [`Agent`] receives.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ impl Agent {
                 self.on_duty = driver.on_duty;
                 self.heartbeat_every = Duration::from_millis(heartbeat_interval_ms.max(MIN_HEARTBEAT_MS));
                 self.next_heartbeat = now;
-                self.duty = RequestedDuty::Confirmed(driver.on_duty);
+                self.requested_duty = RequestedDuty::Confirmed(driver.on_duty);
                 self.ledger.connected(self.index, Duration::from_millis(ttl_ms));
                 self.reconcile(now, deliveries);
             }
@@ -26,12 +26,12 @@ impl Agent {
             }
             Incoming::Ok { r#ref, on_duty } => self.on_ok(now, r#ref.as_deref(), on_duty),
             Incoming::Error { r#ref, seq, code, retryable, retry_after_ms } => {
-                let again_at = retryable.then(|| now + Duration::from_millis(retry_after_ms.unwrap_or(1000).max(100)));
-                self.on_error(now, r#ref.as_deref(), seq, &code, again_at);
+                let retry_at = retryable.then(|| now + Duration::from_millis(retry_after_ms.unwrap_or(1000).max(100)));
+                self.on_error(now, r#ref.as_deref(), seq, &code, retry_at);
             }
             Incoming::Assignment { message_id, delivery } => {
                 self.acknowledge(&message_id);
-                self.take_on(now, delivery);
+                self.accept(now, delivery);
             }
             Incoming::AssignmentCancelled { message_id, delivery_id, assignment_id } => {
                 self.acknowledge(&message_id);
@@ -43,7 +43,7 @@ impl Agent {
             }
             Incoming::Delivery { message_id, delivery } => {
                 self.acknowledge(&message_id);
-                self.changed(now, delivery);
+                self.on_delivery(now, delivery);
             }
             Incoming::Status { on_duty } => self.on_duty = on_duty,
             Incoming::Config { heartbeat_interval_ms, ttl_ms } => {
@@ -51,22 +51,22 @@ impl Agent {
                 self.heartbeat_every = Duration::from_millis(heartbeat_interval_ms.max(MIN_HEARTBEAT_MS));
                 self.next_heartbeat = self.next_heartbeat.min(now + self.heartbeat_every);
             }
-            Incoming::Reconnect { after_ms } => self.come_back_after = Some(Duration::from_millis(after_ms)),
+            Incoming::Reconnect { after_ms } => self.reconnect_after = Some(Duration::from_millis(after_ms)),
             Incoming::Unknown => {}
         }
     }
 
     fn on_ok(&mut self, now: Duration, reference: Option<&str>, on_duty: Option<bool>) {
         let Some(reference) = reference else { return };
-        if let RequestedDuty::Sent { reference: sent, on, .. } = &self.duty
+        if let RequestedDuty::Sent { reference: sent, on, .. } = &self.requested_duty
             && sent == reference
         {
             self.on_duty = on_duty.unwrap_or(*on);
-            self.duty = RequestedDuty::Confirmed(*on);
+            self.requested_duty = RequestedDuty::Confirmed(*on);
             return;
         }
-        let Some(at) = self.jobs.iter().position(|job| job.is(reference)) else { return };
-        let Step::Sent { stage, .. } = self.jobs[at].step else { return };
+        let Some(at) = self.jobs.iter().position(|job| job.awaits(reference)) else { return };
+        let Step::Reported { stage, .. } = self.jobs[at].step else { return };
         if stage == Stage::Delivered {
             self.finish(now, at);
         } else {
@@ -81,7 +81,7 @@ impl Agent {
         reference: Option<&str>,
         seq: Option<u64>,
         code: &str,
-        again_at: Option<Duration>,
+        retry_at: Option<Duration>,
     ) {
         if let Some(seq) = seq
             && code.starts_with("fix_")
@@ -90,17 +90,17 @@ impl Agent {
         }
         self.ledger.error(&format!("frame: {code}"));
         let Some(reference) = reference else { return };
-        if matches!(&self.duty, RequestedDuty::Sent { reference: sent, .. } if sent == reference) {
-            self.duty = RequestedDuty::Unsent(again_at.unwrap_or(now + ANSWER_WITHIN));
-        } else if let Some(job) = self.jobs.iter_mut().find(|job| job.is(reference)) {
-            match again_at {
+        if matches!(&self.requested_duty, RequestedDuty::Sent { reference: sent, .. } if sent == reference) {
+            self.requested_duty = RequestedDuty::Unsent(retry_at.unwrap_or(now + ANSWER_WITHIN));
+        } else if let Some(job) = self.jobs.iter_mut().find(|job| job.awaits(reference)) {
+            match retry_at {
                 Some(at) => job.step = Step::Due(at),
-                None => self.drop_jobs(now, |job| job.is(reference)),
+                None => self.drop_jobs(now, |job| job.awaits(reference)),
             }
         }
     }
 
-    fn take_on(&mut self, now: Duration, delivery: Delivery) {
+    fn accept(&mut self, now: Duration, delivery: Delivery) {
         let held = |job: &Job| job.delivery.id == delivery.id && job.delivery.assignment_id == delivery.assignment_id;
         if self.jobs.iter().any(held) || self.jobs.len() >= MAX_JOBS || delivery.status == Stage::NotOurs {
             return;
@@ -108,10 +108,10 @@ impl Agent {
         let seller_order_id = delivery.seller_order_id.clone();
         self.jobs.retain(|job| job.delivery.id != delivery.id);
         self.jobs.push_back(Job { delivery, step: Step::Unplanned });
-        self.ledger.assigned(self.index, now, &seller_order_id, self.freedom());
+        self.ledger.assigned(self.index, now, &seller_order_id, self.availability());
     }
 
-    fn changed(&mut self, now: Duration, delivery: Delivery) {
+    fn on_delivery(&mut self, now: Duration, delivery: Delivery) {
         let Some(at) = self.jobs.iter().position(|job| job.delivery.id == delivery.id) else { return };
         match delivery.status {
             Stage::Delivered => self.finish(now, at),
@@ -124,14 +124,14 @@ impl Agent {
         }
     }
 
-    /// After a reconnect: `welcome` holds every active delivery.
+    /// Reconciles the jobs with `welcome` after a reconnect: it holds every open delivery of the driver.
     fn reconcile(&mut self, now: Duration, deliveries: Vec<Delivery>) {
         let gone = |job: &Job| !deliveries.iter().any(|delivery| delivery.id == job.delivery.id);
         while let Some(at) = self.jobs.iter().position(gone) {
             if self.jobs[at].ends() {
                 self.finish(now, at);
             } else {
-                self.give_up(now, at);
+                self.lose_job(now, at);
             }
         }
         for delivery in deliveries {
@@ -140,11 +140,11 @@ impl Agent {
                 .iter_mut()
                 .find(|job| job.delivery.id == delivery.id && job.delivery.assignment_id == delivery.assignment_id);
             match known {
-                Some(job) if job.delivery.status != delivery.status || matches!(job.step, Step::Sent { .. }) => {
+                Some(job) if job.delivery.status != delivery.status || matches!(job.step, Step::Reported { .. }) => {
                     *job = Job { delivery, step: Step::Unplanned };
                 }
                 Some(_) => {}
-                None => self.take_on(now, delivery),
+                None => self.accept(now, delivery),
             }
         }
     }
@@ -153,23 +153,23 @@ impl Agent {
         if let Some(job) = self.jobs.remove(at) {
             self.ledger.delivered(now, &job.delivery.seller_order_id);
         }
-        self.roam_when_idle();
+        self.roam_if_idle();
     }
 
-    fn give_up(&mut self, now: Duration, at: usize) {
+    fn lose_job(&mut self, now: Duration, at: usize) {
         if let Some(job) = self.jobs.remove(at) {
-            self.ledger.taken_back(now, &job.delivery.seller_order_id);
+            self.ledger.unassigned(now, &job.delivery.seller_order_id);
         }
-        self.roam_when_idle();
+        self.roam_if_idle();
     }
 
     fn drop_jobs(&mut self, now: Duration, which: impl Fn(&Job) -> bool) {
         while let Some(at) = self.jobs.iter().position(&which) {
-            self.give_up(now, at);
+            self.lose_job(now, at);
         }
     }
 
-    fn roam_when_idle(&mut self) {
+    fn roam_if_idle(&mut self) {
         if self.jobs.is_empty() {
             self.mover.release();
         }

@@ -33,7 +33,7 @@ fn assignment(message: &str) -> String {
 }
 
 /// Takes the frames that the agent sends.
-fn said(agent: &mut Agent) -> Vec<Value> {
+fn sent_frames(agent: &mut Agent) -> Vec<Value> {
     agent.take_outgoing().iter().map(|text| serde_json::from_str(text).unwrap()).collect()
 }
 
@@ -48,38 +48,42 @@ fn ok(frame: &Value) -> String {
 /// Advances time until the agent sends a frame of this type.
 fn wait_for(agent: &mut Agent, now: &mut Duration, kind: &str) -> Value {
     for _ in 0..10_000 {
-        if let Some(frame) = said(agent).into_iter().find(|frame| frame["type"] == kind) {
+        if let Some(frame) = sent_frames(agent).into_iter().find(|frame| frame["type"] == kind) {
             return frame;
         }
         *now = agent.deadline(*now).max(*now);
         agent.on_time(*now);
     }
-    panic!("never said {kind}");
+    panic!("the agent never sent {kind}");
 }
 
 #[test]
-fn a_day_at_work() {
+fn a_driver_goes_on_duty_delivers_an_order_and_leaves() {
     let (mut agent, ledger) = agent(1.0);
     agent.on_time(ZERO);
-    assert!(said(&mut agent).is_empty(), "nothing before welcome");
+    assert!(sent_frames(&mut agent).is_empty(), "the agent sends nothing before welcome");
     agent.on_text(ZERO, &welcome(false, &json!([])));
-    let frames = said(&mut agent);
-    assert_eq!(types(&frames), ["heartbeat", "status"], "a place first, then on duty");
+    let frames = sent_frames(&mut agent);
+    assert_eq!(types(&frames), ["heartbeat", "status"], "the heartbeat with the position comes before the status");
     assert!(frames[0]["lat"].is_number() && frames[1]["status"] == "AVAILABLE");
     agent.on_text(
         ZERO,
         &json!({"type": "ok", "ref": frames[1]["ref"], "status": "AVAILABLE", "onDuty": true}).to_string(),
     );
-    assert_eq!(agent.deadline(ZERO), s(2), "the interval is the one that welcome says");
+    assert_eq!(agent.deadline(ZERO), s(2), "the interval is the one of welcome");
     agent.on_text(ZERO, r#"{"type":"config","heartbeatIntervalMs":1000,"ttlMs":9000}"#);
     assert_eq!(agent.deadline(ZERO), s(1));
 
     assert!(ledger.order_posted("o-1", ZERO, at(12.971, 77.591)));
     agent.on_text(s(1), &assignment("m-1"));
-    let frames = said(&mut agent);
+    let frames = sent_frames(&mut agent);
     assert!(types(&frames).contains(&"ack"), "{frames:?}");
     agent.on_text(s(1), &assignment("m-1"));
-    assert_eq!(types(&said(&mut agent)), ["ack"], "a repeated command is acked again and not done twice");
+    assert_eq!(
+        types(&sent_frames(&mut agent)),
+        ["ack"],
+        "a repeated command is acknowledged again and not carried out twice"
+    );
 
     let mut now = s(1);
     for expected in ["PICKED_UP", "IN_TRANSIT", "DELIVERED"] {
@@ -88,7 +92,7 @@ fn a_day_at_work() {
         assert_eq!((&update["deliveryId"], &update["assignmentId"]), (&json!("x"), &json!("a")));
         agent.on_text(now, &ok(&update));
     }
-    assert!(now > s(60), "two ways and two stops take their time: {now:?}");
+    assert!(now > s(60), "two drives and two stops take more than a minute: {now:?}");
     let progress = ledger.tick(now, false);
     assert_eq!((progress.orders_assigned, progress.orders_delivered, progress.errors), (1, 1, 0));
 
@@ -101,18 +105,18 @@ fn a_day_at_work() {
 }
 
 #[test]
-fn errors_are_answered_as_the_contract_says() {
+fn errors_are_handled_by_the_rules_of_the_protocol() {
     let (mut agent, ledger) = agent(1000.0);
     agent.on_text(ZERO, &welcome(true, &json!([delivery("a", "PICKED_UP")])));
     let mut now = ZERO;
     let update = wait_for(&mut agent, &mut now, "delivery.update");
-    assert_eq!(update["status"], "IN_TRANSIT", "goes on from where the delivery is");
+    assert_eq!(update["status"], "IN_TRANSIT", "the agent continues at the status of the delivery");
     let unavailable = json!({"type": "error", "ref": update["ref"], "code": "unavailable", "message": "", "retryable": true,
         "retryAfterMs": 3000});
     agent.on_text(now, &unavailable.to_string());
-    let asked_at = now;
+    let refused_at = now;
     let again = wait_for(&mut agent, &mut now, "delivery.update");
-    assert_eq!((&again["status"], now - asked_at), (&json!("IN_TRANSIT"), s(3)));
+    assert_eq!((&again["status"], now - refused_at), (&json!("IN_TRANSIT"), s(3)));
     let closed =
         json!({"type": "error", "ref": again["ref"], "code": "assignment_closed", "message": "", "retryable": false});
     agent.on_text(now, &closed.to_string());
@@ -133,7 +137,7 @@ fn errors_are_answered_as_the_contract_says() {
 }
 
 #[test]
-fn an_answer_lost_with_the_socket_is_found_in_welcome() {
+fn welcome_replaces_an_answer_that_was_lost_with_the_socket() {
     let (mut agent, ledger) = agent(1000.0);
     assert!(ledger.order_posted("o-1", ZERO, at(12.971, 77.591)));
     agent.on_text(ZERO, &welcome(true, &json!([delivery("a", "IN_TRANSIT")])));
@@ -141,14 +145,18 @@ fn an_answer_lost_with_the_socket_is_found_in_welcome() {
     assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED");
     agent.session_lost(now);
     agent.on_text(now, &welcome(true, &json!([delivery("a", "IN_TRANSIT")])));
-    assert_eq!(wait_for(&mut agent, &mut now, "delivery.update")["status"], "DELIVERED", "it was not taken in");
+    assert_eq!(
+        wait_for(&mut agent, &mut now, "delivery.update")["status"],
+        "DELIVERED",
+        "the service had not recorded it"
+    );
     agent.session_lost(now);
     agent.on_text(now, &welcome(true, &json!([])));
-    assert_eq!(ledger.tick(now, false).orders_delivered, 1, "it was");
+    assert_eq!(ledger.tick(now, false).orders_delivered, 1, "the service had recorded it");
 }
 
 #[test]
-fn commands_of_operators_are_followed() {
+fn commands_of_operators_are_carried_out() {
     let (mut agent, _) = agent(1.0);
     agent.on_text(ZERO, &welcome(true, &json!([])));
     agent.on_text(ZERO, &assignment("m-1"));
@@ -166,16 +174,16 @@ fn commands_of_operators_are_followed() {
     assert_eq!(agent.jobs[0].delivery.status, Stage::PickedUp);
     agent.on_text(ZERO, &cancelled("a"));
     assert!(agent.jobs.is_empty());
-    said(&mut agent);
+    sent_frames(&mut agent);
     agent.on_text(ZERO, r#"{"type":"status","status":"OFFLINE","onDuty":false,"reason":"operator"}"#);
     agent.on_time(s(1));
-    assert!(!types(&said(&mut agent)).contains(&"status"), "an operator's word is not argued with");
+    assert!(!types(&sent_frames(&mut agent)).contains(&"status"), "the agent accepts the duty that an operator sets");
     agent.on_text(s(1), r#"{"type":"reconnect","afterMs":1500}"#);
-    assert_eq!(agent.take_come_back_after(), Some(Duration::from_millis(1500)));
+    assert_eq!(agent.take_reconnect_after(), Some(Duration::from_millis(1500)));
 }
 
 #[test]
-fn one_who_follows_a_recording_goes_off_duty_in_breaks_and_at_its_end() {
+fn a_driver_with_a_recording_goes_off_duty_in_breaks_and_at_its_end() {
     let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
     let fixes = vec![
         (0.0, at(12.970, 77.590)),
@@ -186,19 +194,19 @@ fn one_who_follows_a_recording_goes_off_duty_in_breaks_and_at_its_end() {
     let mut agent = Agent::new(0, Mover::traced(Trace::new("t", fixes).unwrap(), 10.0, 1), ledger);
     agent.on_text(ZERO, &welcome(false, &json!([])));
     let mut now = ZERO;
-    let mut heard = Vec::new();
+    let mut changed_at_s = Vec::new();
     for expected in ["AVAILABLE", "OFFLINE", "AVAILABLE", "OFFLINE"] {
         let status = wait_for(&mut agent, &mut now, "status");
         assert_eq!(status["status"], expected);
-        heard.push(now.as_secs());
+        changed_at_s.push(now.as_secs());
         agent.on_text(now, &ok(&status));
     }
-    assert_eq!(heard, [0, 10, 100, 110]);
+    assert_eq!(changed_at_s, [0, 10, 100, 110]);
     assert!(agent.is_done(now));
 }
 
 #[test]
-fn one_who_follows_a_recording_skips_in_transit() {
+fn a_driver_with_a_recording_skips_in_transit() {
     let ledger = Arc::new(Ledger::new(vec!["d".to_owned()]));
     let fixes = (0..1000).map(|i| (f64::from(i) * 100.0, at(12.97, 77.59))).collect();
     let mut agent = Agent::new(0, Mover::traced(Trace::new("t", fixes).unwrap(), 10.0, 1), ledger);

@@ -40,15 +40,19 @@ fn load(drivers: &Scratch, orders: &Scratch, start_s: Option<f64>, fit: FitOrder
 }
 
 #[test]
-fn plain_and_gzip_load_alike_and_demand_moves_to_the_drivers() {
+fn plain_and_gzip_files_load_alike_and_demand_moves_to_the_drivers() {
     let plain = (Scratch::new("m.csv", MOVEMENT.as_bytes()), Scratch::new("d.csv", DEMAND.as_bytes()));
     let packed = (Scratch::gzip("m.csv.gz", MOVEMENT), Scratch::gzip("d.csv.gz", DEMAND));
     let one = load(&plain.0, &plain.1, None, FitOrders::Auto);
     let two = load(&packed.0, &packed.1, None, FitOrders::Auto);
     assert_eq!((&one.traces, &one.orders), (&two.traces, &two.orders));
 
-    assert_eq!(one.start_s, 20.0, "the later of the two beginnings");
-    assert_eq!(one.traces.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a", "b"], "c is over by then");
+    assert_eq!(one.start_s, 20.0, "the start is the later of the two beginnings");
+    assert_eq!(
+        one.traces.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(),
+        ["a", "b"],
+        "the trace c has ended before the start"
+    );
     assert_eq!(one.orders.iter().map(|o| o.t_s).collect::<Vec<_>>(), [0.0, 40.0, 100.0, 160.0]);
     for order in &one.orders {
         assert!((37.6..37.8).contains(&order.pickup.lat()), "{order:?}");
@@ -60,7 +64,7 @@ fn plain_and_gzip_load_alike_and_demand_moves_to_the_drivers() {
 }
 
 #[test]
-fn a_given_start_cuts_and_fit_can_be_refused() {
+fn a_start_time_cuts_the_recording_and_fitting_can_be_turned_off() {
     let files = (Scratch::new("m.csv", MOVEMENT.as_bytes()), Scratch::new("d.csv", DEMAND.as_bytes()));
     let cut = load(&files.0, &files.1, Some(150.0), FitOrders::Never);
     assert_eq!(cut.orders.len(), 1);
@@ -69,7 +73,7 @@ fn a_given_start_cuts_and_fit_can_be_refused() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_name_the_missing_column_and_the_start_time() {
     let headless = Scratch::new("m.csv", b"driver,lat,lon\na,1,2\n");
     let drivers_csv = Some(headless.0.clone());
     let error =
@@ -82,7 +86,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn a_trace_interpolates_and_knows_its_breaks() {
+fn a_trace_interpolates_between_fixes_and_has_breaks() {
     let trace = Trace::new(
         "a",
         vec![(160.0, at(1.0, 0.0)), (100.0, at(0.0, 0.0)), (1000.0, at(2.0, 0.0)), (1100.0, at(3.0, 0.0))],
@@ -92,7 +96,7 @@ fn a_trace_interpolates_and_knows_its_breaks() {
     assert_eq!(trace.at(130.0), Sighting::At(at(0.5, 0.0)));
     assert_eq!(trace.at(400.0), Sighting::Gap(at(1.0, 0.0), 600.0));
     assert_eq!(trace.at(1100.0), Sighting::Over(at(3.0, 0.0)));
-    assert_eq!(trace.on_the_way_for(120.0), 40.0);
-    assert_eq!(trace.on_the_way_for(1050.0), 50.0);
+    assert_eq!(trace.moving_for_s(120.0), 40.0);
+    assert_eq!(trace.moving_for_s(1050.0), 50.0);
     assert!(Trace::new("b", vec![(f64::NAN, at(0.0, 0.0))]).is_none());
 }
