@@ -1,4 +1,4 @@
-//! Request bodies: read whole with a hard cap and within a time, then checked for their type, then parsed.
+//! Reads request bodies: whole, up to a size limit and within a time limit; then checks their type; then parses them.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,16 +17,17 @@ use crate::domain::json;
 use crate::http::admission::header_text;
 use crate::http::problem::Problem;
 
-/// The largest body, in bytes, but where a route says otherwise.
+/// The largest body, in bytes, unless a route sets another limit.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// The largest body of a shop's, in bytes: an order of 500 items with long names, each character an escape sequence.
+/// The largest body of an order, in bytes: 500 items with long names, each character an escape sequence.
 pub const MAX_ORDER_BYTES: usize = 256 * 1024;
-/// How long a body may take to arrive.
+/// The longest time that a body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// What is still read of a body over the cap, so that a client that sends before it reads sees the answer.
+/// The most bytes of an oversized body that are read and discarded, so that a client that sends before it reads sees
+/// the answer.
 const MAX_DRAINED_BYTES: usize = 1024 * 1024;
 
-/// Reads a body of at most `max_bytes`, whether or not it declares its length.
+/// Reads a body of at most `max_bytes`, with or without a `Content-Length`.
 pub async fn read(headers: &HeaderMap, payload: &mut Payload, max_bytes: usize) -> Result<Bytes, Problem> {
     let reading = collect(headers, payload, max_bytes);
     tokio::time::timeout(READ_TIMEOUT, reading)
@@ -53,7 +54,7 @@ async fn collect(headers: &HeaderMap, payload: &mut Payload, max_bytes: usize) -
     if total > max_bytes { Err(Problem::too_large(max_bytes)) } else { Ok(body.freeze()) }
 }
 
-/// Whether the body says that it is JSON in UTF-8, as it is.
+/// Checks that the headers declare JSON in UTF-8 without a content encoding.
 pub fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     let encoded = header_text(headers, CONTENT_ENCODING.as_str()).is_some_and(|e| !e.eq_ignore_ascii_case("identity"));
     let is_json = header_text(headers, CONTENT_TYPE.as_str()).is_some_and(is_json);
@@ -73,7 +74,8 @@ fn is_json(content_type: &str) -> bool {
         })
 }
 
-/// The JSON in a body, without a byte order mark before it. See [`json::Document`] for values that cannot be held.
+/// Parses the JSON in a body. A byte order mark before it is skipped. See [`json::Document`] for values that have no
+/// representation.
 fn parse(body: &[u8]) -> Result<json::Document, Problem> {
     let text = std::str::from_utf8(json::without_bom(body))
         .map_err(|_| Problem::bad_request("invalid_json", "the body is not JSON: it is not UTF-8"))?;
@@ -83,7 +85,7 @@ fn parse(body: &[u8]) -> Result<json::Document, Problem> {
     })
 }
 
-/// The fields of an object whose values can all be held.
+/// The fields of the object. Values that have no representation are errors of their fields.
 fn object_of(document: json::Document) -> Result<Map<String, Value>, Problem> {
     let json::Document { value, mut unholdable } = document;
     let Value::Object(object) = value else {
@@ -95,23 +97,23 @@ fn object_of(document: json::Document) -> Result<Map<String, Value>, Problem> {
     if faults.is_empty() { Ok(object) } else { Err(Problem::fields(faults)) }
 }
 
-/// SHA-256 of a body, byte for byte.
+/// SHA-256 of the bytes of a body.
 pub fn hash(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 
-/// SHA-256 of what a body says: the same for every spelling of the same JSON. Of a body that has no such spelling, the hash of
-/// its bytes.
+/// SHA-256 of the content of a body: the same for every spelling of the same JSON. A body without a canonical form is
+/// hashed by its bytes.
 pub fn content_hash(body: &[u8]) -> [u8; 32] {
     let text = std::str::from_utf8(json::without_bom(body)).ok();
     text.and_then(json::canonical).map_or_else(|| hash(body), |spelled| hash(spelled.as_bytes()))
 }
 
-/// The JSON object that a request of the API carries; an empty body is an empty object.
+/// The JSON object in the body of a request. An empty body is an empty object.
 pub struct JsonBody {
     /// Its fields.
     pub object: Map<String, Value>,
-    /// The body as it came.
+    /// The body as received.
     pub raw: Bytes,
 }
 
@@ -133,8 +135,8 @@ impl FromRequest for JsonBody {
     }
 }
 
-/// A body of at most `MAX` bytes that is JSON of any shape. A value in it that cannot be held, such as `1e400`, does not fail
-/// the body: `false` stands in its place.
+/// A body of at most `MAX` bytes that is JSON of any shape. A value without a representation, such as `1e400`, does not
+/// fail the body: `false` replaces it.
 pub struct AnyJson<const MAX: usize>(pub Value);
 
 impl<const MAX: usize> FromRequest for AnyJson<MAX> {
@@ -151,7 +153,7 @@ impl<const MAX: usize> FromRequest for AnyJson<MAX> {
     }
 }
 
-/// The raw body of an order or a cancellation, at most [`MAX_ORDER_BYTES`], read but not looked at.
+/// The raw body of an order or a cancellation, at most [`MAX_ORDER_BYTES`], not parsed.
 pub struct RawBody(pub Bytes);
 
 impl FromRequest for RawBody {
@@ -164,7 +166,7 @@ impl FromRequest for RawBody {
     }
 }
 
-/// A parsed id of the path; anything else is not found.
+/// Parses an id of the path. Any other text is 404.
 pub fn path_id<T: std::str::FromStr>(path: &web::Path<String>) -> Result<T, Problem> {
     path.parse().map_err(|_| Problem::not_found())
 }

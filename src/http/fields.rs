@@ -1,5 +1,5 @@
-//! Reading the fields of a JSON object. Whatever is wrong is gathered, so that the answer names every field at once. `null`
-//! means absent, but where [`Fields::is_null`] is asked.
+//! Reads the fields of a JSON object. All errors are collected, so that the answer names every invalid field at once.
+//! `null` means absent, except in [`Fields::is_null`].
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use crate::http::problem::Problem;
 const MAX_NAME_CHARS: usize = 200;
 /// The most characters of a reason.
 const MAX_REASON_CHARS: usize = 1000;
-/// The most characters of an address.
+/// The most characters of a URL.
 const MAX_URL_CHARS: usize = 2048;
 /// The most bytes of metadata, as compact JSON.
 const MAX_METADATA_BYTES: usize = 4096;
@@ -26,7 +26,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads `object`, whose fields are named as they are.
+    /// Reads `object`. Errors use its own field names.
     pub fn of(object: &'a Map<String, Value>) -> Self {
         Self { object, prefix: "", errors: Vec::new() }
     }
@@ -35,17 +35,17 @@ impl<'a> Fields<'a> {
         Self { object, prefix, errors: Vec::new() }
     }
 
-    /// Notes a fault.
+    /// Records an error of a field.
     pub fn fault(&mut self, name: &str, code: &'static str, message: impl Into<String>) {
         self.errors.push(FieldError::new(format!("{}{name}", self.prefix), code, message));
     }
 
-    /// Ok when every field was valid; else the 422.
+    /// Returns the 422 when any field is invalid.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }
 
-    /// Whether the field is there and null, where that takes a value away.
+    /// Whether the field is present and null, for fields where null removes a value.
     pub fn is_null(&self, name: &str) -> bool {
         self.object.get(name).is_some_and(Value::is_null)
     }
@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
         taken
     }
 
-    /// A value that must be there; a fault is noted when the field is absent.
+    /// Reads a required value. An absent field is an error.
     pub fn required<T>(&mut self, name: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>) -> Option<T> {
         if self.get(name).is_none() {
             self.fault(name, "required", "is required");
@@ -90,12 +90,12 @@ impl<'a> Fields<'a> {
         self.text_of(name, MAX_NAME_CHARS)
     }
 
-    /// A reason in words.
+    /// A reason, as free text.
     pub fn reason(&mut self, name: &str) -> Option<String> {
         self.text_of(name, MAX_REASON_CHARS)
     }
 
-    /// One of a few words.
+    /// One of a fixed set of words.
     pub fn choice<T>(&mut self, name: &str, words: &str, take: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let text = self.typed(name, "a string", Value::as_str)?;
         let taken = take(text);
@@ -115,12 +115,12 @@ impl<'a> Fields<'a> {
         self.whole(name, 1, 100).and_then(|number| i32::try_from(number).ok())
     }
 
-    /// How many a second: a whole number from 0, which is no limit, to a million.
+    /// A rate per second: a whole number from 0 (no limit) to a million.
     pub fn rate(&mut self, name: &str) -> Option<i32> {
         self.whole(name, 0, 1_000_000).and_then(|number| i32::try_from(number).ok())
     }
 
-    /// How long: whole seconds from 0 to `most`.
+    /// A duration: whole seconds from 0 to `most`.
     pub fn seconds(&mut self, name: &str, most: i64) -> Option<i64> {
         self.whole(name, 0, most)
     }
@@ -134,13 +134,13 @@ impl<'a> Fields<'a> {
         fits.then_some(number)
     }
 
-    /// A web address, as `read` takes it; the error is the rest of a sentence.
+    /// A URL, checked by `read`. Its error completes the sentence that starts with the field.
     pub fn url(&mut self, name: &str, read: impl FnOnce(&str) -> Result<String, String>) -> Option<String> {
         let text = self.text_of(name, MAX_URL_CHARS)?;
         read(&text).map_err(|rest| self.fault(name, "form", rest)).ok()
     }
 
-    /// Any text, read by `read`; `what` it must be.
+    /// A text, read by `read`. `what` names the expected form.
     pub fn parse<T>(&mut self, name: &str, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let text = self.typed(name, "a string", Value::as_str)?;
         let taken = read(text);
@@ -155,7 +155,7 @@ impl<'a> Fields<'a> {
         self.parse(name, "an RFC 3339 time", parse_moment)
     }
 
-    /// An id of ours: a UUID.
+    /// An internal id: a UUID.
     pub fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
         let text = self.typed(name, "a string", Value::as_str)?;
         let id = text.parse().ok();
@@ -165,7 +165,7 @@ impl<'a> Fields<'a> {
         id
     }
 
-    /// An id of the caller's own; an integer is taken as its decimal text.
+    /// An external id, chosen by the caller. An integer is accepted as its decimal text.
     pub fn external_id(&mut self, name: &str) -> Option<ExternalId> {
         let text = self.typed(name, "a string or an integer", |value| match value {
             Value::String(text) => Some(text.clone()),
@@ -181,7 +181,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A JSON object of the caller's own, at most 4 KiB.
+    /// Metadata of the caller: a JSON object of at most 4 KiB.
     pub fn metadata(&mut self, name: &str) -> Option<Value> {
         let value = self.typed(name, "an object", |value| value.is_object().then_some(value))?;
         if value.to_string().len() > MAX_METADATA_BYTES {
@@ -195,7 +195,7 @@ impl<'a> Fields<'a> {
         Some(value.clone())
     }
 
-    /// An object within, read by `read` and named `name.field`.
+    /// A nested object, read by `read`. Its fields are named `name.field`.
     pub fn object<T>(&mut self, name: &str, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> Option<T> {
         let inner = self.typed(name, "an object", Value::as_object)?;
         let prefix = format!("{}{name}.", self.prefix);
@@ -207,7 +207,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a text somewhere inside holds NUL, which PostgreSQL cannot.
+/// Whether any text inside contains NUL, which PostgreSQL cannot store.
 fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

@@ -1,10 +1,10 @@
-//! `Idempotency-Key`: a POST of an operator's that is repeated within a day is answered as it was the first time.
+//! Idempotent POSTs: a request that repeats an `Idempotency-Key` within a day gets the answer of the first request.
 //!
-//! The answer is kept in the transaction of the work itself, so that there is never one without the other. Only a 2xx is
-//! kept: an error rolls the transaction back.
+//! Invariants: the answer is saved in the transaction of the work, so that neither exists without the other. Only a 2xx
+//! is saved: an error rolls the transaction back.
 //!
-//! A repeat says the same, whatever white space, order of names or spelling of a number it is written with: many clients build
-//! the body again for each attempt.
+//! A repeat must have the same content. White space, the order of names and the spelling of numbers may differ, because
+//! many clients serialize the body again for each attempt.
 
 use crate::effects::UseCases;
 use actix_web::HttpRequest;
@@ -23,12 +23,12 @@ use crate::store::{StoreError, Work};
 const HEADER: &str = "idempotency-key";
 const MAX_KEY_BYTES: usize = 255;
 
-/// A success, as it is sent and kept.
+/// A successful answer, as it is sent and saved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// 2xx.
+    /// The status, 2xx.
     pub status: StatusCode,
-    /// Where what was created is.
+    /// The path of the created resource.
     pub location: Option<String>,
     /// The body.
     pub body: Value,
@@ -40,17 +40,17 @@ impl Answer {
         Self { status: StatusCode::OK, location: None, body }
     }
 
-    /// 201 with what was created, and where it is.
+    /// 201 with the created resource and its path.
     pub fn created(location: String, body: Value) -> Self {
         Self { status: StatusCode::CREATED, location: Some(location), body }
     }
 
-    /// 202 with what is under way.
+    /// 202 with work that is in progress.
     pub fn accepted(body: Value) -> Self {
         Self { status: StatusCode::ACCEPTED, location: None, body }
     }
 
-    /// As a response. Nothing of the API may be kept by a cache.
+    /// Converts to a response. Caches must not store any answer of the API.
     pub fn into_response(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         response.insert_header((CONTENT_TYPE, "application/json"));
@@ -66,14 +66,14 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Keyed {
     request: RequestKey,
-    /// Of the body, byte for byte.
+    /// SHA-256 of the bytes of the body.
     body_hash: [u8; 32],
-    /// Of what the body says, however it is written.
+    /// SHA-256 of the content of the body, whatever its spelling.
     content_hash: [u8; 32],
 }
 
 impl Keyed {
-    /// The key of a request, if it carries one; `body` is its body as it came.
+    /// The key of a request, if it carries one. `body` is the body as received.
     pub fn of(request: &HttpRequest, caller: &Caller, body: &[u8]) -> Result<Option<Self>, Problem> {
         let Some(value) = request.headers().get(HEADER) else { return Ok(None) };
         let key = value.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
@@ -85,7 +85,7 @@ impl Keyed {
         Ok(Some(Self { request, body_hash: body::hash(body), content_hash: body::content_hash(body) }))
     }
 
-    /// Takes the key's turn in the unit's transaction, and gives the answer that was given before.
+    /// Locks the key in the unit's transaction, and returns the saved answer, if there is one.
     pub async fn begin(&self, unit: &mut Unit<'_>) -> Result<Option<Answer>, DispatchError> {
         if !idempotency::try_turn(unit.conn, &self.request).await? {
             return Err(DispatchError::UnderWay);
@@ -99,7 +99,7 @@ impl Keyed {
         Ok(Some(restore(saved.status, saved.location, &saved.response)?))
     }
 
-    /// Keeps an answer in the unit's transaction.
+    /// Saves an answer in the unit's transaction.
     pub async fn keep(&self, unit: &mut Unit<'_>, answer: &Answer) -> Result<(), DispatchError> {
         let saved = SavedAnswer {
             body_hash: self.body_hash.to_vec(),
@@ -116,12 +116,12 @@ fn restore(status: i32, location: Option<String>, response: &[u8]) -> Result<Ans
     let status = u16::try_from(status).ok().and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.filter(StatusCode::is_success);
     let status = status.ok_or_else(|| StoreError::corrupt("a kept answer's status is none of a success"))?;
-    // What the parser says would quote the answer.
+    // The parser's own message would quote the answer.
     let body = serde_json::from_slice(response).map_err(|_| StoreError::corrupt("a kept answer's body is not JSON"))?;
     Ok(Answer { status, location, body })
 }
 
-/// Does `work` in one transaction with the keeping of its answer, or gives the answer that was given before.
+/// Runs `work` and saves its answer in one transaction, or returns the answer saved before.
 pub async fn perform<F>(use_cases: &UseCases, keyed: Option<Keyed>, work: F) -> Result<Answer, Problem>
 where
     F: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> Work<'u, Answer, DispatchError> + Send + 'static,

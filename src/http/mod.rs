@@ -1,11 +1,12 @@
-//! The HTTP surface: routes, who may use them, and how things look from outside.
+//! The HTTP API: its routes, the checks before each handler, and the JSON that it returns.
 //!
-//! Owns no rule: use cases are `dispatch`'s, run through [`UseCases`](crate::effects::UseCases). [`Problem`]
-//! alone knows which error is which status. Every answer is bounded in time and every body in size; nothing that is
-//! logged here holds a token, a position or a body.
+//! Invariants: [`Problem`] alone maps errors to statuses. Every response is bounded in time and every body in size. No
+//! log line here holds a token, a position or a body.
 //!
-//! The application wraps itself in [`layers`] (request ids, metrics, the log of failures) and [`same_path`]. Each handler
-//! names the components that it uses as `web::Data`; [`ApiServices`] are all of them, one each for the process.
+//! Must not: decide anything. The use cases belong to `dispatch` and run through [`UseCases`](crate::effects::UseCases).
+//!
+//! The application is wrapped in [`layers`] (request ids, metrics, the log of failures) and [`same_path`]. Each handler
+//! names the components that it uses as `web::Data`. [`ApiServices`] holds one instance of each for the process.
 
 mod admission;
 mod body;
@@ -44,7 +45,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .default_service(web::to(routes::not_found));
 }
 
-/// The drivers' own paths, by their tokens.
+/// The paths of drivers, authenticated by driver token.
 fn driver_scope() -> impl actix_web::dev::HttpServiceFactory {
     web::scope("/api/v1/driver")
         .wrap(from_fn(auth::require_driver))
@@ -53,7 +54,7 @@ fn driver_scope() -> impl actix_web::dev::HttpServiceFactory {
         .default_service(web::to(routes::not_found))
 }
 
-/// Operators' and shops' paths, by API key.
+/// The paths of operators and shops, authenticated by API key.
 fn operator_scope() -> impl actix_web::dev::HttpServiceFactory {
     web::scope("/api/v1")
         .wrap(from_fn(auth::require_key))

@@ -1,7 +1,7 @@
-//! Lists in pages: `?limit=&cursor=` in, `{items, nextCursor?}` out, newest first.
+//! Pagination of lists: `?limit=&cursor=` in, `{items, nextCursor?}` out, newest first.
 //!
-//! A cursor names the last item shown, so that what arrives meanwhile neither repeats nor hides anything. It is opaque to
-//! callers: base64url around JSON.
+//! A cursor names the last item shown, so items that arrive later cause neither repeats nor gaps. It is opaque to
+//! callers: base64url of JSON.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,32 +13,32 @@ use crate::http::query::Query;
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 200;
-/// No cursor of ours is longer.
+/// The longest cursor that this service issues, in bytes.
 const MAX_CURSOR_BYTES: usize = 256;
 
-/// Which part of a list is wanted; `K` separates an item from those after it.
+/// The requested page of a list. `K` is the sort key of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<K> {
-    /// At most so many items.
+    /// The most items in the page.
     pub limit: usize,
-    /// Only those after this one.
+    /// Only items after this key.
     pub after: Option<K>,
 }
 
 impl<K: Serialize + DeserializeOwned> Page<K> {
-    /// Reads `limit` and `cursor`; what is wrong with them is noted in the query.
+    /// Reads `limit` and `cursor`. Errors are added to the query.
     pub fn read(query: &mut Query) -> Self {
         let limit = read_limit(query);
         let after = query.parse("cursor", "form", "must be a nextCursor of this list", decode);
         Self { limit, after }
     }
 
-    /// How many rows to ask for: one more than wanted shows whether there are more.
+    /// The number of rows to read: one more than the limit shows whether there are more.
     pub fn fetch(&self) -> i64 {
         self.limit as i64 + 1
     }
 
-    /// Cuts the extra row off and gives the cursor of the next page, if there is one.
+    /// Removes the extra row and returns the cursor of the next page, if there is one.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl Fn(&T) -> K) -> Option<String> {
         let more = rows.len() > self.limit;
         rows.truncate(self.limit);
@@ -46,7 +46,7 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
     }
 }
 
-/// Reads `limit` alone, for a list without pages.
+/// Reads only `limit`, for a list without pages.
 pub fn read_limit(query: &mut Query) -> usize {
     let limit = query.parse("limit", "range", "must be a whole number from 1 to 200", |text| {
         text.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n))
@@ -63,12 +63,12 @@ pub fn list(items: Vec<Value>, next_cursor: Option<String>) -> Value {
     body
 }
 
-/// A cursor that names `key`.
+/// Encodes `key` as a cursor.
 pub fn encode<K: Serialize>(key: &K) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).unwrap_or_default())
 }
 
-/// What a cursor names.
+/// Decodes a cursor. `None` when it is malformed.
 pub fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {
     if text.len() > MAX_CURSOR_BYTES {
         return None;

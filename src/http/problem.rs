@@ -1,6 +1,7 @@
-//! The one place where an error becomes a status: problem documents of RFC 9457, each with a stable `code`.
+//! Maps errors to HTTP statuses: problem documents of RFC 9457, each with a stable `code`. No other module does this.
 //!
-//! A 5xx says nothing of the inside: its cause is kept for the log alone, which [`crate::http::middleware::request_id`] writes once.
+//! Invariant: a 5xx reveals nothing internal. Its cause is kept only for the log, where
+//! [`crate::http::middleware::request_id`] writes it once.
 
 use std::fmt;
 
@@ -17,20 +18,20 @@ use crate::domain::driver::DriverRefusal;
 use crate::domain::fields::FieldError;
 use crate::store::StoreError;
 
-/// When to come back after a 503, in seconds.
+/// The `Retry-After` of a 503, in seconds.
 const RETRY_UNAVAILABLE_S: u64 = 2;
 
-/// An answer that says what is wrong.
+/// An error response.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    /// The state that holds, where a transition was refused.
+    /// The current state, when a transition was refused.
     state: Option<DeliveryStatus>,
     errors: Vec<FieldError>,
     retry_after_s: Option<u64>,
-    /// For the log alone.
+    /// The internal cause, for the log only.
     cause: Option<String>,
 }
 
@@ -48,33 +49,33 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem of a status and a stable code, explained in words for people.
+    /// A problem with a status, a stable code, and an explanation for people.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self { status, code, detail, state: None, errors: Vec::new(), retry_after_s: None, cause: None }
     }
 
-    /// 400, with a code of its own.
+    /// 400 with a code.
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// 401: no credentials, or none that are valid. Never says which.
+    /// 401: the credentials are absent or invalid. The answer never says which.
     pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "valid credentials are required")
     }
 
-    /// 403, with a code of its own.
+    /// 403 with a code.
     pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// 404: not there, malformed, or somebody else's.
+    /// 404: the resource does not exist, its id is malformed, or it belongs to somebody else.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     }
 
-    /// 409, with a code of its own.
+    /// 409 with a code.
     pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
@@ -91,7 +92,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 422, naming every invalid field.
+    /// 422 that names every invalid field.
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = "some fields are not as they must be; see errors";
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
@@ -111,14 +112,14 @@ impl Problem {
         problem
     }
 
-    /// 503 while the node goes away; another may take the same request.
+    /// 503 while this node drains. Another node may accept the same request.
     pub fn draining() -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "this node is shutting down");
         problem.retry_after_s = Some(1);
         problem
     }
 
-    /// 503 while more drivers come at once than can be let in.
+    /// 503 while more sessions open at once than the permits allow.
     pub fn busy() -> Self {
         let detail = "many drivers are coming at once; come back in a moment";
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
@@ -126,7 +127,7 @@ impl Problem {
         problem
     }
 
-    /// 503 of a node that is starting or going away, for balancers alone: it still takes what comes.
+    /// 503 of a node that is starting or shutting down. Only load balancers see it: the node still accepts requests.
     pub fn not_ready() -> Self {
         let mut problem =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "this node is starting or shutting down");
@@ -134,7 +135,7 @@ impl Problem {
         problem
     }
 
-    /// 503 when PostgreSQL is out.
+    /// 503 when PostgreSQL is unavailable.
     pub fn unavailable(cause: impl fmt::Display) -> Self {
         let detail = "the service cannot do this right now; the same request may be repeated";
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
@@ -143,7 +144,7 @@ impl Problem {
         problem
     }
 
-    /// 500: a mistake of ours.
+    /// 500: an error of this service.
     pub fn internal(cause: impl fmt::Display) -> Self {
         let detail = "something went wrong on our side";
         let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
@@ -156,7 +157,7 @@ impl Problem {
         self.code
     }
 
-    /// What went wrong inside, for the log alone.
+    /// The internal cause, for the log only.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Reading the parameters of a query. Whatever is wrong is gathered, so that the answer names every parameter at once.
+//! Reads the parameters of a query. All errors are collected, so that the answer names every invalid parameter at once.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::domain::ids::ExternalId;
 use crate::domain::moment::parse_moment;
 use crate::http::problem::Problem;
 
-/// The parameters of a query. Unknown ones are ignored. One that stands twice is a fault, but where it is a set.
+/// The parameters of a query. Unknown ones are ignored. A parameter that appears twice is an error, unless it is a set.
 pub struct Query {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
 }
 
 impl Query {
-    /// Reads a query as it stands in the address.
+    /// Reads the query of a URL.
     pub fn parse_text(text: &str) -> Self {
         Self::parse_with_set(text, None)
     }
@@ -26,7 +26,7 @@ impl Query {
         Self::parse_text(request.query_string())
     }
 
-    /// The query of a request in which the parameter `set` may stand several times.
+    /// The query of a request in which the parameter `set` may appear several times.
     pub fn with_set(request: &actix_web::HttpRequest, set: &str) -> Self {
         Self::parse_with_set(request.query_string(), Some(set))
     }
@@ -45,12 +45,12 @@ impl Query {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Notes a fault.
+    /// Records an error of a parameter.
     pub fn fault(&mut self, name: &str, code: &'static str, message: impl Into<String>) {
         self.errors.push(FieldError::new(name, code, message));
     }
 
-    /// A parameter as `take` reads it; a fault is noted when it cannot.
+    /// Reads a parameter by `take`. A value that it cannot read is an error.
     pub fn parse<T>(
         &mut self,
         name: &str,
@@ -65,7 +65,7 @@ impl Query {
         taken
     }
 
-    /// A value that must be there; a fault is noted when it is absent.
+    /// Requires a parameter. An absent one is an error.
     pub fn require(&mut self, name: &str) {
         if self.get(name).is_none() {
             self.fault(name, "required", "is required");
@@ -77,7 +77,7 @@ impl Query {
         self.parse(name, "unknown", "must be the name of a state", |text| text.parse().ok())
     }
 
-    /// A set of states, each by its name in a parameter of its own; `None` when there is none.
+    /// A set of states: each is one parameter with the name of a state. `None` when there is none.
     pub fn states<T: std::str::FromStr + PartialEq>(&mut self, name: &str) -> Option<Vec<T>> {
         let mut states = Vec::new();
         let mut is_unknown = false;
@@ -99,22 +99,22 @@ impl Query {
         self.parse(name, "type", "must be true or false", |text| text.parse().ok())
     }
 
-    /// An id of ours.
+    /// An internal id: a UUID.
     pub fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
         self.parse(name, "form", "must be a UUID", |text| text.parse().ok())
     }
 
-    /// An opaque text of the outside world.
+    /// An external id: opaque text.
     pub fn external_id(&mut self, name: &str) -> Option<String> {
         self.parse(name, "form", "must have 1 to 128 characters, none of them a control character", |text| {
             ExternalId::parse(text).is_ok().then(|| text.to_owned())
         })
     }
 
-    /// A moment, RFC 3339.
+    /// An RFC 3339 time.
     pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parse(name, "form", "must be an RFC 3339 time", |text| {
-            // A plus sign that was not escaped arrives as a space; one before the time of day stands for `T`.
+            // An unescaped plus sign arrives as a space. A space before the time of day stands for `T`.
             let time_of_day = text.char_indices().nth(11).map_or(text.len(), |(start, _)| start);
             let (date, rest) = text.split_at(time_of_day);
             parse_moment(&format!("{date}{}", rest.replace(' ', "+")))
@@ -126,7 +126,7 @@ impl Query {
         self.parse(name, "type", "must be a number", |text| text.parse().ok().filter(|n: &f64| n.is_finite()))
     }
 
-    /// Ok when every parameter was valid; else the 422.
+    /// Returns the 422 when any parameter is invalid.
     pub fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::fields(self.errors)) }
     }

@@ -1,4 +1,4 @@
-//! Small parts that every route is made of.
+//! Helpers that every route uses.
 
 use crate::store::Database;
 use actix_web::guard::{self, Guard};
@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use crate::http::problem::Problem;
 use crate::store::{StoreError, Work};
 
-/// A resource that answers other methods than `allow` with a 405 that names them.
+/// A resource that answers methods outside `allow` with a 405 that lists `allow`.
 pub fn resource(path: &str, allow: &'static str) -> Resource {
     web::resource(path).default_service(web::to(move || async move { method_not_allowed(allow) }))
 }
@@ -37,12 +37,12 @@ pub async fn not_found() -> Result<HttpResponse, Problem> {
     Err(Problem::not_found())
 }
 
-/// Makes a path with a trailing slash the same path as the one without. Goes around an application.
+/// Makes a path with a trailing slash the same as the path without it. Wraps an application.
 pub fn same_path() -> NormalizePath {
     NormalizePath::trim()
 }
 
-/// GET, and HEAD with it.
+/// GET and HEAD.
 pub fn get() -> Route {
     web::route().guard(guard::fn_guard(|context| guard::Get().check(context) || guard::Head().check(context)))
 }
@@ -52,7 +52,7 @@ pub fn post() -> Route {
     web::post()
 }
 
-/// Runs what can fail by the store alone in a transaction of its own.
+/// Runs `work` in its own transaction. Its only errors are store errors.
 pub async fn transact<T, F>(database: &Database, work: F) -> Result<T, Problem>
 where
     F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, StoreError> + Send + 'static,

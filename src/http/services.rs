@@ -1,4 +1,4 @@
-//! The components that handlers use, each as a `web::Data` of its own.
+//! The components that handlers use, each registered as its own `web::Data`.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ pub struct ApiServices {
     pub use_cases: UseCases,
     /// The shops.
     pub shops: Arc<ShopDirectory>,
-    /// The drivers near a place.
+    /// The search for drivers near a place.
     pub candidates: CandidateSource,
     /// Webhook requests that wait for an outcome.
     pub waiters: AssignmentWaiters,
-    /// What WebSocket sessions work with.
+    /// The services of WebSocket sessions.
     pub sessions: Arc<SessionServices>,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
@@ -40,7 +40,7 @@ pub struct ApiServices {
     pub node: NodeInfo,
 }
 
-/// The components as handlers get them; cheap to clone.
+/// The components as `web::Data`; cheap to clone.
 #[derive(Clone)]
 pub struct ApiData {
     limits: web::Data<RateLimits>,
@@ -96,7 +96,7 @@ impl From<ApiServices> for ApiData {
 }
 
 impl ApiData {
-    /// Gives an application its components.
+    /// Registers the components with an application.
     pub fn register(self, cfg: &mut web::ServiceConfig) {
         cfg.app_data(self.limits)
             .app_data(self.admission)

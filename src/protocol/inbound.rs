@@ -1,4 +1,4 @@
-//! Frames from drivers, parsed: raw JSON stops here.
+//! Parses the frames of drivers. No other module reads their raw JSON.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::domain::position::{Fix, Position, PositionError};
 
 /// The longest `ref`, in characters.
 pub const MAX_REF_CHARS: usize = 64;
-/// The longest `proofUrl`, in characters: object stores sign their links at length.
+/// The longest `proofUrl`, in characters. Object stores sign their links with long parameters.
 pub const MAX_URL_CHARS: usize = 8192;
 /// The longest reason, in characters.
 pub const MAX_REASON_CHARS: usize = 1000;
@@ -27,35 +27,35 @@ pub struct FrameError {
     pub reference: Option<String>,
     /// The heartbeat's `seq`, if it could be read.
     pub seq: Option<i64>,
-    /// What the frame is about, if it could be read.
+    /// The subject of the frame, if it could be read.
     pub subject: Option<Subject>,
     /// A stable code, listed in `docs/protocol.md`.
     pub code: &'static str,
-    /// In words, naming the field.
+    /// The explanation, which names the field.
     pub message: String,
 }
 
-/// The thing that a frame is about. An error names it, so that an app finds it without a `ref`.
+/// The subject of a frame. An error names it, so that an app identifies the frame without a `ref`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     /// A delivery, by `deliveryId`.
     Delivery(DeliveryId),
 }
 
-/// What names a frame in its answer: `ref`, `seq` and subject, as far as they can be read.
+/// What identifies a frame in its answer: `ref`, `seq` and subject, as far as they can be read.
 pub type FrameName = (Option<String>, Option<i64>, Option<Subject>);
 
 /// A frame from a driver.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Comes back in the answer.
+    /// Returned in the answer.
     pub reference: Option<String>,
-    /// What it says.
+    /// The content.
     pub body: FrameBody,
 }
 
 impl Frame {
-    /// What the frame is about, besides its driver.
+    /// The subject of the frame, besides its driver.
     pub fn subject(&self) -> Option<Subject> {
         match self.body {
             FrameBody::DeliveryUpdate { delivery_id, .. } => Some(Subject::Delivery(delivery_id)),
@@ -64,42 +64,42 @@ impl Frame {
     }
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone)]
 pub enum FrameBody {
-    /// Where I am; without a fix: still alive.
+    /// A heartbeat, with or without a fix.
     Heartbeat {
-        /// Rises within a session.
+        /// Increases within a session.
         seq: i64,
-        /// Where, or why that is refused.
+        /// The fix, or its refusal.
         fix: Option<Result<Fix, FixRefusal>>,
     },
-    /// Fixes kept while out of coverage.
+    /// Fixes that the app stored while it was out of coverage.
     Batch {
-        /// Each, or why it is refused.
+        /// Each fix, or its refusal.
         fixes: Vec<Result<Fix, FixRefusal>>,
     },
     /// The requested duty.
     Status {
-        /// AVAILABLE, else OFFLINE.
+        /// `true` for AVAILABLE, `false` for OFFLINE.
         on_duty: bool,
     },
     /// An answer to an offer.
     OfferAnswer,
     /// Progress of a delivery.
     DeliveryUpdate {
-        /// Which.
+        /// The delivery.
         delivery_id: DeliveryId,
-        /// By which assignment.
+        /// The assignment.
         assignment_id: AssignmentId,
-        /// What happened.
+        /// The update.
         step: DriverUpdate,
-        /// What comes with it.
+        /// Its details.
         details: UpdateDetails,
-        /// The names of the fields that are not taken, and do not block the step.
+        /// The names of fields that are ignored and do not block the update.
         ignored: Vec<&'static str>,
     },
-    /// A command arrived.
+    /// The app received a command.
     Ack {
         /// Which.
         message_id: MessageId,
@@ -108,7 +108,7 @@ pub enum FrameBody {
 
 type Object = Map<String, Value>;
 
-/// Why a part of a frame is wrong: code and words.
+/// The error of a part of a frame: code and explanation.
 struct Fault(&'static str, String);
 
 fn invalid(field: &str, what: &str) -> Fault {
@@ -124,7 +124,7 @@ pub fn parse_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<F
     parse_any_frame(text, now, rules)
 }
 
-/// A heartbeat with nothing unusual about it, read without building a tree: nearly every frame is one.
+/// A plain heartbeat, parsed without building a tree. Nearly every frame is one.
 #[derive(Deserialize)]
 struct PlainHeartbeat<'t> {
     #[serde(rename = "type")]
@@ -146,7 +146,7 @@ struct PlainHeartbeat<'t> {
     reference: Option<&'t str>,
 }
 
-/// `None` for whatever is unusual or wrong: the other way says how.
+/// `None` for anything unusual or invalid: the general parser handles it.
 fn parse_plain_heartbeat(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Option<Frame> {
     let plain: PlainHeartbeat<'_> = serde_json::from_str(text).ok()?;
     if plain.kind != "heartbeat" || plain.reference.is_some() {
@@ -170,7 +170,8 @@ fn parse_any_frame(text: &str, now: DateTime<Utc>, rules: &FixRules) -> Result<F
     parse_value(&document.value, now, rules)
 }
 
-/// Parses one frame that is already JSON; `false` stands for a value that cannot be held, and is a fault of its field.
+/// Parses one frame that is already JSON. `false` replaces a value without a representation and is an error of its
+/// field.
 pub fn parse_value(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Result<Frame, FrameError> {
     let refuse = |Fault(code, message)| {
         let (reference, seq, subject) = name_of_value(value);
@@ -189,7 +190,7 @@ fn reference(object: &Object) -> Result<Option<String>, Fault> {
     }
 }
 
-/// The name of a frame that is not parsed any further.
+/// The identification of a frame that is not parsed any further.
 pub fn name_of(text: &str) -> FrameName {
     json::read(text).map_or((None, None, None), |document| name_of_value(&document.value))
 }
@@ -243,7 +244,7 @@ fn parse_batch(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<
     Ok(FrameBody::Batch { fixes: fixes.iter().map(|value| parse_batch_fix(value, now, rules)).collect() })
 }
 
-/// One fix of a batch: whatever is wrong with it refuses it alone.
+/// Parses one fix of a batch. An error refuses only this fix.
 pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> Result<Fix, FixRefusal> {
     let refuse = |Fault(code, message)| FixRefusal { code, message };
     let object = value.as_object().ok_or_else(|| refuse(invalid("a fix", "must be an object")))?;
@@ -252,7 +253,8 @@ pub fn parse_batch_fix(value: &Value, now: DateTime<Utc>, rules: &FixRules) -> R
         .unwrap_or_else(|| Err(FixRefusal { code: "invalid_frame", message: "lat and lon are required".to_owned() }))
 }
 
-/// The fix in an object: none without coordinates, a fault when a field is malformed, a refusal when it is not believed.
+/// Parses the fix in an object: `None` without coordinates, an error when a field is malformed, a refusal when the fix
+/// is implausible.
 fn parse_fix(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<Option<Result<Fix, FixRefusal>>, Fault> {
     let time = field(object, "fixTime").map(|value| moment("fixTime", value)).transpose()?;
     let accuracy_m = number(object, "accuracyM")?;
@@ -265,7 +267,7 @@ fn parse_fix(object: &Object, now: DateTime<Utc>, rules: &FixRules) -> Result<Op
     Ok(Some(judge_alone(&fix, accuracy_m, now, rules).map(|()| fix)))
 }
 
-/// A place, which has both coordinates or neither.
+/// A position, which has both coordinates or neither.
 fn coordinates(object: &Object) -> Result<Option<Position>, Fault> {
     let position = match (number(object, "lat")?, number(object, "lon")?) {
         (None, None) => return Ok(None),
@@ -335,10 +337,10 @@ fn parse_failure(value: &Value) -> Result<(FailureCode, Option<String>), Fault> 
     Ok((code, text(object, "reason", MAX_REASON_CHARS)?))
 }
 
-/// A value that is no link that can be taken.
+/// A value that is not an acceptable link.
 struct NoLink;
 
-/// The link to a proof. The step that it comes with is worth more than the link: one that cannot be taken is left out.
+/// The link to a proof. The update matters more than its link, so an unacceptable link is left out.
 fn proof_url(object: &Object) -> Result<Option<String>, NoLink> {
     let Some(value) = field(object, "proofUrl") else { return Ok(None) };
     let link = value.as_str().map(str::trim).ok_or(NoLink)?;
@@ -366,7 +368,7 @@ fn text(object: &Object, name: &str, max_chars: usize) -> Result<Option<String>,
         Some(Value::String(text)) if text.chars().count() > max_chars => {
             Err(invalid(name, &format!("must be at most {max_chars} characters")))
         }
-        // PostgreSQL holds no NUL.
+        // PostgreSQL cannot store NUL.
         Some(Value::String(text)) if text.contains('\0') => Err(invalid(name, "must not contain NUL")),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(invalid(name, "must be a string")),

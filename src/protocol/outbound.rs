@@ -1,4 +1,4 @@
-//! Frames to drivers, and the shapes that HTTP shares with them.
+//! Builds the frames to drivers, and the JSON objects that HTTP shares with them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ use crate::store::commands::{Command, CommandKind};
 use crate::store::deliveries::Delivery;
 use crate::store::drivers::DriverChanged;
 
-/// How often a driver's app sends heartbeats, and how long one lasts.
+/// The heartbeat interval of a driver's app, and how long silence is tolerated.
 #[derive(Debug, Clone, Copy)]
 pub struct HeartbeatInterval {
     /// Between heartbeats, in milliseconds.
     pub heartbeat_interval_ms: u64,
-    /// Until a silent driver gets no orders, in milliseconds.
+    /// The time after which a silent driver gets no orders, in milliseconds.
     pub ttl_ms: u64,
 }
 
@@ -25,7 +25,7 @@ pub fn moment(time: DateTime<Utc>) -> Value {
     Value::String(time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// Sets `name` unless there is nothing to say: what is not known is left out.
+/// Sets `name` if there is a value. Unknown values are left out.
 pub fn put(object: &mut Value, name: &str, value: Option<impl Into<Value>>) {
     if let Some(value) = value {
         object[name] = value.into();
@@ -79,12 +79,12 @@ pub fn welcome(
     value
 }
 
-/// Every heartbeat up to `seq` is dealt with. As text: there is one for almost every heartbeat.
+/// Every heartbeat up to `seq` is processed. Returned as text, because almost every heartbeat gets one.
 pub fn ack(seq: i64) -> String {
     format!(r#"{{"type":"ack","seq":{seq}}}"#)
 }
 
-/// A success, with what belongs to it.
+/// The success answer to a frame, with its fields.
 pub fn ok(reference: Option<&str>, fields: Value) -> Value {
     let mut value = fields;
     value["type"] = json!("ok");
@@ -92,7 +92,7 @@ pub fn ok(reference: Option<&str>, fields: Value) -> Value {
     value
 }
 
-/// What was wrong with which frame.
+/// The error answer to a frame.
 pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
     let retryable = matches!(error.code, "unavailable" | "rate_limited");
     let mut value = json!({"type": "error", "code": error.code, "message": error.message, "retryable": retryable});
@@ -110,7 +110,7 @@ pub fn error(error: &FrameError, now: DateTime<Utc>) -> Value {
     value
 }
 
-/// Whether a refusal is about the device's clock, so that the server's time belongs to it.
+/// Whether a refusal concerns the device's clock, so that the answer carries the server's time.
 pub fn needs_server_time(code: &str) -> bool {
     matches!(code, "fix_in_future" | "fix_too_old")
 }
@@ -130,12 +130,12 @@ pub fn command(command: &Command) -> Value {
     }
 }
 
-/// A change of state that the driver did not ask for.
+/// A change of state that the driver did not request.
 pub fn status(changed: &DriverChanged, reason: &str) -> Value {
     json!({"type": "status", "status": changed.status, "onDuty": changed.on_duty, "reason": reason})
 }
 
-/// The heartbeat interval from now on.
+/// The new heartbeat interval.
 pub fn config(interval: HeartbeatInterval) -> Value {
     json!({"type": "config", "heartbeatIntervalMs": interval.heartbeat_interval_ms, "ttlMs": interval.ttl_ms})
 }

@@ -1,15 +1,17 @@
-//! `CommandDispatcher`: delivers to the sessions on this node what PostgreSQL holds for them: unacknowledged commands, the
-//! driver's state, and the end of a session. A notification or a hint makes it read at once; a poll needs neither.
+//! `CommandDispatcher`: delivers to the sessions on this node what PostgreSQL holds for them: unacknowledged commands,
+//! the driver's state, and the end of a session. A notification or a hint triggers a read at once. A poll works without
+//! both.
 //!
-//! Each second it reads the sessions whose drivers changed recently, which costs what happens and not what is connected;
-//! every fifth second all of them, which repeats unacknowledged commands and needs no clock.
+//! Each second it reads the sessions whose drivers changed recently, so the cost depends on changes and not on the
+//! number of connections. Every fifth second it reads all sessions: this repeats unacknowledged commands and depends on
+//! no clock.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Deliver` | the `Notify` of [`SessionNotifications`] | none | the next poll |
 //!
-//! The named drivers are kept in a set, and one message waits at most: what comes while PostgreSQL stalls does not pile up
-//! and is delivered together.
+//! The notified drivers are kept in a set, and at most one message waits. What arrives while PostgreSQL stalls does not
+//! pile up and is delivered together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,21 +33,22 @@ use crate::store::{Database, StoreError, commands, sessions};
 const MAILBOX: usize = 1;
 /// Between polls.
 const POLL_EVERY: Duration = Duration::from_millis(1000);
-/// One in so many polls reads every session: as often as an unacknowledged command is repeated.
+/// Every n-th poll reads all sessions: this is how often an unacknowledged command is repeated.
 const FULL_EVERY: u32 = 5;
-/// What counts as recently, in seconds: longer than a transaction may take, and two polls.
+/// What counts as a recent change, in seconds: longer than a transaction may take, plus two polls.
 const RECENTLY_S: f64 = 8.0;
-/// Sessions that are read together.
+/// Sessions in one read.
 const PAGE: usize = 1000;
-/// Commands of one driver in one read, the newest: a driver who never acknowledges must still get the next order.
+/// The newest commands of one driver in one read. The limit keeps the newest, because a driver who never acknowledges
+/// must still get the next order.
 const DRIVER_PAGE: i64 = 32;
 
-/// Deliver what the named drivers' sessions do not have yet.
+/// Deliver what the sessions of the notified drivers do not have yet.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Deliver;
 
-/// What the dispatcher works with.
+/// The services that the dispatcher uses.
 #[derive(Clone)]
 struct Services {
     database: Database,
@@ -58,7 +61,7 @@ struct Services {
 pub struct CommandDispatcher {
     services: Services,
     is_polling: bool,
-    /// Counts polls; every [`FULL_EVERY`]th reads all sessions.
+    /// Counts polls. Every [`FULL_EVERY`]th poll reads all sessions.
     polls: u32,
 }
 
@@ -76,7 +79,7 @@ impl CommandDispatcher {
         Arc::new(Supervised::start("command_dispatcher", arbiter, MAILBOX, make))
     }
 
-    /// Runs beside deliveries; polls do not pile up.
+    /// Runs concurrently with deliveries. Polls do not pile up.
     fn poll(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.is_polling, true) {
             return;
@@ -122,7 +125,7 @@ impl Handler<Deliver> for CommandDispatcher {
 }
 
 impl Services {
-    /// Drivers named by other nodes.
+    /// Receives hints from other nodes.
     async fn receive_hints(&self) {
         let mut hints = self.presence.subscribe();
         while let Some(driver) = hints.recv().await {
@@ -130,7 +133,7 @@ impl Services {
         }
     }
 
-    /// Names drivers to other nodes: those without a session here, and those whose session was replaced.
+    /// Publishes hints to other nodes: for drivers without a session here, and for drivers whose session was replaced.
     async fn publish_hints(&self) {
         loop {
             for (driver, is_replaced) in self.notifications.next_elsewhere().await {
@@ -184,7 +187,7 @@ impl Services {
             for state in states {
                 self.send(state.driver_id, ToSession::State(state));
             }
-            // Ordered by message, so each driver's stay in order.
+            // The rows are ordered by message, so each driver's commands stay in order.
             let mut by_driver: HashMap<DriverId, Vec<Command>> = HashMap::new();
             for command in commands {
                 by_driver.entry(command.driver_id).or_default().push(command);

@@ -1,9 +1,9 @@
-//! `ConnectionWatchdog`: ends a connection whose peer takes nothing, from outside the actor that such a peer freezes; and one
-//! on which nothing comes to an end.
+//! `ConnectionWatchdog`: ends a connection whose peer accepts no bytes, and a connection on which no request completes.
+//! It works from outside the actor, because such a peer freezes the actor.
 //!
-//! A session's actor runs only while its socket takes what it writes: a peer that stops reading stops its timers as well
-//! (actix-web#2441). The watchdog therefore sits in the connection itself, between the server and the socket, where every
-//! byte passes. It needs no descriptor and no thread of its own, and no timer while all goes well.
+//! A session's actor runs only while its socket accepts what it writes: a peer that stops reading also stops the
+//! actor's timers (actix-web#2441). The watchdog therefore wraps the connection itself, between the server and the
+//! socket, where every byte passes. It needs no extra descriptor and no thread, and no timer while the peer reads.
 //!
 //! It sends no close frame: a peer that takes no bytes would not get it. The socket is reset, so that the
 //! kernel drops what waits in it.
@@ -22,13 +22,14 @@ use tokio::time::{Sleep, sleep};
 /// How long a peer may leave waiting what was written to it: not less, since a phone may have no network for a while. The
 /// kernel gets the same timeout, and acts at its next probe of a window that stays closed, or when nothing answers any more.
 const TAKE_WITHIN: Duration = Duration::from_secs(15);
-/// A peer that takes so many bytes within that time is slow, and not stuck.
+/// A peer that accepts this many bytes within that time is slow, not stuck.
 const ENOUGH: usize = 16 * 1024;
 /// How long a connection may be open without a request in flight and nothing sent: from the last byte of a response to the end of
 /// the next head. The server's own limits (5 s without a byte, 10 s for the first head) do not cover the head of a second
 /// request that never ends.
 const REQUEST_WITHIN: Duration = Duration::from_secs(20);
-/// What the kernel may hold for a peer; it takes twice as much, with its own part. More is of no use to frames.
+/// The kernel's send buffer for a peer. The kernel doubles the value for its own overhead. A larger buffer does not
+/// help frames.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// The state that a connection's watchdog shares with requests and sessions; cheap to clone.
@@ -44,7 +45,7 @@ struct Shared {
     /// A session has taken the connection over.
     is_session: AtomicBool,
     timed_out: AtomicBool,
-    /// The peer has ended its side.
+    /// The peer has closed its side.
     left: AtomicBool,
 }
 
@@ -58,17 +59,17 @@ impl ConnectionWatchdog {
         InFlight(self.shared.clone())
     }
 
-    /// From now on frames pass, and no requests: the session looks after its own silence.
+    /// Hands the connection to a session. The session watches its own silence: frames follow, and no requests.
     pub fn leave_to_session(&self) {
         self.shared.is_session.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the connection was cut off because its peer took nothing.
+    /// Whether the connection was reset because its peer accepted no bytes.
     pub fn has_timed_out(&self) -> bool {
         self.shared.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Whether the peer has ended its side of the connection: nobody waits for an answer.
+    /// Whether the peer has closed its side of the connection, so that no client waits for an answer.
     pub fn has_left(&self) -> bool {
         self.shared.left.load(Ordering::Relaxed)
     }
@@ -84,7 +85,7 @@ impl Drop for InFlight {
     }
 }
 
-/// What a peer has been offered and did not take.
+/// A write that the peer has not accepted.
 struct Blocked {
     until: Pin<Box<Sleep>>,
     taken: usize,
@@ -99,10 +100,10 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Watches a socket that was just accepted.
+    /// Wraps a socket that was just accepted.
     pub fn new(socket: TcpStream) -> Self {
         let options = socket2::SockRef::from(&socket);
-        // Each of these only makes an end come sooner: a kernel that refuses one is served all the same.
+        // Each option only ends a connection sooner. A kernel that refuses one is served without it.
         let _ = options.set_tcp_user_timeout(Some(TAKE_WITHIN));
         let _ = options.set_tcp_nodelay(true);
         let _ = options.set_send_buffer_size(SEND_BUFFER);
@@ -125,7 +126,7 @@ impl Watched {
         error
     }
 
-    /// What a write came to, out of `offered` bytes.
+    /// Checks the result of a write of `offered` bytes.
     fn judge_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -134,7 +135,8 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
-                // A response goes out, be it that of a request which was answered at once, or a long one.
+                // A response is being sent: the connection is not idle. This holds for a request that was answered at
+                // once, and for a long response.
                 self.idle = None;
                 let taken = self.blocked.as_ref().map_or(0, |blocked| blocked.taken) + bytes;
                 if bytes >= offered || taken >= ENOUGH {
@@ -149,7 +151,7 @@ impl Watched {
                 ready!(self.blocked.get_or_insert_with(start).until.as_mut().poll(cx));
                 Poll::Ready(Err(self.time_out(self.cut("the peer takes nothing"))))
             }
-            // The kernel's verdict on the same peer.
+            // The kernel's timeout for the same peer.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Poll::Ready(Err(self.time_out(error)))
             }
@@ -157,7 +159,7 @@ impl Watched {
         }
     }
 
-    /// Ends a connection on which no request comes to an end.
+    /// Ends a connection on which no request completes.
     fn judge_silence(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if !self.watchdog.waits_for_request() {
             self.idle = None;
@@ -201,7 +203,7 @@ impl AsyncWrite for Watched {
         this.judge_write(cx, written, bytes.len())
     }
 
-    /// The server flushes after whatever it wrote: from there the wait for the next request begins.
+    /// The server flushes after every write: the wait for the next request begins here.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.judge_silence(cx)?;
@@ -213,8 +215,8 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// The clock of these tests is paused: it leaps whenever nothing but a timer is left to wait for, so that fifteen seconds
-/// pass at once, long before the kernel's own timeout.
+/// The clock of these tests is paused. It advances whenever the runtime waits only for a timer. So fifteen seconds pass
+/// at once, long before the kernel's own timeout.
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -224,7 +226,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::time::{Instant, pause};
 
-    /// Both ends of a connection, the served one first. The other one's kernel takes little.
+    /// Both ends of a connection, the served one first. The kernel of the other one buffers little.
     async fn pair() -> (Watched, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = tokio::net::TcpSocket::new_v4().unwrap();
@@ -318,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_on_which_responses_go_out_lives_whether_short_ones_or_one_that_is_long() {
-        /// Bytes that the peer takes back, in all.
+        /// The bytes that the peer reads back, in all.
         const ANSWERS: usize = 20;
         let (mut socket, mut peer) = pair().await;
         pause();

@@ -1,4 +1,5 @@
-//! The sessions on this node, by driver. A hint at who is where; PostgreSQL's `driver_sessions` says who is newest.
+//! The directory of the sessions on this node, by driver. It is a hint: PostgreSQL's `driver_sessions` decides which
+//! session is the newest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -13,11 +14,11 @@ use crate::store::sessions::LiveSession;
 /// How to reach a session.
 #[derive(Clone)]
 pub struct SessionEntry {
-    /// Which.
+    /// The session's id.
     pub session_id: SessionId,
-    /// Whose, by which token.
+    /// The driver and the token.
     pub identity: DriverIdentity,
-    /// Its number among the driver's sessions.
+    /// The session's epoch among the driver's sessions.
     pub session_epoch: i64,
     /// The newest epoch of the driver's state that the session knows.
     pub known_epoch: Arc<AtomicI64>,
@@ -32,7 +33,7 @@ pub struct SessionDirectory {
     held: Arc<AtomicUsize>,
 }
 
-/// Something that a drain waits for beside the sessions; until dropped.
+/// Makes a drain wait, as a session does, until dropped.
 pub struct Hold(Arc<AtomicUsize>);
 
 impl Drop for Hold {
@@ -42,7 +43,8 @@ impl Drop for Hold {
 }
 
 impl SessionDirectory {
-    /// Adds a session and gives the one that must end: an older one of the same driver, or this one when a newer is here.
+    /// Adds a session and returns the one that must end: an older session of the driver, or this one when a newer
+    /// session is here.
     pub fn register(&self, entry: SessionEntry) -> Option<SessionEntry> {
         match self.by_driver.entry(entry.identity.driver_id) {
             Entry::Vacant(vacant) => {
@@ -54,7 +56,7 @@ impl SessionDirectory {
         }
     }
 
-    /// Removes a session, unless a newer one has taken its place.
+    /// Removes a session, unless a newer one replaced it.
     pub fn unregister(&self, driver: DriverId, session: SessionId) {
         self.by_driver.remove_if(&driver, |_, entry| entry.session_id == session);
     }
@@ -64,32 +66,33 @@ impl SessionDirectory {
         self.by_driver.get(&driver).map(|entry| entry.clone())
     }
 
-    /// Every session.
+    /// All sessions.
     pub fn all(&self) -> Vec<SessionEntry> {
         self.by_driver.iter().map(|entry| entry.clone()).collect()
     }
 
-    /// How many there are.
+    /// The number of sessions.
     pub fn len(&self) -> usize {
         self.by_driver.len()
     }
 
-    /// Counts a session that may be about to be here, or what one that is over has left to do, for as long as what is given
-    /// lives. A caller that takes it first and then checks whether the node drains is either refused or waited for.
+    /// Makes a drain wait until the guard is dropped: for a session that may open, or for the remaining work of a
+    /// session that ended. A caller must take the guard before it checks for a drain: then it either sees the drain, or
+    /// the drain waits for it.
     pub fn hold(&self) -> Hold {
         self.held.fetch_add(1, Ordering::SeqCst);
         Hold(self.held.clone())
     }
 
-    /// Whether there is none, none about to be, and none has left anything to do.
+    /// Whether there is no session, no opening session, and no remaining work.
     pub fn is_empty(&self) -> bool {
-        // In this order: a session is here before it is no longer about to be.
+        // The holds are read first: a session is registered before its hold is dropped.
         self.held.load(Ordering::SeqCst) == 0 && self.by_driver.is_empty()
     }
 }
 
 impl SessionEntry {
-    /// As PostgreSQL is asked about it.
+    /// The session as PostgreSQL is queried about it.
     pub fn live(&self) -> LiveSession {
         LiveSession {
             driver_id: self.identity.driver_id,
@@ -100,7 +103,7 @@ impl SessionEntry {
         }
     }
 
-    /// Notes that the session knows the driver's state at `epoch`. `false` when it knew a newer or equal one.
+    /// Records that the session knows the driver's state at `epoch`. `false` when it knew a newer or equal epoch.
     pub fn learn(&self, epoch: i64) -> bool {
         self.known_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch
     }

@@ -1,4 +1,4 @@
-//! The end of all sessions of a node that shuts down.
+//! Ends all sessions of a node that shuts down.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub async fn send_away(directory: &SessionDirectory, spread: Duration, latest: I
         let count = fresh.len() as u64;
         for (index, session) in fresh.into_iter().enumerate() {
             let close_in_ms = left_ms * index as u64 / count;
-            // The fleet reconnects as spread out as it was closed.
+            // The fleet reconnects spread over the same time as the closes.
             let after_ms = rand::random_range(0..=1000);
             session.mailbox.put(ToSession::Reconnect { after_ms, close_in_ms });
         }

@@ -1,15 +1,16 @@
-//! `DriverSession`: one driver's WebSocket. The one file that knows actix-web-actors, so that it can be replaced.
+//! `DriverSession`: the WebSocket of one driver. This is the only file that knows actix-web-actors, so that the crate
+//! can be replaced.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
 //! | `Wake` | its mailbox, which holds [`ToSession`](super::mailbox::ToSession) | none | see there |
 //!
-//! A session registers before it reads the state for its `welcome`, and sends nothing before it, so that nothing falls
-//! between. Frames that need PostgreSQL are outcome out one at a time, in order; heartbeats never wait for them. What was
-//! received is outcome out to its end, whatever becomes of the socket.
+//! A session registers before it reads the state for its `welcome`, and sends nothing before the `welcome`. So no
+//! change is lost in between. Frames that need PostgreSQL are handled one at a time, in order. Heartbeats never wait
+//! for them. A received frame is handled to its end, even when the socket closes.
 //!
-//! What may wait here is bounded: frames from the client, messages from the node, and what is on its way to a client that
-//! does not read. While the socket takes nothing this actor does not run at all; then [`ConnectionWatchdog`] ends it.
+//! Everything that waits here is bounded: frames from the client, messages from the node, and bytes for a client that
+//! does not read. While the socket accepts no bytes this actor does not run; then [`ConnectionWatchdog`] ends it.
 
 mod inbound;
 mod outbound;
@@ -45,23 +46,23 @@ use crate::protocol::{self, SUBPROTOCOL, close};
 use crate::store::credentials::DriverIdentity;
 use work::Work;
 
-/// Between looks at the session itself. One timer a session, since every frame that wakes it looks at its timers too.
+/// Between checks of the session. One timer for each session: every frame that wakes the actor also visits its timers.
 const CHECK_EVERY: Duration = Duration::from_secs(4);
-/// Looks from one ping to the next: every 20 s.
+/// Checks between two pings: a ping every 20 s.
 const CHECKS_A_PING: u32 = 5;
-/// A socket from which nothing came for so long is closed.
+/// A socket from which no frame arrives for this long is closed.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Wake-ups that may wait; one is enough.
+/// Wake-ups that may wait. One is enough.
 const MAILBOX: usize = 2;
-/// What was granted to a session, and is given back when it is dropped.
+/// Permits of a session, released when dropped.
 pub struct Guards {
-    /// For as long as the session lives.
+    /// Held for the life of the session.
     pub permit: Box<dyn std::any::Any>,
-    /// Until it is open, and in the node's directory.
+    /// Held until the session is open and in the node's directory.
     pub until_open: Option<Box<dyn std::any::Any>>,
 }
 
-/// Turns a request, checked already, into a driver's session.
+/// Upgrades a checked request to a driver's session.
 pub fn upgrade(
     request: &HttpRequest,
     payload: web::Payload,
@@ -92,11 +93,12 @@ pub fn upgrade(
         guards,
     };
     let watchdog = session.watchdog.clone();
-    // The frames come through a reader of our own, which refuses a frame from its header: this crate keeps all of it first.
+    // [`FrameReader`] reads the frames, because it refuses a frame from its header. The reader of this crate would
+    // buffer the whole frame first.
     let nothing = futures_util::stream::pending();
     let mut response = ws::WsResponseBuilder::new(session, request, nothing).start()?;
     if request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        // The request was checked: it offers ours, in whatever header.
+        // The handshake was checked: the client offers this subprotocol, in one header or several.
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     watchdog.leave_to_session();
@@ -117,17 +119,17 @@ struct DriverSession {
     last_life: Instant,
     budget: FrameBudget,
     bad_frames: u32,
-    /// What the client sends; read once the session has started.
+    /// The client's bytes. The actor takes them when it starts.
     payload: Option<web::Payload>,
-    /// Whether a part of the present message was over the budget: then the message is, too.
+    /// Whether a part of the current message was over the budget. Then the whole message is over the budget.
     is_message_over: bool,
     work: Work,
-    /// When each command was last sent. One that was acknowledged stays for a while: a look that began before may still come
-    /// and name it.
+    /// When each command was last sent. An acknowledged command stays for a while: a poll that began before the
+    /// acknowledgement may still return it.
     sent: HashMap<MessageId, Instant>,
     outgoing: Outgoing,
     checks: u32,
-    /// A close frame was sent, and nothing is after it.
+    /// A close frame was sent. Nothing is sent after it.
     is_ended: bool,
     watchdog: ConnectionWatchdog,
     guards: Guards,
@@ -147,7 +149,7 @@ impl Actor for DriverSession {
         }
         let mailbox = SessionMailbox::new(ctx.address().recipient());
         let opening = open(self.services.clone(), self.identity, self.id, mailbox, self.watchdog.clone());
-        // Nothing else is handled until the welcome is out.
+        // No other message is handled until the welcome is sent.
         ctx.wait(opening.into_actor(self).map(|opened, this, ctx| this.opened(opened, ctx)));
     }
 
@@ -175,7 +177,7 @@ impl DriverSession {
                 self.interval = Some(interval);
                 let interval = interval_of(interval.heartbeat_tier(), self.services.frames.heartbeat_config());
                 self.send(ctx, &protocol::outbound::welcome(Some(self.id), &snapshot, interval, Utc::now()));
-                // Whatever else waits for them, the command dispatcher's next polls deliver.
+                // The next polls of the command dispatcher deliver everything else.
                 if !snapshot.deliveries.is_empty() {
                     self.services.notifications.notify_here(self.identity.driver_id);
                 }
@@ -184,13 +186,13 @@ impl DriverSession {
             Err(error) => {
                 tracing::warn!(driver.id = %self.identity.driver_id, error = %error, "a session could not be opened");
                 self.send(ctx, &refuse(None, None, &error));
-                // 1011: the app comes back by itself.
+                // 1011: the app reconnects by itself.
                 self.end(ctx, 1011, "not possible just now");
             }
         }
     }
 
-    /// What no message may be needed for: a socket that is dead, and a session that was replaced on this node.
+    /// Detects what must work without any message: a dead socket, and a session that was replaced on this node.
     fn check(&mut self, ctx: &mut Ctx) {
         self.end_if_too_slow(ctx);
         self.checks = self.checks.wrapping_add(1);
@@ -248,7 +250,7 @@ impl DriverSession {
     }
 }
 
-/// `WsResponseBuilder` asks for it. Nothing comes this way: its stream is empty, and frames come from [`FrameReader`].
+/// `WsResponseBuilder` requires this handler. Its stream is empty: frames come from [`FrameReader`].
 impl StreamHandler<Result<ws::Message, ProtocolError>> for DriverSession {
     fn handle(&mut self, _: Result<ws::Message, ProtocolError>, _: &mut Ctx) {}
 }

@@ -1,23 +1,25 @@
-//! How much was sent that the client has not been seen to read. Pure: no socket, no clock of its own.
+//! Flow control: how many sent bytes the client is not known to have read. Pure: it uses no socket and no clock of its
+//! own.
 //!
-//! A kernel takes bytes for a client that does not read them, so what a socket took says little. A ping goes after what was
-//! sent, and its pong comes from a client that has read up to there. Counted are the bytes of frames' contents.
+//! A kernel buffers bytes for a client that does not read them, so a successful write says little. A ping follows the
+//! sent bytes, and its pong comes from a client that has read up to the ping. Only the payload of frames is counted.
 
 use std::time::{Duration, Instant};
 
-/// What may be on its way to a client. Past it commands wait, since PostgreSQL keeps them.
+/// The bytes that may be unread. Beyond this window commands wait, since PostgreSQL keeps them.
 const WINDOW: u64 = 256 * 1024;
-/// After so many bytes the client is asked how far it has read, so that one that reads never gets near the window.
+/// The bytes after which a ping checks how far the client has read. It is small enough that a client that reads stays
+/// far from the window.
 const ASK_EVERY: u64 = 32 * 1024;
-/// What may be sent past the window: answers to a client that asks and does not read them.
+/// The bytes that may be sent beyond the window: answers to a client that sends requests and does not read the answers.
 const PAST_WINDOW: u64 = 512 * 1024;
-/// How long a client may stay past the window without reading on. A frame is asked about at its end alone, so that a large one
-/// takes as long for each [`ASK_EVERY`] of it.
+/// How long a client may stay beyond the window without reading further. Only the end of a frame can be checked, so a
+/// large frame gets this time for each [`ASK_EVERY`] of it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pings that are remembered as unanswered. A client may answer late, and all at once.
+/// The most unanswered pings that are counted. A client may answer late, and all at once.
 const MAX_UNANSWERED: u32 = 32;
 
-/// The most parts of [`ASK_EVERY`] that give a frame more time: 512 KiB.
+/// The most parts of [`ASK_EVERY`] that extend the time for a frame: 512 KiB.
 const MAX_PARTS: u32 = 16;
 
 /// Bytes sent to a client, and what it is known to have read.
@@ -25,7 +27,7 @@ const MAX_PARTS: u32 = 16;
 pub struct Outgoing {
     sent: u64,
     read: u64,
-    /// Up to where the newest ping reaches.
+    /// The position of the newest ping.
     asked: u64,
     /// Pings that no pong has answered yet.
     unanswered: u32,
@@ -38,20 +40,20 @@ pub struct Outgoing {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     bytes: u64,
-    /// What had been sent with it.
+    /// The total sent, including this frame.
     upto: u64,
 }
 
-/// Past the window.
+/// The client is beyond the window.
 #[derive(Debug)]
 struct Full {
     since: Instant,
-    /// What had been sent by then.
+    /// The total sent at that time.
     sent: u64,
 }
 
 impl Outgoing {
-    /// Counts what is sent. `true` when it is time to ask the client how far it has read.
+    /// Counts sent bytes. `true` when it is time to ping the client.
     pub fn sent(&mut self, bytes: usize, now: Instant) -> bool {
         let bytes = bytes as u64;
         self.sent += bytes;
@@ -64,15 +66,15 @@ impl Outgoing {
         self.sent - self.asked >= ASK_EVERY
     }
 
-    /// The payload of a ping: how far a client that answers it has read.
+    /// The payload of a ping: the position that its pong confirms.
     pub fn ask(&mut self) -> [u8; 8] {
         self.asked = self.sent;
         self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
         self.sent.to_be_bytes()
     }
 
-    /// A pong came. One that does not carry what a ping of ours did says nothing of what was read. `true` when a ping of ours
-    /// waits for it: each allows one pong.
+    /// Records a pong. A pong without the payload of a ping confirms nothing. `true` when a ping is unanswered: each
+    /// ping allows one pong.
     pub fn answered(&mut self, payload: &[u8], now: Instant) -> bool {
         let is_asked_for = self.unanswered > 0;
         self.unanswered = self.unanswered.saturating_sub(1);
@@ -169,7 +171,7 @@ mod tests {
         let large = outgoing.ask();
         assert!(!outgoing.has_room() && !outgoing.is_too_slow(now + PATIENCE * 9));
         assert!(outgoing.is_too_slow(now + PATIENCE * 10));
-        // Once it is read, nothing is left of its time.
+        // Once the frame is read, its extra time is gone.
         outgoing.answered(&large, now);
         (0..9).for_each(|_| _ = outgoing.sent(32 * KIB, now));
         assert!(!outgoing.has_room() && outgoing.is_too_slow(now + PATIENCE));

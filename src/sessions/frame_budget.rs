@@ -1,4 +1,4 @@
-//! How many frames a driver may send: a token bucket, and an end to those who do not stop.
+//! The frame budget of a driver: a token bucket that also ends sessions that do not stop sending.
 
 use std::time::Instant;
 
@@ -10,19 +10,19 @@ pub struct FrameBudget {
     over: u32,
 }
 
-/// What may be done with a frame.
+/// The verdict on a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Spend {
-    /// It is within the budget.
+    /// The frame is within the budget.
     Fine,
-    /// It is over it, and not dealt with.
+    /// The frame is over the budget and is not handled.
     Over,
-    /// It goes on and on: the socket is closed.
+    /// The client keeps sending over the budget: the socket is closed.
     Flood,
 }
 
 impl FrameBudget {
-    /// Two seconds' worth may come at once; 0: no limit.
+    /// The bucket holds the frames of two seconds; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, tokens: per_second * 2.0, filled: Instant::now(), over: 0 }

@@ -1,4 +1,4 @@
-//! What a driver's frame does, whether it came over the socket or over HTTP.
+//! Handles the frames of drivers, from the socket and from HTTP alike.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,11 +25,11 @@ use crate::store::credentials::DriverIdentity;
 use crate::store::drivers::DriverChanged;
 use crate::store::{commands, drivers, positions, sessions};
 
-/// A frame that was carried out.
+/// The outcome of a frame.
 pub struct FrameOutcome {
     /// The answer to the driver.
     pub answer: Value,
-    /// The driver's state since, where the frame was about it.
+    /// The driver's new state, when the frame changed it.
     pub changed: Option<DriverChanged>,
 }
 
@@ -39,7 +39,7 @@ pub struct FrameHandler {
     services: Arc<Services>,
 }
 
-/// What frames are handled with.
+/// The services that the handler uses.
 struct Services {
     use_cases: UseCases,
     directory: Arc<SessionDirectory>,
@@ -50,7 +50,7 @@ struct Services {
 }
 
 impl FrameHandler {
-    /// Heartbeats go to `heartbeats`, fixes of deliveries to `tracks`.
+    /// Heartbeats go to `heartbeats`, and fixes of deliveries go to `tracks`.
     pub fn new(
         use_cases: UseCases,
         directory: Arc<SessionDirectory>,
@@ -72,17 +72,17 @@ impl FrameHandler {
         &self.services.heartbeat
     }
 
-    /// Heartbeats on their way to storage.
+    /// The queue of heartbeats for storage.
     pub fn heartbeats(&self) -> &PresenceQueue {
         &self.services.heartbeats
     }
 
-    /// Fixes of deliveries on their way to PostgreSQL.
+    /// The queue of delivery fixes for PostgreSQL.
     pub fn tracks(&self) -> &TrackQueue {
         &self.services.tracks
     }
 
-    /// Carries out a frame and gives its answer; what goes wrong is an answer too.
+    /// Handles a frame and returns its answer. An error becomes an answer too.
     pub async fn answer(&self, who: &DriverIdentity, session: Option<i64>, frame: Frame) -> Value {
         let (reference, subject) = (frame.reference.clone(), frame.subject());
         match self.handle(who, session, frame).await {
@@ -91,7 +91,7 @@ impl FrameHandler {
         }
     }
 
-    /// Carries out a frame that came over HTTP or, with `session`, over the driver's socket of that epoch.
+    /// Handles a frame that came over HTTP or, with `session`, over the driver's socket of that epoch.
     pub async fn handle(
         &self,
         who: &DriverIdentity,
@@ -170,7 +170,8 @@ impl FrameHandler {
                 })
             })
             .await?;
-        // The session learns the epoch before the next poll, so that it gets no `status` frame for its own request.
+        // The session learns the new epoch before a poll reads it, so that it does not report to the driver the change
+        // that the driver requested.
         if let (Some(epoch), Some(entry)) = (session, self.services.directory.get(driver))
             && entry.session_epoch == epoch
         {
@@ -181,7 +182,7 @@ impl FrameHandler {
         Ok(FrameOutcome { answer, changed: Some(changed) })
     }
 
-    /// Takes the fixes of an app without a socket. Renews liveness; opens and replaces no session.
+    /// Accepts the fixes of an app without a socket. This counts as a heartbeat. It opens and replaces no session.
     pub async fn locations(&self, who: &DriverIdentity, fixes: &[Value]) -> Result<Value, DispatchError> {
         let now = Utc::now();
         let rules = &self.services.heartbeat.fix_rules;
@@ -204,7 +205,8 @@ impl FrameHandler {
         Ok(body)
     }
 
-    /// A sign of life over HTTP, under the epoch of the driver's present session, judged by the last stored fix.
+    /// Receives a heartbeat over HTTP, under the epoch of the driver's current session. The last stored fix is the base
+    /// of the jump filter.
     async fn take_over_http(
         &self,
         driver: DriverId,
@@ -229,7 +231,7 @@ impl FrameHandler {
         let heartbeat = Heartbeat {
             driver_id: driver,
             fix: filter.believed(),
-            // What is known was read from PostgreSQL, where positions arrive late.
+            // The base fix was read from PostgreSQL, where positions arrive late.
             fix_is_newest: false,
             received_at: Utc::now(),
             received: Instant::now(),
@@ -242,16 +244,17 @@ impl FrameHandler {
     }
 }
 
-/// What came of several fixes.
+/// The outcome of several fixes.
 pub struct Tally {
     accepted: usize,
-    /// Every one that was, by time: the newest says where the driver is, all of them where they went.
+    /// The accepted fixes by time. The newest is the driver's position; all of them form the track.
     believed: Vec<Fix>,
     refused: Vec<(usize, FixRefusal)>,
 }
 
 impl Tally {
-    /// Judges fixes in the order of their times, whatever order they came in; names them by the place they came in.
+    /// Checks fixes in the order of their times, in whatever order they arrived. Refusals are reported by their index
+    /// in the request.
     pub fn of(fixes: Vec<Result<Fix, FixRefusal>>, filter: &mut JumpFilter) -> Self {
         let (mut believable, mut refused) = (Vec::new(), Vec::new());
         for (index, fix) in fixes.into_iter().enumerate() {
@@ -272,12 +275,12 @@ impl Tally {
         Self { accepted: believed.len(), believed, refused }
     }
 
-    /// The fixes that were believed, for the track.
+    /// The accepted fixes, for the track.
     pub fn take_believed(&mut self) -> Vec<Fix> {
         std::mem::take(&mut self.believed)
     }
 
-    /// The fields of the answer.
+    /// The answer to the driver.
     pub fn to_json(&self) -> Value {
         let refused: Vec<Value> = self
             .refused
@@ -295,7 +298,7 @@ impl Tally {
     }
 }
 
-/// The error frame of a fix that is not believed.
+/// The error frame of a refused fix.
 pub fn refused_fix(reference: Option<&str>, seq: Option<i64>, refusal: &FixRefusal) -> Value {
     count_refused_fix(refusal.code);
     let error = FrameError {
@@ -312,7 +315,7 @@ fn count_refused_fix(code: &'static str) {
     metrics::counter!("driver_tracker_fixes_refused_total", "code" => code).increment(1);
 }
 
-/// The error frame of a refusal. `reference` and `subject` say which frame was refused.
+/// The error frame of a refusal. `reference` and `subject` identify the refused frame.
 pub fn refuse(reference: Option<String>, subject: Option<Subject>, error: &DispatchError) -> Value {
     let (code, message) = match error {
         DispatchError::NotFound => ("not_found", "there is no such thing of this driver's".to_owned()),

@@ -1,11 +1,12 @@
-//! The header of a WebSocket frame (RFC 6455, section 5.2), read before any of its payload is kept. Pure: bytes in, a header out.
+//! Parses the header of a WebSocket frame (RFC 6455, section 5.2) before any payload is buffered. Pure: bytes in, a
+//! header out.
 
 /// The most bytes that a control frame may carry.
 pub const MAX_CONTROL_BYTES: u64 = 125;
 /// The bytes of a client's masking key.
 const MASK_BYTES: usize = 4;
 
-/// What a frame is.
+/// The opcode of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     /// The next part of a message.
@@ -25,23 +26,23 @@ pub enum Opcode {
 /// The header of a frame that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame is.
+    /// The opcode.
     pub opcode: Opcode,
     /// Whether the message ends with this frame.
     pub is_final: bool,
-    /// The bytes that the header claims for the payload. Any number: it is the client's word.
+    /// The payload length that the header claims, in bytes. The client may claim any number.
     pub payload_bytes: u64,
-    /// The bytes of the header itself, with the masking key.
+    /// The length of the header, in bytes, with the masking key.
     pub header_bytes: usize,
 }
 
-/// The bytes are no header of a client's frame.
+/// The bytes are not the header of a client's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the header of a client's frame")]
 pub struct Malformed;
 
 impl FrameHeader {
-    /// Reads the header at the start of `bytes`. `None` while too few bytes are there to know the length.
+    /// Parses the header at the start of `bytes`. `None` while too few bytes have arrived to know the length.
     ///
     /// The masking key, the last four bytes of the header, may still be missing.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
@@ -69,7 +70,7 @@ impl FrameHeader {
         Ok(payload_bytes.map(|payload_bytes| Self { opcode, is_final, payload_bytes, header_bytes }))
     }
 
-    /// Whether the frame is a control frame: it may come between the parts of a message.
+    /// Whether the frame is a control frame. It may come between the parts of a message.
     pub fn is_control(&self) -> bool {
         matches!(self.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong)
     }

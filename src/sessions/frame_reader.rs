@@ -1,4 +1,5 @@
-//! `FrameReader`: a client's bytes as WebSocket frames. A frame is judged by its header, before its payload is kept.
+//! `FrameReader`: reads a client's bytes as WebSocket frames. It checks a frame by its header, before it buffers the
+//! payload.
 //!
 //! Invariants:
 //! - A frame over its limit is refused from its header, whatever length it claims; so is a message of several frames, from
@@ -18,38 +19,38 @@ use futures_util::{Stream, StreamExt};
 use super::frame_header::{FrameHeader, MAX_CONTROL_BYTES, Opcode};
 use crate::protocol::MAX_BATCH_BYTES;
 
-/// One frame of a client's.
+/// One frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A text message, whole: of one frame, or put together with this last one. Not checked to be UTF-8.
+    /// A complete text message: one frame, or assembled with this last frame. It is not yet checked to be UTF-8.
     Text(Bytes),
-    /// A part of a text message that goes on.
+    /// A part of a text message that continues.
     Part,
-    /// A ping, with what its pong must carry.
+    /// A ping, with the payload of its pong.
     Ping(Bytes),
     /// A pong.
     Pong(Bytes),
-    /// The client closes.
+    /// The client's close frame.
     Close(Option<CloseReason>),
-    /// A frame that ends the session. Nothing comes after it.
+    /// A frame that ends the session. No frame follows it.
     Refused(Refusal),
 }
 
 /// Why a frame ends the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is over the limit, or makes its message go over it.
+    /// The frame, or its message with it, is over the limit.
     TooBig,
-    /// It is binary.
+    /// The frame is binary.
     Binary,
-    /// It is against RFC 6455.
+    /// The frame violates RFC 6455.
     Malformed,
 }
 
 /// Reads frames from a stream of bytes.
 pub struct FrameReader<S> {
     bytes: S,
-    /// What came and is not dealt with yet.
+    /// The received bytes that are not parsed yet.
     buffer: BytesMut,
     /// The parts of a message so far.
     message: Option<BytesMut>,
@@ -62,11 +63,11 @@ impl<S> FrameReader<S> {
         Self { bytes, buffer: BytesMut::new(), message: None, is_over: false }
     }
 
-    /// Takes the next frame out of the buffer. `None` while it is not whole.
+    /// Removes the next frame from the buffer. `None` while it is incomplete.
     fn next_frame(&mut self) -> Result<Option<Received>, Refusal> {
         let Some(header) = FrameHeader::parse(&self.buffer).map_err(|_| Refusal::Malformed)? else { return Ok(None) };
         self.judge(&header)?;
-        // Judged: it is at most the limit.
+        // Checked above: the payload is within the limit.
         if self.buffer.len() < header.header_bytes + header.payload_bytes as usize {
             return Ok(None);
         }
@@ -75,7 +76,7 @@ impl<S> FrameReader<S> {
         self.take(header, payload.unwrap_or_default()).map(Some)
     }
 
-    /// Judges a frame by its header alone.
+    /// Checks a frame by its header alone.
     fn judge(&self, header: &FrameHeader) -> Result<(), Refusal> {
         if header.opcode == Opcode::Binary {
             return Err(Refusal::Binary);
@@ -107,7 +108,7 @@ impl<S> FrameReader<S> {
             Opcode::Binary => return Err(Refusal::Binary),
             Opcode::Text | Opcode::Continuation => {
                 let message = match self.message.take() {
-                    // The payload is a piece of the buffer, and would keep all of it.
+                    // The payload is a slice of the buffer. Without a copy it would keep the whole buffer alive.
                     None if !header.is_final => BytesMut::from(&payload[..]),
                     None => payload,
                     Some(mut so_far) => {
@@ -127,7 +128,7 @@ impl<S> FrameReader<S> {
 
     fn keep(&mut self, chunk: &[u8]) {
         if self.buffer.is_empty() {
-            // A buffer that once held a batch would keep its room for as long as the session lives.
+            // A buffer that once held a batch would otherwise keep its capacity for the life of the session.
             self.buffer = BytesMut::from(chunk);
         } else {
             self.buffer.extend_from_slice(chunk);
@@ -191,7 +192,7 @@ mod tests {
         bytes
     }
 
-    /// What comes of bytes that arrive in these chunks.
+    /// The frames that are read from bytes in these chunks.
     fn read(chunks: Vec<Vec<u8>>) -> Vec<Received> {
         let bytes = futures_util::stream::iter(chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))));
         futures_util::FutureExt::now_or_never(FrameReader::new(bytes).collect()).expect("nothing to wait for")
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(read(vec![between]), [Received::Part, Received::Refused(Refusal::Malformed)]);
     }
 
-    /// Counts the chunks that were taken out of it.
+    /// Counts the chunks that were read from it.
     struct Counted(usize);
 
     impl Stream for Counted {

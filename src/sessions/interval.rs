@@ -1,12 +1,12 @@
-//! The heartbeat interval that a session's app was last sent. It follows the driver's tier, and is sent again when that changes.
+//! The heartbeat interval of a session, as the app last received it. The session sends a new interval when the driver's
+//! tier changes.
 
 use crate::config::HeartbeatConfig;
 use crate::domain::driver::HeartbeatTier;
 use crate::protocol::outbound::HeartbeatInterval;
 use crate::store::drivers::DriverChanged;
 
-/// The heartbeat interval of drivers of this tier, and the TTL, which is one for all: every interval fits into it three
-/// times.
+/// The heartbeat interval of this tier, and the TTL. All tiers share one TTL: every interval fits into it three times.
 pub fn interval_of(tier: HeartbeatTier, config: &HeartbeatConfig) -> HeartbeatInterval {
     HeartbeatInterval {
         heartbeat_interval_ms: config.interval_of(tier).as_millis() as u64,
@@ -14,26 +14,27 @@ pub fn interval_of(tier: HeartbeatTier, config: &HeartbeatConfig) -> HeartbeatIn
     }
 }
 
-/// Of one session. Set by its `welcome`.
+/// The interval of one session. It exists from its `welcome` on.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionInterval {
     tier: HeartbeatTier,
-    /// The epoch of the driver's state that `tier` is of: answers may overtake news.
+    /// The epoch of the driver's state that `tier` comes from. It is compared because an answer may arrive after a
+    /// newer state.
     epoch: i64,
 }
 
 impl SessionInterval {
-    /// The interval of a driver's `welcome`.
+    /// The interval that the `welcome` of a driver sends.
     pub fn of(state: &DriverChanged) -> Self {
         Self { tier: state.heartbeat_tier(), epoch: state.epoch }
     }
 
-    /// How closely the app believes to be followed.
+    /// The tier that the app knows.
     pub fn heartbeat_tier(&self) -> HeartbeatTier {
         self.tier
     }
 
-    /// Applies a newer state; true when the app needs another interval.
+    /// Applies a newer state. `true` when the app needs another interval.
     pub fn follow(&mut self, state: &DriverChanged) -> bool {
         if state.epoch < self.epoch {
             return false;

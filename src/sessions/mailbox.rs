@@ -1,11 +1,12 @@
-//! `SessionMailbox`: what waits for a session. One slot of each kind, the latest wins; so a session that is frozen by its
-//! client costs what one of each kind costs, however long it is frozen and however many messages come.
+//! `SessionMailbox`: the messages that wait for a session. It has one slot for each kind, and the latest message wins.
+//! So a session that its client freezes costs at most one message of each kind, however many are sent to it.
 //!
-//! An actor's own mailbox would not do: its capacity holds for each sender, and every clone of an address is another one.
+//! An actor's own mailbox is not bounded: its capacity applies to each sender, and every clone of an address is a
+//! separate sender.
 //!
 //! | message | from | reply | when lost |
 //! |---|---|---|---|
-//! | `Wake` | the sender that filled a slot | none | the next one wakes, and takes all |
+//! | `Wake` | the sender of a message | none | the next message wakes the session, which takes all |
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,44 +18,45 @@ use crate::process::lock;
 use crate::store::commands::Command;
 use crate::store::sessions::SessionState;
 
-/// A message to a session, through its `SessionMailbox`; of each kind the latest counts.
+/// A message to a session, through its `SessionMailbox`. Of each kind, only the latest counts.
 ///
 /// | message | from | when lost |
 /// |---|---|---|
 /// | `Acked` | PresenceWriter | the next batch acknowledges a higher `seq` |
-/// | `Commands` | CommandDispatcher | the next poll brings them again |
-/// | `State` | CommandDispatcher | the next poll brings it again |
+/// | `Commands` | CommandDispatcher | the next poll delivers them again |
+/// | `State` | CommandDispatcher | the next poll delivers it again |
 /// | `Reconnect` | the drain | the socket closes without `reconnect` |
-/// | `Replaced` | a newer session here | the session finds out by its own check |
+/// | `Replaced` | a newer session here | the session's own check detects it |
 #[derive(Debug, Clone)]
 pub enum ToSession {
-    /// Every heartbeat up to this `seq` is dealt with.
+    /// Every heartbeat up to this `seq` is processed.
     Acked(i64),
-    /// What the driver has not acknowledged.
+    /// The unacknowledged commands of the driver.
     Commands(Vec<Command>),
     /// The driver's state, or the end of the session.
     State(SessionState),
-    /// The node goes away: come back so many milliseconds after the close, which follows after `close_in_ms`.
+    /// The node shuts down. The driver reconnects `after_ms` after the close, and the session closes after
+    /// `close_in_ms`.
     Reconnect {
-        /// For the driver.
+        /// The driver's delay, in milliseconds.
         after_ms: u64,
-        /// For the session.
+        /// The session's delay, in milliseconds.
         close_in_ms: u64,
     },
-    /// A newer session of the driver is here: end at once.
+    /// A newer session of the driver is on this node: this one ends at once.
     Replaced,
 }
 
-/// There is something in the mailbox.
+/// The mailbox has messages.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Wake;
 
-/// What waits, at most one of each kind.
+/// The waiting messages, at most one of each kind.
 #[derive(Default)]
 struct Slots {
     acked: Option<i64>,
-    /// Of one look at PostgreSQL, whole: a newer look knows of all that an older one knew.
+    /// The commands of one read of PostgreSQL. A newer read contains everything that an older one did.
     commands: Option<Vec<Command>>,
     news: Option<SessionState>,
     reconnect: Option<ToSession>,
@@ -67,7 +69,7 @@ impl Slots {
             ToSession::Acked(seq) => self.acked = self.acked.max(Some(seq)),
             ToSession::Commands(commands) => self.commands = Some(commands),
             ToSession::State(news) => {
-                // What ends a session is not superseded, and an older state never supersedes a newer one.
+                // A state that ends the session is never replaced, and an older state never replaces a newer one.
                 let keeps = self.news.as_ref().is_some_and(|old| {
                     old.session_epoch == news.session_epoch
                         && (old.replaced || old.lost || old.revoked || old.changed.epoch > news.changed.epoch)
@@ -90,7 +92,7 @@ impl Slots {
     }
 }
 
-/// What waits for a session; cheap to clone.
+/// The mailbox of a session; cheap to clone.
 #[derive(Clone)]
 pub struct SessionMailbox {
     shared: Arc<Shared>,
@@ -98,7 +100,7 @@ pub struct SessionMailbox {
 
 struct Shared {
     slots: Mutex<Slots>,
-    /// A `Wake` is on its way.
+    /// A `Wake` is in flight.
     is_waking: AtomicBool,
     session: Recipient<Wake>,
 }
@@ -120,24 +122,24 @@ impl AckReceiver for Shared {
 }
 
 impl SessionMailbox {
-    /// The mailbox of a session.
+    /// Creates the mailbox of a session.
     pub fn new(session: Recipient<Wake>) -> Self {
         Self { shared: Arc::new(Shared { slots: Mutex::default(), is_waking: AtomicBool::new(false), session }) }
     }
 
-    /// Puts a message into its slot. A session that is gone hears nothing.
+    /// Puts a message into its slot. A message to an ended session is lost.
     pub fn put(&self, message: ToSession) {
         self.shared.put(message);
     }
 
-    /// Where acknowledgements of this session's heartbeats go.
+    /// The receiver of acknowledgements of this session's heartbeats.
     pub fn ack_receiver(&self) -> Arc<dyn AckReceiver> {
         self.shared.clone()
     }
 
-    /// Takes all that waits: what ends the session first, then in no order that matters.
+    /// Takes all messages: first the one that ends the session, then the others in no significant order.
     pub fn take(&self) -> impl Iterator<Item = ToSession> + use<> {
-        // First: a message that is put in from here on wakes again.
+        // The flag is reset first: a message that arrives from here on wakes the session again.
         self.shared.is_waking.store(false, Ordering::Release);
         std::mem::take(&mut *lock(&self.shared.slots)).into_messages()
     }

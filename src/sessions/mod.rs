@@ -1,7 +1,8 @@
-//! Drivers' sessions: the WebSocket actor, what a frame does, which sessions are on this node, and how commands reach them.
+//! Sessions of drivers: the WebSocket actor, the handling of frames, the sessions on this node, and the delivery of
+//! commands to them.
 //!
-//! `driver_session.rs` is the one file that knows actix-web-actors. PostgreSQL's `driver_sessions` decides which session of
-//! a driver is the newest; the directory here is a hint.
+//! Invariants: `driver_session.rs` is the only file that knows actix-web-actors. PostgreSQL's `driver_sessions` decides
+//! which session of a driver is the newest; the directory here is a hint.
 //!
 //! Must not: hold SQL or Redis commands.
 
@@ -31,13 +32,13 @@ use std::sync::Arc;
 
 use crate::effects::SessionNotifications;
 
-/// What sessions work with; one for the node.
+/// The services that sessions use; one instance for the node.
 pub struct SessionServices {
-    /// What frames do.
+    /// Handles frames.
     pub frames: FrameHandler,
     /// The sessions on this node.
     pub directory: Arc<SessionDirectory>,
-    /// Reads of a driver's commands.
+    /// Notifications for sessions.
     pub notifications: SessionNotifications,
     /// `NODE_ID`.
     pub node_id: String,

@@ -1,4 +1,4 @@
-//! How a session begins: in PostgreSQL, then in the node's directory, and only then is the state read.
+//! Opens a session: first in PostgreSQL, then in the node's directory; then the state is read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,11 +12,11 @@ use crate::dispatch::session::{self, DriverSnapshot};
 use crate::domain::ids::SessionId;
 use crate::store::credentials::DriverIdentity;
 
-/// Opens the session in PostgreSQL, registers it, and only then reads the state, so that nothing falls between. Bounded by
-/// what PostgreSQL and Redis may take, about ten seconds at the worst.
+/// Opens the session in PostgreSQL, registers it, and only then reads the state, so that no change is lost in between.
+/// The time is bounded by the timeouts of PostgreSQL and Redis: about ten seconds at the worst.
 ///
-/// Openings of one driver wait for each other in no order that is certain. One whose client has left by the time it is its
-/// turn changes nothing: it could only end the session of a client that is there.
+/// Openings of one driver wait for each other in no certain order. An opening whose client has left when it gets the
+/// row changes nothing: it could only end the session of a connected client.
 pub async fn open(
     services: Arc<SessionServices>,
     identity: DriverIdentity,
@@ -30,7 +30,7 @@ pub async fn open(
         .use_cases()
         .transact(move |unit| {
             Box::pin(async move {
-                // By now the driver's row is held.
+                // The driver's row is locked here.
                 let epoch = session::open(unit, &identity, id, &node_id).await?;
                 if connection.has_left() { Err(DispatchError::SessionReplaced) } else { Ok(epoch) }
             })

@@ -1,12 +1,12 @@
-//! Whose request it is: the peer's address, or what a trusted proxy says of it.
+//! Finds the client address of a request: the peer's address, or the address that a trusted proxy reports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
-/// The address of the client. `X-Forwarded-For` counts only when it comes from a trusted proxy, and only back to the
-/// first address that is not one: everything before that is the client's own word.
+/// The address of the client. `X-Forwarded-For` counts only when a trusted proxy sent it. It is read backwards, up to
+/// the first address that is not a trusted proxy: the client itself wrote everything before that address.
 pub fn of(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let lines = request.headers().get_all("x-forwarded-for");
@@ -31,7 +31,7 @@ fn resolve(peer: IpAddr, hops: &[&str], trusted: &[IpNet]) -> IpAddr {
     client
 }
 
-/// An address as proxies write it: bare, in brackets, or with a port.
+/// Parses an address as proxies write it: bare, in brackets, or with a port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
     bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))

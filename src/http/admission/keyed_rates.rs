@@ -1,4 +1,4 @@
-//! How often, and how many at once: rates by key, and open connections by address. Zero means no limit.
+//! Rate limits by key, and limits on open connections by address. Zero means no limit.
 
 use std::any::Any;
 use std::hash::Hash;
@@ -12,25 +12,25 @@ use dashmap::DashMap;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Above so many keys, the idle ones are removed, once a second at most: each is looked at.
+/// Above this number of keys, keys at rest are removed. The removal visits every key, so it runs at most once a second.
 const MANY_KEYS: usize = 10_000;
 
-/// A rate for each key.
+/// A token bucket for each key.
 pub struct KeyedRate<K: Hash + Eq + Clone> {
     limiter: Option<DefaultKeyedRateLimiter<K>>,
     clock: DefaultClock,
     began: Instant,
-    /// When idle keys were last removed, in seconds after `began`.
+    /// When keys were last removed, in seconds after `began`.
     tidied_s: AtomicU64,
 }
 
 impl<K: Hash + Eq + Clone> KeyedRate<K> {
-    /// So many a second.
+    /// Allows `count` a second.
     pub fn per_second(count: u32) -> Self {
         Self::new(NonZeroU32::new(count).map(Quota::per_second))
     }
 
-    /// So many a minute.
+    /// Allows `count` a minute.
     pub fn per_minute(count: u32) -> Self {
         Self::new(NonZeroU32::new(count).map(Quota::per_minute))
     }
@@ -40,7 +40,7 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
         Self { limiter, clock: DefaultClock::default(), began: Instant::now(), tidied_s: AtomicU64::new(0) }
     }
 
-    /// Counts one for `key`; over the rate: how long to wait, in whole seconds.
+    /// Counts one for `key`. Over the rate, the error is the time to wait, in whole seconds.
     pub fn count(&self, key: &K) -> Result<(), u64> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         if limiter.len() > MANY_KEYS && self.may_tidy(self.began.elapsed().as_secs()) {
@@ -55,20 +55,20 @@ impl<K: Hash + Eq + Clone> KeyedRate<K> {
     }
 }
 
-/// Orders of each shop: by the limit for all of them, or by its own.
+/// The order rate of each shop: the common limit, or the shop's own.
 pub struct OrderRates {
     common: KeyedRate<String>,
-    /// By shop, for which limit and the count.
+    /// By shop: the limit, and the bucket made for that limit.
     own: DashMap<String, (u32, Arc<KeyedRate<()>>)>,
 }
 
 impl OrderRates {
-    /// `common` a second for who has no limit of their own.
+    /// Allows `common` orders a second to each shop without a limit of its own.
     pub fn new(common: u32) -> Self {
         Self { common: KeyedRate::per_second(common), own: DashMap::new() }
     }
 
-    /// Counts an order of a shop; over its rate: how long to wait, in whole seconds.
+    /// Counts an order of a shop. Over its rate, the error is the time to wait, in whole seconds.
     pub fn count(&self, shop: &str, own: Option<u32>) -> Result<(), u64> {
         let Some(limit) = own else { return self.common.count(&shop.to_owned()) };
         let fresh = || (limit, Arc::new(KeyedRate::per_second(limit)));
@@ -86,7 +86,7 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).max(1) as u64
 }
 
-/// What stands for an address in a limit: an IPv6 one for its whole /64, which one customer has.
+/// The key of an address in a limit. An IPv6 address counts as its whole /64, which belongs to one customer.
 pub fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -104,19 +104,19 @@ pub struct Connections {
     open: Arc<DashMap<IpAddr, u32>>,
 }
 
-/// One open connection; counted until dropped.
+/// One open connection. It counts until it is dropped.
 pub struct Permit {
     address: IpAddr,
     open: Arc<DashMap<IpAddr, u32>>,
 }
 
 impl Connections {
-    /// At most `max` an address; 0: no limit.
+    /// Allows at most `max` connections for each address; 0 means no limit.
     pub fn new(max: u32) -> Self {
         Self { max, open: Arc::default() }
     }
 
-    /// Counts one connection for as long as what is given lives; `None` when the address has too many.
+    /// Counts one connection until the returned permit is dropped. `None` when the address has too many.
     pub fn open(&self, address: IpAddr) -> Option<Box<dyn Any>> {
         if self.max == 0 {
             return Some(Box::new(()));

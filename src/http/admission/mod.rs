@@ -1,4 +1,6 @@
-//! Who is let in, and how often: rates, sessions, origins, and the credentials of shops. One of each for the process.
+//! Admission control: rate limits, session admission, the origin policy, and the credentials of shops.
+//!
+//! The process has one instance of each.
 
 pub mod client_address;
 mod keyed_rates;
@@ -19,7 +21,7 @@ fn count_limited(limit: &'static str) {
     metrics::counter!("driver_tracker_rate_limited_total", "limit" => limit).increment(1);
 }
 
-/// A header as text, if it is there and is text.
+/// The text of a header. `None` when the header is absent or not text.
 pub fn header_text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use crate::config::Config;
 
-/// `PUBLIC_URL`'s origin and `ALLOWED_ORIGINS`.
+/// The origin of `PUBLIC_URL`, and `ALLOWED_ORIGINS`.
 pub struct OriginPolicy {
     own_origin: String,
     allowed_origins: Vec<String>,
 }
 
 impl OriginPolicy {
-    /// `http_addr` is where the API listens, which is its public address unless `PUBLIC_URL` names another.
+    /// `http_addr` is the address on which the API listens. It is the public address unless `PUBLIC_URL` names another.
     pub fn new(config: &Config, http_addr: SocketAddr) -> Self {
         Self {
             own_origin: config.public_url(http_addr).origin().ascii_serialization(),
@@ -19,7 +19,7 @@ impl OriginPolicy {
         }
     }
 
-    /// A policy of these origins.
+    /// A policy that allows these two origins.
     #[cfg(test)]
     pub fn of(own_origin: &str, allowed_origin: &str) -> Self {
         Self { own_origin: own_origin.to_owned(), allowed_origins: vec![allowed_origin.to_owned()] }

@@ -1,4 +1,4 @@
-//! Rates of orders, of frames over HTTP, and of refused credentials.
+//! Rate limits of orders, of frames over HTTP, and of refused credentials.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::shops::ShopDirectory;
 /// Whose credentials were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// A shop's, of a webhook.
+    /// A shop's credentials in a webhook.
     Webhook,
     /// An API key.
     Key,
@@ -34,7 +34,7 @@ impl Refused {
     }
 }
 
-/// Shared by every worker of the process.
+/// The rate limits. All workers of the process share them.
 pub struct RateLimits {
     shops: Arc<ShopDirectory>,
     orders: OrderRates,
@@ -44,7 +44,7 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// The limits of the configuration; a shop may have its own.
+    /// The limits of the configuration. A shop may have its own limit of orders.
     pub fn new(config: &Config, shops: Arc<ShopDirectory>) -> Self {
         let limits = &config.limits;
         Self {
@@ -56,7 +56,7 @@ impl RateLimits {
         }
     }
 
-    /// One order, one frame and one failure.
+    /// Limits of one order, one frame and one failure, for tests.
     #[cfg(test)]
     pub fn of_one(shops: Arc<ShopDirectory>) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl RateLimits {
         }
     }
 
-    /// The answer to bad credentials: 401, or 429 when the address has had too many. Good credentials always pass, so that
-    /// nobody can lock others out from behind an address that they share.
+    /// The answer to invalid credentials: 401, or 429 when the address has had too many failures. Valid credentials
+    /// always pass, so that a client cannot lock out others who share its address.
     pub fn refuse(&self, request: &HttpRequest, what: Refused) -> Problem {
         metrics::counter!("driver_tracker_auth_failures_total", "kind" => what.label()).increment(1);
         let address = address_key(client_address::of(request, &self.trusted_proxies));
@@ -92,7 +92,7 @@ impl RateLimits {
         })
     }
 
-    /// Counts a driver's frame that came over HTTP. Over the limit: how long to wait, in seconds.
+    /// Counts a frame that a driver sent over HTTP. Over the limit, the error is the time to wait, in seconds.
     pub fn admit_frame(&self, driver: DriverId) -> Result<(), u64> {
         self.frames.count(&driver).inspect_err(|_| count_limited("frames"))
     }

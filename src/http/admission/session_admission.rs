@@ -1,4 +1,4 @@
-//! How many connections an address may have, how often a driver may open a session, and admission control of the openings.
+//! Admission control of sessions: connections by address, sessions by driver, and permits for concurrent openings.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::config::Config;
 use crate::domain::ids::DriverId;
 use crate::http::problem::Problem;
 
-/// How long an opening may wait for its permit.
+/// The longest time that an opening waits for its permit.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(8);
-/// Sessions that may be opening at once, for each connection of PostgreSQL's pool: enough to keep it busy, and few enough
-/// that a request waits for a connection only a fraction of a second.
+/// Concurrent openings for each connection of PostgreSQL's pool. The number keeps the pool busy, and a request still
+/// waits for a connection only a fraction of a second.
 const PERMITS_A_CONNECTION: usize = 8;
-/// When an address that has too many connections may come back, in seconds.
+/// The `Retry-After` of an address that has too many connections, in seconds.
 const CONNECTION_RETRY_S: u64 = 5;
 
-/// Shared by every worker of the process.
+/// The limits on sessions. All workers of the process share them.
 pub struct SessionAdmission {
     connections: Connections,
     sessions: KeyedRate<DriverId>,
@@ -51,8 +51,9 @@ impl SessionAdmission {
         })
     }
 
-    /// Waits for the permit to open a session, which is held until the session is open. A fleet that comes back at once is
-    /// admitted in order, as fast as PostgreSQL can serve it, and other requests do not wait behind thousands of openings.
+    /// Waits for the permit to open a session. The caller holds it until the session is open. When a fleet reconnects
+    /// at once, sessions open in order, as fast as PostgreSQL can serve them. Other requests do not wait behind
+    /// thousands of openings.
     pub async fn opening_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.openings.clone().acquire_owned()).await;
         permit.ok().and_then(Result::ok).ok_or_else(|| {
@@ -61,7 +62,7 @@ impl SessionAdmission {
         })
     }
 
-    /// Counts a session that a driver opens: each costs transactions, and ends the one before it.
+    /// Counts a session that a driver opens. Each opening costs transactions and ends the driver's session before it.
     pub fn admit_session(&self, driver: DriverId) -> Result<(), Problem> {
         self.sessions.count(&driver).map_err(|seconds| {
             count_limited("sessions");

@@ -1,4 +1,4 @@
-//! The credentials of shops, checked over the raw body of a webhook.
+//! Checks the credentials of shops over the raw body of a webhook.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ pub struct ShopCredentials {
 }
 
 impl ShopCredentials {
-    /// The shops of this directory.
+    /// Checks against the shops of this directory.
     pub fn new(shops: Arc<ShopDirectory>) -> Self {
         Self { shops }
     }
 
-    /// The shop of a webhook whose credentials are good. An unknown shop is answered as a wrong secret is.
+    /// Returns the shop of a webhook with valid credentials. An unknown shop gets the same answer as a wrong secret.
     pub fn check(
         &self,
         limits: &RateLimits,
@@ -44,7 +44,8 @@ impl ShopCredentials {
     }
 }
 
-/// The headers that carry credentials. A signature that is not text is still a signature.
+/// The headers that carry credentials. A signature that is not text counts as an invalid signature, not as an absent
+/// one.
 fn inbound_headers(headers: &HeaderMap) -> InboundHeaders<'_> {
     InboundHeaders {
         webhook_id: header_text(headers, "webhook-id"),
@@ -75,7 +76,7 @@ mod tests {
         assert_eq!(check("vendure", right, "198.51.100.1"), Ok("vendure".to_owned()));
         assert_eq!(check("vendure", "another", "198.51.100.2"), Err("unauthorized"));
         assert_eq!(check("elsewhere", right, "198.51.100.3"), Err("unauthorized"));
-        // Good credentials pass also from an address with too many failures.
+        // Valid credentials pass also from an address with too many failures.
         assert_eq!(check("vendure", "another", "198.51.100.1"), Err("unauthorized"));
         assert_eq!(check("vendure", "another", "198.51.100.1"), Err("too_many_failures"));
         assert_eq!(check("vendure", right, "198.51.100.1"), Ok("vendure".to_owned()));

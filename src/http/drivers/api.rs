@@ -1,4 +1,5 @@
-//! The drivers' own HTTP paths, for apps that cannot hold a socket: same token, same rules, no session.
+//! The HTTP paths of drivers, for apps that cannot keep a socket open. The token and the rules are those of the socket;
+//! there is no session.
 
 use std::time::Duration;
 
@@ -25,13 +26,13 @@ use crate::store::Database;
 use crate::store::credentials::{self, DriverIdentity};
 use crate::store::deliveries;
 
-/// How long a ticket is good, in seconds.
+/// The lifetime of a ticket, in seconds.
 const TICKET_S: f64 = 30.0;
 /// The most frames in one request.
 const MAX_FRAMES: usize = 100;
-/// The largest request with frames, in bytes.
+/// The largest body of a request with frames, in bytes.
 const MAX_MESSAGES_BYTES: usize = 4 * MAX_BATCH_BYTES;
-/// How long all the frames of one request may take together.
+/// The time limit for all frames of one request together.
 const MESSAGES_TIMEOUT: Duration = Duration::from_millis(4500);
 
 /// Registers the routes.
@@ -70,12 +71,12 @@ async fn locations(
     Ok(Answer::ok(frames.locations(&driver.0, &fixes).await?).into_response())
 }
 
-/// What a driver asks for over HTTP counts as a frame.
+/// Counts a driver's HTTP request as a frame.
 fn admit(limits: &RateLimits, driver: &DriverAuth) -> Result<(), Problem> {
     limits.admit_frame(driver.0.driver_id).map_err(|seconds| Problem::too_many("rate_limited", seconds))
 }
 
-/// The fixes of a body, whatever its shape: what is none is refused as one, so that JSON always gets its 200.
+/// The fixes of a body of any shape. A value that is not a fix is refused as a fix, so that every JSON body gets a 200.
 fn fixes_of(body: Value) -> Vec<Value> {
     match body {
         Value::Object(mut object) => match object.remove("fixes") {
@@ -127,8 +128,8 @@ async fn messages(
     Ok(Answer::ok(json!({"answers": answers})).into_response())
 }
 
-/// The answers to the frames, in order. Past the deadline, or once a frame finds PostgreSQL out, the rest are not tried:
-/// each would wait as long again, and the app is better served by sending them later.
+/// The answers to the frames, in order. After the deadline, or after a frame found PostgreSQL unavailable, the
+/// remaining frames are not tried: each would wait as long again, and the app can send them later.
 async fn answer_all(frames: &[Value], deadline: Instant, answer: impl AsyncFn(&Value) -> Value) -> Vec<Value> {
     let mut answers = Vec::with_capacity(frames.len());
     let mut is_out = false;
@@ -170,7 +171,8 @@ fn unavailable(frame: &Value) -> Value {
     error_answer(frame, "unavailable", "not possible just now; try again")
 }
 
-/// The size of a frame, in bytes. A proof is not counted: one that is too long is left out, and never blocks its step.
+/// The size of a frame, in bytes. The proof is not counted: a proof that is too long is left out and never blocks its
+/// update.
 fn size_of(frame: &Value) -> usize {
     let proof = frame.get("proofUrl").map_or(0, |proof| proof.to_string().len());
     frame.to_string().len() - proof

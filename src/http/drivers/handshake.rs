@@ -1,7 +1,7 @@
-//! The opening handshake of a WebSocket (RFC 6455, section 4.2.1): everything in a request that could keep it from becoming one.
+//! Checks the opening handshake of a WebSocket (RFC 6455, section 4.2.1) before the upgrade.
 //!
-//! A request that passes here is upgraded for certain, as far as its form goes. So a ticket is never used up by a request that
-//! could not become a socket.
+//! Invariant: the form of a request that passes this check never prevents its upgrade. So a request that cannot become
+//! a socket never consumes a ticket.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{
@@ -17,12 +17,12 @@ use crate::protocol::SUBPROTOCOL;
 
 /// The only version of the WebSocket protocol (RFC 6455).
 const VERSION: &str = "13";
-/// The bytes of a key, decoded.
+/// The length of a decoded key, in bytes.
 const KEY_BYTES: usize = 16;
-/// Unused bits in the last character of a key are no reason to refuse a client.
+/// Accepts unused bits in the last character of a key: they are no reason to refuse a client.
 const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
-/// Refuses a request that cannot become a WebSocket of ours.
+/// Refuses a request that cannot become a driver's WebSocket.
 pub fn check(request: &HttpRequest) -> Result<(), Problem> {
     check_upgrade(request)?;
     check_version(request.headers())?;
@@ -77,7 +77,7 @@ fn check_subprotocol(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::bad_request("unsupported_subprotocol", format!("the only subprotocol is {SUBPROTOCOL}")))
 }
 
-/// A header that is given exactly once, and is text.
+/// The text of a header that is present exactly once.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name);
     let value = values.next()?;
@@ -90,7 +90,7 @@ mod tests {
     use actix_web::http::header::CONNECTION;
     use actix_web::test::TestRequest;
 
-    /// A good handshake without the header `name`, and with `values` for it.
+    /// A valid handshake without the header `name`, and with `values` for it.
     fn with(name: &HeaderName, values: &[&str]) -> TestRequest {
         let good = [
             (UPGRADE, "WebSocket"),

@@ -1,4 +1,4 @@
-//! Paths of drivers' apps: the WebSocket, and the same over HTTP.
+//! The paths of driver apps: the WebSocket, and the same frames over HTTP.
 
 pub mod api;
 pub mod handshake;

@@ -1,5 +1,6 @@
-//! Before a driver's WebSocket: what costs nothing to check (the handshake, draining, how many an address may have, origin,
-//! the form of the credentials), then a turn, then who it is. What comes after is the session's.
+//! Checks everything before a driver's WebSocket opens: first what costs nothing (the handshake, draining, connections
+//! by address, the origin, the form of the credentials), then the permit, then the driver's identity. The session does
+//! the rest.
 
 use actix_web::http::header::{AUTHORIZATION, ORIGIN};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
@@ -17,7 +18,7 @@ use crate::sessions::driver_session::{self, Guards};
 use crate::store::Database;
 use crate::store::credentials::{self, DriverIdentity};
 
-/// No ticket of ours is longer.
+/// The longest ticket that this service issues, in bytes.
 const MAX_TICKET_BYTES: usize = 128;
 
 /// Registers the route.
@@ -34,16 +35,18 @@ async fn connect(
     admission: web::Data<SessionAdmission>,
     origins: web::Data<OriginPolicy>,
 ) -> Result<HttpResponse, Error> {
-    // All of it before a ticket is used up.
+    // The whole handshake is checked before the ticket is consumed.
     handshake::check(&request)?;
-    // Two tickets name two drivers.
+    // A query with two tickets would name two drivers.
     Query::of(&request).finish()?;
-    // First: from here on a drain waits for the session, or this sees the drain.
+    // The hold comes before the check of the drain: either a drain waits for this session, or this check sees the
+    // drain.
     let opening = sessions.directory.hold();
     check_draining(&lifecycle)?;
     let permit = admission.admit_connection(&request)?;
     let shown = Shown::by(&request, &limits, &origins)?;
-    // Before a ticket is used up, since it could not be used again; and what looks it up must not crowd out the others.
+    // The permit comes before the ticket is consumed, because a refused client could not use its ticket again. It also
+    // limits the look-ups of credentials, so that they do not crowd out other requests.
     let turn = admission.opening_permit().await?;
     check_draining(&lifecycle)?;
     let identity = shown
@@ -59,14 +62,14 @@ fn check_draining(lifecycle: &Lifecycle) -> Result<(), Problem> {
     if lifecycle.is_draining() { Err(Problem::draining()) } else { Ok(()) }
 }
 
-/// What an upgrade shows, by its hash: a bearer token, or for a browser a one-use ticket from an origin that may.
+/// The credentials of an upgrade, as a hash: a bearer token, or a one-use ticket of a browser from an allowed origin.
 enum Shown {
     Token(Vec<u8>),
     Ticket(Vec<u8>),
 }
 
 impl Shown {
-    /// Refuses what cannot be valid.
+    /// Reads the credentials. Refuses those that cannot be valid.
     fn by(request: &HttpRequest, limits: &RateLimits, origins: &OriginPolicy) -> Result<Self, Problem> {
         if request.headers().contains_key(AUTHORIZATION) {
             return driver_token(limits, request).map(Self::Token);
@@ -78,7 +81,7 @@ impl Shown {
         Ok(Self::Ticket(SecretToken::presented(&ticket).hash()))
     }
 
-    /// Whose it is; a ticket is used up.
+    /// Finds the driver. Consumes a ticket.
     async fn identify(self, database: &Database) -> Result<Option<DriverIdentity>, Problem> {
         transact(database, move |conn| {
             Box::pin(async move {
@@ -92,7 +95,8 @@ impl Shown {
     }
 }
 
-/// Without a ticket a missing origin is no fault of its own: there are no credentials at all, and 401 says so.
+/// A missing origin is refused only with a ticket. Without a ticket there are no credentials at all, and the answer is
+/// 401.
 fn check_origin(request: &HttpRequest, origins: &OriginPolicy, has_ticket: bool) -> Result<(), Problem> {
     let refused = || Problem::forbidden("origin_not_allowed", "pages of this origin may not connect");
     match request.headers().get(ORIGIN) {

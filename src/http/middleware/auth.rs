@@ -1,7 +1,8 @@
-//! Who calls: operators and shops by API key, drivers by token. Checked before anything else of a request is looked at.
+//! Authenticates callers: operators and shops by API key, drivers by token. This runs before any other part of a
+//! request is read.
 //!
-//! A middleware looks the bearer up by its SHA-256 and leaves whom it found with the request; handlers take [`Caller`],
-//! [`Staff`] or [`DriverAuth`], which also hold the scopes.
+//! A middleware looks up the bearer by its SHA-256 and attaches the identity to the request. Handlers extract
+//! [`Caller`], [`Staff`] or [`DriverAuth`], which also enforce the scopes.
 
 use crate::store::Database;
 use std::future::{Ready, ready};
@@ -25,7 +26,7 @@ use crate::http::query::Query;
 use crate::http::routes::transact;
 use crate::store::credentials::{self, ApiKey, DriverIdentity};
 
-/// No key or token of ours is longer.
+/// The longest key or token that this service issues, in bytes.
 const MAX_BEARER_BYTES: usize = 256;
 
 /// What an API key may do.
@@ -35,7 +36,7 @@ pub enum Scope {
     Admin,
     /// Read everything.
     Read,
-    /// What one shop may do itself: create, read and cancel its own deliveries, see its own events.
+    /// Act for one shop: create, read and cancel its own deliveries, and read its own events.
     Shop(String),
 }
 
@@ -50,18 +51,18 @@ impl Scope {
     }
 }
 
-/// Who calls by API key. A `read` key got here only to read.
+/// A caller with an API key. A `read` key reaches a handler only for reads.
 #[derive(Clone)]
 pub struct Caller {
-    /// The key's row.
+    /// The row of the key.
     pub key_id: ApiKeyId,
-    /// What it may do.
+    /// The scope of the key.
     pub scope: Scope,
     sealing_key: Vec<u8>,
 }
 
 impl Caller {
-    /// As the audit trail names them.
+    /// The actor in the audit trail.
     pub fn actor(&self) -> Actor {
         match &self.scope {
             Scope::Shop(shop) => Actor::Shop(shop.clone()),
@@ -77,12 +78,12 @@ impl Caller {
         }
     }
 
-    /// Whether what belongs to `shop` is the caller's to see.
+    /// Whether the caller may see what belongs to `shop`.
     pub fn sees(&self, shop: &str) -> bool {
         self.own_shop().is_none_or(|own| own == shop)
     }
 
-    /// The shop of a list: a `shop` key's own, or the one that the query names. Another's is not there.
+    /// The shop to list: the shop of a `shop` key, or the shop that the query names. Another shop's list is 404.
     pub fn listed_shop(&self, query: &mut Query) -> Result<Option<String>, Problem> {
         let named = query.parse("shop", "form", "must be a shop's name", ShopName::parse);
         match named {
@@ -92,7 +93,7 @@ impl Caller {
         }
     }
 
-    /// 32 bytes that only the holder of this API key's text can have again, different for every `id`.
+    /// 32 bytes that only the holder of this API key can derive again. They differ for every `id`.
     pub fn mask(&self, id: Uuid) -> [u8; 32] {
         #[allow(clippy::expect_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.sealing_key).expect("HMAC takes keys of any length");
@@ -113,7 +114,7 @@ impl FromRequest for Caller {
     }
 }
 
-/// Who calls for the fleet: an `admin` key, or a `read` key that reads.
+/// A caller who manages the fleet: an `admin` key, or a `read` key on a read.
 #[derive(Clone)]
 pub struct Staff(pub Caller);
 
@@ -127,7 +128,7 @@ impl FromRequest for Staff {
     }
 }
 
-/// A driver who calls by token.
+/// A driver, authenticated by token.
 #[derive(Debug, Clone, Copy)]
 pub struct DriverAuth(pub DriverIdentity);
 
@@ -148,7 +149,7 @@ fn forbidden() -> Problem {
     Problem::forbidden("forbidden", "this key's scope does not allow it")
 }
 
-/// The bearer of a request, if it can be one of ours.
+/// The bearer of a request, if it has the form of this kind of token.
 fn bearer(request: &HttpRequest, kind: TokenKind) -> Option<&str> {
     let text = header_text(request.headers(), AUTHORIZATION.as_str())?;
     let (scheme, token) = text.split_once(' ')?;
@@ -157,7 +158,7 @@ fn bearer(request: &HttpRequest, kind: TokenKind) -> Option<&str> {
     can_be.then_some(token)
 }
 
-/// Lets in who has an API key.
+/// Admits callers with a valid API key.
 pub async fn require_key(
     limits: web::Data<RateLimits>,
     database: web::Data<Database>,
@@ -170,7 +171,7 @@ pub async fn require_key(
     }
 }
 
-/// Lets in who has a driver's token.
+/// Admits callers with a valid driver token.
 pub async fn require_driver(
     limits: web::Data<RateLimits>,
     database: web::Data<Database>,
@@ -217,7 +218,7 @@ async fn find_driver(
     found.ok_or_else(|| limits.refuse(request, Refused::Driver))
 }
 
-/// The hash of the driver's token that the request bears, valid or not.
+/// The hash of the driver token in the request, valid or not.
 pub fn driver_token(limits: &RateLimits, request: &HttpRequest) -> Result<Vec<u8>, Problem> {
     let token = bearer(request, TokenKind::Driver).ok_or_else(|| limits.refuse(request, Refused::Driver))?;
     Ok(SecretToken::presented(token).hash())
@@ -228,7 +229,7 @@ pub(in crate::http) mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 
-    /// A caller of a scope, whose key is made of one byte.
+    /// A caller with this scope. Every byte of its sealing key is `byte`.
     pub(in crate::http) fn caller(scope: Scope, byte: u8) -> Caller {
         Caller { key_id: ApiKeyId::new(), scope, sealing_key: vec![byte; 32] }
     }

@@ -1,4 +1,4 @@
-//! Pages of `ALLOWED_ORIGINS` may call `/api/v1`. Keys travel in `Authorization`, never in cookies.
+//! CORS: pages of `ALLOWED_ORIGINS` may call `/api/v1`. Keys are sent in `Authorization`, never in cookies.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -17,7 +17,7 @@ const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
 const RESPONSE_HEADERS: &str = "location, retry-after, x-request-id";
 
-/// Answers preflights of allowed origins, and marks what they may read.
+/// Answers preflight requests of allowed origins, and adds the CORS headers to responses.
 pub async fn allow(
     origins: web::Data<OriginPolicy>,
     request: ServiceRequest,

@@ -1,4 +1,4 @@
-//! What requests pass before their handler: credentials, cross-origin rules, request ids.
+//! Middleware before the handlers: credentials, cross-origin rules, request ids.
 
 pub mod auth;
 pub mod cors;

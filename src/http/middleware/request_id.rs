@@ -1,6 +1,7 @@
-//! Around every request: its id, its span, its metrics, and the one log line of a failure of ours.
+//! Wraps every request: its id, its span, its metrics, and one log line when the service fails.
 //!
-//! Nothing of a request but its method, route and status is logged: paths may hold ids of the outside, queries tickets.
+//! Only the method, route and status of a request are logged: paths may hold external ids, and queries may hold
+//! tickets.
 
 use std::time::Instant;
 
@@ -17,10 +18,10 @@ use crate::http::problem::Problem;
 use crate::sessions::connection_watchdog::ConnectionWatchdog;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// A longer id is not taken over.
+/// A longer request id is replaced.
 const MAX_ID_BYTES: usize = 128;
 
-/// What goes around the whole application.
+/// The middleware around the whole application.
 pub fn layers<S>()
 -> impl Transform<S, ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
 where
@@ -29,7 +30,7 @@ where
     from_fn(trace)
 }
 
-/// Gives a request its id and its span, and counts it.
+/// Assigns the request id and the span, and counts the request.
 async fn trace(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let _in_flight = request.conn_data::<ConnectionWatchdog>().map(ConnectionWatchdog::request);
@@ -70,7 +71,8 @@ fn record<B>(response: &ServiceResponse<B>, started: Instant) {
     metrics::histogram!("driver_tracker_http_request_duration_seconds", "route" => route).record(elapsed_s);
 }
 
-/// A method as a label: what no route takes is one word, so that nobody can make labels without end.
+/// The method as a metric label. A method that no route accepts is `other`, so that callers cannot create labels
+/// without bound.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -83,7 +85,7 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// Whether a caller's id may stand in our logs: short, and of letters, digits and `-_.:` alone.
+/// Whether a caller's id may appear in the logs: short, and only letters, digits and `-_.:`.
 fn is_sane(id: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(plain)

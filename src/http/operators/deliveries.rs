@@ -1,4 +1,4 @@
-//! Deliveries, for operators and for shops (their own): create, list, read, audit trail.
+//! Deliveries for operators, and for shops (only their own): create, list, read, audit trail.
 
 use crate::process::Lifecycle;
 use crate::store::Database;
@@ -49,7 +49,7 @@ async fn create(
     Ok(orders.take(order, keyed).await?.into_response())
 }
 
-/// A `shop` key's own shop; an admin names one.
+/// The shop of a `shop` key, or the shop that an admin names.
 fn shop_of(caller: &Caller, named: Option<ShopName>) -> Result<ShopName, Problem> {
     match (caller.own_shop(), named) {
         (None, Some(named)) => Ok(named),
@@ -81,7 +81,7 @@ async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database
     Ok(Answer::ok(page_of(found.iter().map(views::delivery).collect(), next)).into_response())
 }
 
-/// What the caller does not see is not there.
+/// The delivery, or 404 when the caller may not see it.
 pub(in crate::http) fn visible(caller: &Caller, found: Option<Delivery>) -> Result<Delivery, DispatchError> {
     found.filter(|delivery| caller.sees(&delivery.shop)).ok_or(DispatchError::NotFound)
 }

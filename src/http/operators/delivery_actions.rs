@@ -1,4 +1,4 @@
-//! Acting on one delivery. Operators assign, set its status and retry; a shop cancels its own, as they do.
+//! Actions on one delivery. Operators assign, set the status, retry and cancel; a shop cancels its own deliveries.
 
 use crate::effects::UseCases;
 use std::pin::Pin;
@@ -33,7 +33,7 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(resource("/deliveries/{id}/retry", "POST").route(post().to(retry)));
 }
 
-/// What is done to one delivery.
+/// An action on one delivery.
 enum Action {
     Assign(DriverId, Reason),
     Cancel(Reason),
@@ -97,7 +97,7 @@ async fn act(
     }
 }
 
-/// Gives a waiting delivery to a driver whom an operator chose, online or not.
+/// Assigns a waiting delivery to the driver whom an operator chose, online or not.
 async fn assign_by_operator(
     unit: &mut Unit<'_>,
     delivery: &mut Delivery,
@@ -141,7 +141,7 @@ fn parse_reason(object: &Map<String, Value>) -> Result<Reason, Problem> {
     Ok(Reason::of(&reason))
 }
 
-/// `{status, failure?: {code, reason?}, reason}`. A failure without a code is the operator's: MANUAL_CANCEL.
+/// Parses `{status, failure?: {code, reason?}, reason}`. A failure without a code is the operator's: MANUAL_CANCEL.
 fn parse_status(object: &Map<String, Value>) -> Result<(DriverUpdate, UpdateDetails), Problem> {
     let mut fields = Fields::of(object);
     let step = fields.required("status", |fields, name| {
@@ -183,7 +183,8 @@ mod tests {
         parse_status(value.as_object().unwrap())
     }
 
-    /// What each action answers to a key of this scope, in an application that holds no use cases: 500 means let in.
+    /// The status of each action for a key of this scope, in an application without use cases: 500 means that the scope
+    /// allows the action.
     async fn statuses(scope: Scope) -> Vec<u16> {
         let app = init_service(App::new().configure(configure)).await;
         let mut statuses = Vec::new();

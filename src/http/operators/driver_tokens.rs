@@ -1,7 +1,7 @@
-//! Drivers' tokens, for operators: made (shown once), listed (never shown), revoked.
+//! Driver tokens for operators: create (shown once), list (never shown), revoke.
 //!
-//! An answer kept for an `Idempotency-Key` must not hold a token that is stored as a hash alone: it is kept masked, and
-//! only the API key that asked for it can take the mask off.
+//! An answer saved for an `Idempotency-Key` must not hold a token that is otherwise stored only as a hash. The saved
+//! token is masked, and only the API key that requested it can remove the mask.
 
 use crate::effects::UseCases;
 use crate::store::Database;
@@ -55,7 +55,7 @@ async fn create(
     Ok(answer.into_response())
 }
 
-/// Puts the mask on, or takes it off: it is as long as needed, of blocks that differ.
+/// Adds or removes the mask. The mask is as long as the text and consists of different blocks.
 fn mask(caller: &Caller, id: Uuid, text: &[u8]) -> Vec<u8> {
     let blocks = text.chunks(32).enumerate().flat_map(|(index, chunk)| {
         let mask = caller.mask(Uuid::from_u128(id.as_u128() ^ index as u128));

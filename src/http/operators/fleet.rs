@@ -1,4 +1,4 @@
-//! Drivers, for operators: create, list, read, change, deactivate, set their duty, and who is near.
+//! Drivers for operators: create, list, read, change, deactivate, set duty, and search near a place.
 
 use crate::assignment::CandidateSource;
 use crate::effects::UseCases;
@@ -29,7 +29,7 @@ use crate::http::routes::{get, post, resource, transact};
 use crate::store::drivers::{self, Driver, DriverFilter, NewDriver, ProfileChange};
 use crate::store::{deliveries, positions};
 
-/// The farthest that a search for drivers looks, in kilometres.
+/// The largest radius of a search for drivers, in kilometres.
 const MAX_RADIUS_KM: f64 = 500.0;
 
 /// Registers the routes.
@@ -81,7 +81,7 @@ async fn list(_staff: Staff, request: HttpRequest, views: web::Data<DriverViews>
     let page = Page::<DriverId>::read(&mut query);
     let online = query.boolean("online");
     let ttl = views.ttl;
-    // PostgreSQL hears later than Redis, so it gives who may match; who does not is dropped below.
+    // Heartbeats reach PostgreSQL later than Redis, so its filter is wide. Drivers who do not match are dropped below.
     let online_within_s = if online == Some(true) { views.seen_within_s } else { ttl.as_secs_f64() };
     let filter = DriverFilter {
         status: query.state("status"),
@@ -103,7 +103,7 @@ async fn list(_staff: Staff, request: HttpRequest, views: web::Data<DriverViews>
     Ok(Answer::ok(page_of(items, next)).into_response())
 }
 
-/// What driver objects are read from; the settings of the heartbeat beside the two stores.
+/// Reads driver objects from both stores, with the heartbeat settings that decide who is online.
 pub struct DriverViews {
     /// PostgreSQL.
     pub database: Database,
@@ -111,12 +111,13 @@ pub struct DriverViews {
     pub presence: Presence,
     /// How long a heartbeat keeps a driver online.
     pub ttl: Duration,
-    /// The same for PostgreSQL, where heartbeats arrive later, in seconds.
+    /// How long a stored heartbeat keeps a driver online, in seconds. It is longer than `ttl`, because heartbeats reach
+    /// PostgreSQL later.
     pub seen_within_s: f64,
 }
 
 impl DriverViews {
-    /// Drivers with their last known locations and active deliveries.
+    /// The drivers with their last known locations and their active deliveries.
     async fn show_all(&self, found: Vec<Driver>) -> Result<Vec<Value>, Problem> {
         let ids: Vec<DriverId> = found.iter().map(|driver| driver.id).collect();
         let mut places = LastKnownLocations::ask(&self.presence, &ids).await;
@@ -146,7 +147,7 @@ async fn read(_staff: Staff, path: web::Path<String>, views: web::Data<DriverVie
     Ok(Answer::ok(shown).into_response())
 }
 
-/// A driver as they stand inside the unit; `places` was asked before.
+/// The driver as the unit's transaction sees them. `locations` was read from Redis before the transaction.
 async fn show_within(
     unit: &mut Unit<'_>,
     driver: &Driver,
@@ -180,7 +181,7 @@ async fn change(
     Ok(Answer::ok(shown.await?).into_response())
 }
 
-/// What is `null` or absent stays as it is.
+/// A field that is `null` or absent stays unchanged.
 fn parse_patch(object: &Map<String, Value>) -> Result<DriverPatch, Problem> {
     let mut fields = Fields::of(object);
     let patch = DriverPatch {

@@ -1,7 +1,7 @@
-//! The last known location of drivers, and whether they are online: from Redis and PostgreSQL, whichever is newer.
+//! Last known locations of drivers and whether they are online, merged from Redis and PostgreSQL.
 //!
-//! A heartbeat reaches PostgreSQL later than Redis, never earlier: a driver who is fresh there is online, also while Redis is
-//! out, cold or empty.
+//! Invariant: a heartbeat never reaches PostgreSQL before Redis. So a driver whom PostgreSQL calls online is online,
+//! and a Redis that is down, cold or empty takes no driver offline.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::domain::position::Fix;
 use crate::presence::{OnlineValue, Presence};
 use crate::store::positions::StoredPosition;
 
-/// What is known of one driver.
+/// The last known location of one driver.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LastKnownLocation {
-    /// A heartbeat arrived within the TTL.
+    /// Whether a heartbeat was received within the TTL.
     pub online: bool,
-    /// Where they last were.
+    /// The newest fix.
     pub fix: Option<Fix>,
 }
 
-/// What is known of some drivers.
+/// The last known locations of several drivers.
 #[derive(Debug, Clone, Default)]
 pub struct LastKnownLocations {
     found: HashMap<DriverId, LastKnownLocation>,
 }
 
 impl LastKnownLocations {
-    /// What Redis says of `drivers`; nothing when it does not answer.
+    /// Reads `drivers` from Redis. Empty when Redis does not answer.
     pub async fn ask(presence: &Presence, drivers: &[DriverId]) -> Self {
         let mut this = Self::default();
         match presence.online(drivers).await {
@@ -45,7 +45,7 @@ impl LastKnownLocations {
         }
     }
 
-    /// Adds the positions stored in PostgreSQL; `ttl` is how long a heartbeat keeps a driver online.
+    /// Merges what PostgreSQL stores. `ttl` is how long a heartbeat keeps a driver online.
     pub fn note_stored(&mut self, stored: &[StoredPosition], ttl: Duration) {
         for row in stored {
             let known = self.found.entry(row.driver_id).or_default();
@@ -61,7 +61,7 @@ impl LastKnownLocations {
         }
     }
 
-    /// What is known of one of them.
+    /// The last known location of a driver.
     pub fn of(&self, driver: DriverId) -> LastKnownLocation {
         self.found.get(&driver).copied().unwrap_or_default()
     }

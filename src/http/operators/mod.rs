@@ -1,4 +1,4 @@
-//! Paths of operators and back offices, by API key.
+//! The paths of operators and back offices, authenticated by API key.
 
 pub mod deliveries;
 pub mod delivery_actions;

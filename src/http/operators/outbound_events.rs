@@ -1,4 +1,4 @@
-//! Events on their way to shops: list, read, post again.
+//! Outbound events to shops: list, read, replay.
 
 use crate::effects::UseCases;
 use crate::store::Database;
@@ -20,7 +20,7 @@ use crate::http::query::Query;
 use crate::http::routes::{get, post, resource, transact};
 use crate::store::outbox;
 
-/// Events that one request makes pending again.
+/// The most events that one request replays.
 const MOST_REPLAYED: i64 = 5_000;
 
 /// Registers the routes.
@@ -57,7 +57,7 @@ async fn list(caller: Caller, request: HttpRequest, database: web::Data<Database
     Ok(Answer::ok(page_of(items, next)).into_response())
 }
 
-/// An event as the caller sees it; what the caller does not see is not there.
+/// An event, or 404 when the caller may not see it.
 async fn show(conn: &mut PgConnection, caller: &Caller, id: EventId) -> Result<Value, DispatchError> {
     let found = outbox::get(&mut *conn, id).await?.filter(|row| caller.sees(&row.shop));
     let row = found.ok_or(DispatchError::NotFound)?;
@@ -91,7 +91,8 @@ async fn replay(
     Ok(answer.await?.into_response())
 }
 
-/// The events that the body selects. An empty body selects everything dead; more than that needs a shop or a delivery.
+/// Parses which events to replay. An empty body selects all dead events; a wider selection must name a shop or a
+/// delivery.
 fn replayed(caller: &Caller, body: &JsonBody) -> Result<(Selection, Option<EventId>), Problem> {
     let mut fields = Fields::of(&body.object);
     let state = fields.choice("state", "dead, delivered, pending", |text| text.parse::<OutboundState>().ok());
@@ -115,7 +116,7 @@ fn replayed(caller: &Caller, body: &JsonBody) -> Result<(Selection, Option<Event
     Ok((which, after))
 }
 
-/// Many at once, the oldest first; a cursor says that there may be more.
+/// Replays many events at once, oldest first. A cursor in the answer means that there may be more.
 async fn replay_some(
     caller: Caller,
     request: HttpRequest,

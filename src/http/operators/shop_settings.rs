@@ -1,7 +1,7 @@
-//! Shops, for operators: made, read, changed; their secrets, shown once; posting again to one whose endpoint was gone.
+//! Shops for operators: create, read, change; add and remove their secrets; enable an endpoint that was gone.
 //!
-//! A secret is derived from its row (see `vendure::shop_keys`): what is kept for an `Idempotency-Key` holds none, and the
-//! answer is completed when it is sent.
+//! A secret is derived from its row (see `webhooks::shop_keys`). An answer saved for an `Idempotency-Key` holds no
+//! secret: the secrets are added when the answer is sent.
 
 use crate::config::Config;
 use crate::effects::UseCases;
@@ -29,10 +29,10 @@ use crate::store::shops;
 use crate::webhooks::network::check_url;
 use crate::webhooks::shop_keys::{Direction, ShopKeys};
 
-/// How long a secret stays valid beside its successor by default: a day, in seconds.
+/// How long older secrets stay valid beside a new one by default: a day, in seconds.
 const OVERLAP_S: i64 = 86_400;
 const MOST_OVERLAP_S: i64 = 30 * 86_400;
-/// In a kept answer, the fingerprint of the key that its secrets come from.
+/// In a saved answer, the name of the field with the fingerprint of the key that the secrets are derived from.
 const BY: &str = "by";
 
 /// Registers the routes.
@@ -48,7 +48,7 @@ fn shop_name(text: &str) -> Result<ShopName, Problem> {
     ShopName::parse(text).ok_or_else(Problem::not_found)
 }
 
-/// Of the shop `vendure` the configuration decides.
+/// Refuses changes to the shop `vendure`: the configuration defines it.
 fn changeable(shop: ShopName) -> Result<ShopName, Problem> {
     if shop == ShopName::vendure() {
         let detail = "the secrets, the address and the limit of this shop stand in the configuration of the service";
@@ -57,7 +57,7 @@ fn changeable(shop: ShopName) -> Result<ShopName, Problem> {
     Ok(shop)
 }
 
-/// The shop as it is, as callers see it.
+/// The shop as callers see it.
 async fn show(unit: &mut Unit<'_>, shop: &ShopName) -> Result<Value, DispatchError> {
     let row = shops::get(unit.conn, shop).await?.ok_or(DispatchError::NotFound)?;
     Ok(views::shop(&row, &shops::secrets(unit.conn, Some(shop.as_str())).await?))
@@ -92,7 +92,7 @@ async fn read(
     Ok(Answer::ok(shown).into_response())
 }
 
-/// What may be said of a shop: each `None` when nothing was said, and within it when it is to be taken away.
+/// The requested settings of a shop. `None` leaves a setting unchanged; `Some(None)` removes it.
 struct Wanted {
     events_url: Option<Option<String>>,
     orders_per_second: Option<Option<i32>>,
@@ -159,14 +159,14 @@ async fn create(
     Ok(answer.into_response())
 }
 
-/// The key that new secrets come from.
+/// The fingerprint of the key that new secrets are derived from.
 fn current_key(keys: &ShopKeys) -> Result<String, Problem> {
     keys.current().map(str::to_owned).ok_or_else(|| {
         Problem::conflict("no_secrets_key", "shops need SHOP_SECRETS_KEY in the configuration of the service")
     })
 }
 
-/// Writes each secret beside its id: in the answer to the caller who made it, and nowhere else.
+/// Adds each secret beside its id. The answer to the client that created the secret is the only place where it appears.
 fn reveal(keys: &ShopKeys, shop: &mut Value) {
     let by = shop.as_object_mut().and_then(|fields| fields.remove(BY));
     let by = by.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -180,7 +180,8 @@ fn reveal(keys: &ShopKeys, shop: &mut Value) {
     }
 }
 
-/// This node knows of a change when it is answered; others within a second.
+/// Refreshes the directory, so that this node applies the change before it answers. Other nodes apply it within a
+/// second.
 async fn known_at_once(directory: &ShopDirectory, database: &Database) {
     if let Err(error) = directory.refresh(database).await {
         tracing::debug!(error = %error, "the shops were not read");
@@ -219,7 +220,7 @@ async fn change(
     Ok(Answer::ok(shown).into_response())
 }
 
-/// A new secret; the ones before it stay good for as long as it takes to change over.
+/// Creates a secret. Older secrets stay valid for the overlap, so that the shop can change over.
 async fn add_secret(
     staff: Staff,
     path: web::Path<String>,
@@ -279,7 +280,7 @@ async fn drop_secret(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Lets the shop's waiting events go out; a repeat changes nothing.
+/// Enables the endpoint, so that the shop's waiting events are posted. A repeat changes nothing.
 async fn enable_endpoint(
     staff: Staff,
     path: web::Path<String>,

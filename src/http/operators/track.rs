@@ -1,4 +1,4 @@
-//! Where a delivery went, as GeoJSON (RFC 7946): a line for each assignment.
+//! The track of a delivery as GeoJSON (RFC 7946): one feature for each assignment.
 
 use crate::store::Database;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -45,7 +45,7 @@ async fn track(
     Ok(response.body(body))
 }
 
-/// A feature for each assignment that has fixes, in their order.
+/// One feature for each assignment that has fixes, in order.
 fn collection(delivery: DeliveryId, points: &[TrackPoint]) -> Value {
     let shown = &points[..points.len().min(MAX_POINTS)];
     let features: Vec<Value> =
@@ -71,8 +71,8 @@ impl Line {
     }
 }
 
-/// Cuts a track where it crosses ±180° (RFC 7946, section 3.1.9). A cut adds the crossing to both parts, with its time; no
-/// part has fewer than two positions, unless the whole track has one.
+/// Cuts a track where it crosses ±180° (RFC 7946, section 3.1.9). A cut adds the crossing point, with its time, to both
+/// parts. No part has fewer than two positions, unless the whole track has one.
 fn cut(points: &[TrackPoint]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut line = Line::default();
@@ -83,7 +83,8 @@ fn cut(points: &[TrackPoint]) -> Vec<Line> {
             line.push(point.lon, point.lat, point.time);
             continue;
         };
-        // The edge is 180° and −180° alike: it is reached on the side where the track is, and a crossing comes after it.
+        // The edge is both 180° and −180°. A fix on the edge gets the sign of the side where the track is. A crossing
+        // comes after that fix.
         let lon = if point.lon.abs() == 180.0 && last_lon != 0.0 { 180.0_f64.copysign(last_lon) } else { point.lon };
         if (lon - last_lon).abs() > 180.0 {
             let edge = 180.0_f64.copysign(last_lon);
@@ -94,7 +95,7 @@ fn cut(points: &[TrackPoint]) -> Vec<Line> {
                 line.push(edge, lat, time);
             }
             let before = std::mem::take(&mut line);
-            // A part of one position is the edge itself, which the next part begins with.
+            // A part of one position is only the edge, and the next part begins with the edge.
             if before.coordinates.len() > 1 {
                 lines.push(before);
             }
@@ -110,7 +111,7 @@ fn feature(delivery: DeliveryId, points: &[TrackPoint]) -> Value {
     let lines = cut(points);
     let times_of = |line: &Line| line.times.iter().map(|time| moment(*time)).collect::<Vec<Value>>();
     let (geometry, times) = match &lines[..] {
-        // A line has two ends.
+        // A line needs at least two positions.
         [line] if line.coordinates.len() == 1 => {
             (json!({"type": "Point", "coordinates": line.coordinates[0]}), json!(times_of(line)))
         }
@@ -162,7 +163,7 @@ mod tests {
         assert!(value.get("truncated").is_none());
     }
 
-    /// The geometry and times (in ms) of a track over these places, one a second.
+    /// The geometry and times (in ms) of a track over these positions, one a second.
     fn drawn(places: &[(f64, f64)]) -> (Value, Value) {
         let assignment = AssignmentId::new();
         let point = |(n, (lon, lat)): (usize, &(f64, f64))| TrackPoint {

@@ -1,4 +1,4 @@
-//! The JSON of what the API shows. What is not known is left out.
+//! The JSON objects of the API. Unknown values are left out.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::store::drivers::Driver;
 use crate::store::outbox::{AttemptRow, EventRow};
 use crate::store::shops::{SecretRow, ShopRow};
 
-/// A driver's position, and how old the fix is by our clock.
+/// A driver's position, and the age of the fix by the server's clock.
 pub fn position(fix: &Fix, now: DateTime<Utc>) -> Value {
     let age_ms = (now - fix.time).num_milliseconds().max(0);
     json!({
@@ -22,7 +22,7 @@ pub fn position(fix: &Fix, now: DateTime<Utc>) -> Value {
     })
 }
 
-/// A driver with the last known location and the active deliveries.
+/// A driver, with the last known location and the active deliveries.
 pub fn driver(driver: &Driver, place: &LastKnownLocation, active: &[DeliveryId], now: DateTime<Utc>) -> Value {
     let state = &driver.state;
     let mut value = json!({
@@ -69,7 +69,7 @@ pub fn event(row: &AuditRow) -> Value {
     })
 }
 
-/// An event on its way to a shop, with its tries.
+/// An outbound event to a shop, with its attempts.
 pub fn outbound_event(row: &EventRow, attempts: &[AttemptRow]) -> Value {
     let tries: Vec<Value> = attempts.iter().filter(|try_| try_.event_id == row.event_id).map(attempt).collect();
     let mut value = json!({
@@ -87,14 +87,14 @@ fn attempt(row: &AttemptRow) -> Value {
     value
 }
 
-/// A driver's token as a list shows it: never the token.
+/// A driver's token in a list. The token itself is never shown.
 pub fn token(row: &TokenRow) -> Value {
     let mut value = json!({"tokenId": row.id, "createdAt": moment(row.created_at)});
     put(&mut value, "revokedAt", row.revoked_at.map(moment));
     value
 }
 
-/// A shop; of its secrets what is not secret.
+/// A shop. Of its secrets only public fields are shown.
 pub fn shop(row: &ShopRow, secrets: &[SecretRow]) -> Value {
     let mut endpoint = json!({"enabled": row.enabled});
     put(&mut endpoint, "url", row.url.clone());

@@ -1,4 +1,4 @@
-//! How the node is: for people and balancers. `/health` answers within two seconds, whatever hangs.
+//! The health of this node, for people and load balancers. `/health` answers within two seconds, whatever hangs.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::protocol::outbound::put;
 use crate::store::outbox::{self, OutboxStats};
 use crate::store::{Database, StoreError};
 
-/// How long each probe may take; both run at once.
+/// The time limit of each probe. Both run at once.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Registers the routes.
@@ -31,7 +31,7 @@ async fn live() -> HttpResponse {
     Answer::ok(json!({"status": "ok"})).into_response()
 }
 
-/// 503 only while starting and draining: an outage of PostgreSQL must drop no socket.
+/// 503 only while the node starts or drains. An outage of PostgreSQL must not make balancers drop sockets.
 async fn ready(lifecycle: web::Data<Lifecycle>) -> Result<HttpResponse, Problem> {
     if lifecycle.is_ready() {
         Ok(Answer::ok(json!({"status": "ok"})).into_response())
@@ -54,7 +54,8 @@ async fn health(
     Answer { status, location: None, body }.into_response()
 }
 
-/// The outbox and how long it took to count; `None` when PostgreSQL does not answer or takes no writes.
+/// The outbox statistics and how long they took, in milliseconds. `None` when PostgreSQL does not answer or accepts no
+/// writes.
 async fn probe_database(database: &Database) -> Option<(OutboxStats, f64)> {
     let started = Instant::now();
     let counting = database.transact(|conn| Box::pin(async move { outbox::stats(conn).await }));
@@ -74,7 +75,7 @@ async fn probe_redis(presence: &Presence) -> Option<RedisHealth> {
     timeout(PROBE_TIMEOUT, presence.health()).await.ok()
 }
 
-/// `down` without PostgreSQL, `degraded` without a Redis that can be believed. Dead letters degrade nothing.
+/// `down` without PostgreSQL, `degraded` without a trusted Redis. Dead letters do not degrade the node.
 fn report(database: Option<(OutboxStats, f64)>, redis: Option<RedisHealth>) -> (StatusCode, Value) {
     let redis_up = redis.as_ref().is_some_and(|redis| redis.state == RedisState::Up);
     let warm = redis.as_ref().is_some_and(|redis| redis.warm);

@@ -1,11 +1,11 @@
-//! `/metrics`, on a port of its own.
+//! The page `/metrics`, on its own port.
 
 use actix_web::{HttpResponse, web};
 
 use crate::http::routes::{get, not_found, resource};
 use crate::telemetry::Metrics;
 
-/// Registers the page, and an answer for every other path.
+/// Registers the page, and a response for every other path.
 pub fn configure(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/metrics", "GET").route(get().to(page))).default_service(web::to(not_found));
 }

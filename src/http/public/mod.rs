@@ -1,4 +1,4 @@
-//! Paths without credentials: health and metrics.
+//! The paths without credentials: health and metrics.
 
 pub mod health;
 pub mod metrics_page;

@@ -1,4 +1,4 @@
-//! Paths of shops: webhooks, and how an order is taken in.
+//! The paths of shops: webhooks, and the intake of orders.
 
 pub mod order_intake;
 pub mod webhook;

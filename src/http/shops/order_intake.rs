@@ -1,8 +1,8 @@
-//! Taking an order in, from a webhook or an operator: commit first, then wait a moment for a driver, then say how it
-//! stands.
+//! Accepts an order from a webhook or an operator: commits it, waits briefly for a driver, then returns the status of
+//! the delivery.
 //!
-//! A 2xx means that the order is committed in PostgreSQL. Whatever fails after the commit is answered 202 with what is
-//! known.
+//! Invariant: a 2xx means that the order is committed in PostgreSQL. After a failure that follows the commit, the
+//! answer is a 202 with what is known.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ use crate::store::deliveries::{self, Delivery};
 use crate::store::{StoreError, shops};
 use crate::webhooks::order::OrderError;
 
-/// How long the delivery is read again after the wait, before the answer is what is known already.
+/// The time limit for reading the delivery again after the wait. After it, the answer is what is already known.
 const REREAD_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// An order that has been parsed.
 pub struct Order {
-    /// Whose.
+    /// The shop.
     pub shop: ShopName,
-    /// What.
+    /// The order itself.
     pub order: NewOrder,
-    /// SHA-256 of the body as it came.
+    /// SHA-256 of the body as received.
     pub body_hash: [u8; 32],
-    /// Who sent it.
+    /// The sender.
     pub actor: Actor,
 }
 
@@ -44,7 +44,7 @@ enum Taken {
     Now(Box<Received>),
 }
 
-/// Accepts orders and cancellations, and waits a moment for a driver.
+/// Accepts orders and cancellations, and waits briefly for a driver.
 pub struct OrderIntake {
     /// The use cases.
     pub use_cases: UseCases,
@@ -74,7 +74,7 @@ impl OrderIntake {
                     }
                     let received =
                         intake::receive_order(unit, &order.shop, &order.order, &order.body_hash, &order.actor).await?;
-                    // Kept already as far as it is known, so that a crash during the wait leaves an answer.
+                    // The answer is saved before the wait, so that a crash during the wait leaves an answer.
                     if let Some(keyed) = &keyed {
                         keyed.keep(unit, &answer(&received)).await?;
                     }
@@ -134,7 +134,7 @@ impl OrderIntake {
         }
     }
 
-    /// Cancels an order, known or not.
+    /// Cancels an order, known or unknown.
     pub async fn cancel(&self, shop: ShopName, cancellation: Cancellation) -> Result<Answer, Problem> {
         let actor = Actor::Shop(shop.as_str().to_owned());
         let (name, order_id) = (shop.clone(), cancellation.seller_order_id.clone());
@@ -162,7 +162,7 @@ impl OrderIntake {
     }
 }
 
-/// 201 with a driver, 202 while it waits, 200 for what was seen before or was called off before it came.
+/// 201 with a driver, 202 while the order waits, 200 for a duplicate or an order that was cancelled before it arrived.
 fn answer(received: &Received) -> Answer {
     let delivery = &received.delivery;
     let status = match delivery.status {
@@ -182,7 +182,7 @@ fn answer(received: &Received) -> Answer {
     Answer { status, location, body }
 }
 
-/// The one shape of every 2xx to a shop.
+/// The body of every 2xx to a shop.
 fn shape(delivery: &Delivery, duplicate: bool) -> Value {
     let mut value = json!({
         "deliveryId": delivery.id, "shop": delivery.shop, "sellerOrderId": delivery.seller_order_id,
@@ -193,7 +193,7 @@ fn shape(delivery: &Delivery, duplicate: bool) -> Value {
     value
 }
 
-/// What is wrong with a body.
+/// The problem of an invalid body.
 pub fn refusal(error: OrderError) -> Problem {
     match error {
         OrderError::NotJson(detail) => Problem::bad_request("invalid_json", format!("the body is not JSON: {detail}")),

@@ -1,6 +1,7 @@
-//! Orders and cancellations from shops. Checked in the order size, content type, credentials, JSON, fields.
+//! Webhooks of shops: orders and cancellations. The checks run in this order: size, content type, credentials, JSON,
+//! fields.
 //!
-//! `POST /webhooks/{shop}/…`; `/events/…` is the path of an older service and means the shop `vendure`.
+//! The paths are `POST /webhooks/{shop}/…`. `/events/…` is the path of an older service and means the shop `vendure`.
 
 use crate::process::Lifecycle;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
@@ -26,13 +27,13 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .service(cancelled("/events/seller-order-cancelled"));
 }
 
-/// A request that passed everything but its own fields.
+/// A request that passed every check except those of its fields.
 struct Admitted {
     shop: ShopName,
     body: bytes::Bytes,
 }
 
-/// The size was looked at when the body was read.
+/// The size was checked when the body was read.
 fn admit(
     lifecycle: &Lifecycle,
     credentials: &ShopCredentials,
@@ -77,7 +78,7 @@ async fn take_order(
     let actor = Actor::Shop(shop.as_str().to_owned());
     let order = Order { shop, order, body_hash: body::hash(&body), actor };
     let mut answer = orders.take(order, None).await?;
-    // A shop has no key to read what stands there.
+    // The answer has no `Location`: a shop has no API key to read it.
     answer.location = None;
     Ok(answer)
 }
@@ -95,7 +96,7 @@ async fn order_cancelled(
     Ok(orders.cancel(shop, cancellation).await?.into_response())
 }
 
-/// Counts an order by what came of it; a failure of ours is none of the shop's.
+/// Counts an order by its outcome. A failure of this service is not counted for the shop.
 fn count(outcome: &Result<Answer, Problem>) {
     let label = match outcome {
         Err(problem) if problem.status_code().is_server_error() => return,

@@ -1,4 +1,4 @@
-//! What the driver says: frames judged, and outcome out at once or in turn.
+//! Handles the frames of a driver: heartbeats and batches at once, other frames in order.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::ingest::Slot;
 use crate::protocol::{Frame, FrameBody, FrameError, MAX_FRAME_BYTES, close, outbound, parse_frame};
 use crate::sessions::frame_handler::{Tally, refused_fix};
 
-/// Bad frames in a row after which the socket is closed.
+/// The number of bad frames in a row that closes the socket.
 const MAX_BAD_FRAMES: u32 = 20;
 
-/// Looked up once: every heartbeat counts itself.
+/// The counter is looked up once, because every heartbeat uses it.
 static HEARTBEATS: LazyLock<Counter> = LazyLock::new(|| metrics::counter!("driver_tracker_heartbeats_total"));
 
 impl DriverSession {
@@ -96,7 +96,7 @@ impl DriverSession {
         self.interval.is_some_and(|interval| interval.heartbeat_tier() == HeartbeatTier::Busy)
     }
 
-    /// Offers believed fixes to the track.
+    /// Offers accepted fixes to the track.
     fn track(&self, fixes: impl IntoIterator<Item = Fix>) {
         self.services.frames.tracks().push(self.identity.driver_id, fixes);
     }

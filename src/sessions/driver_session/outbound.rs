@@ -54,7 +54,7 @@ impl DriverSession {
                 self.send(ctx, &outbound::command(command));
             }
         }
-        // What the poll no longer brings is acknowledged or void.
+        // A command that the poll no longer returns is acknowledged or void.
         self.sent.retain(|_, sent| now.duration_since(*sent) < REPEAT_AFTER * 4);
     }
 
@@ -66,7 +66,7 @@ impl DriverSession {
         if news.replaced {
             self.end(ctx, close::REPLACED, "a newer session has taken over");
         } else if news.lost {
-            // The app comes back by itself, into a session that PostgreSQL knows.
+            // The app reconnects by itself, and its new session is in PostgreSQL.
             self.end(ctx, 1011, "this session is not known any more");
         } else if news.revoked {
             self.end(ctx, close::REVOKED, "the token or the driver is no longer valid");

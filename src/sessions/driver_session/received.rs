@@ -1,4 +1,4 @@
-//! Frames as they come in: each is counted, and what is over the budget or its limit goes no further.
+//! Counts every received frame and enforces the budget and the size limits.
 
 use std::time::Instant;
 
@@ -49,8 +49,8 @@ impl StreamHandler<Received> for DriverSession {
 }
 
 impl DriverSession {
-    /// Takes a frame out of the budget. A pong that answers a ping of ours is free, since the service asked for it, and so is
-    /// what ends the session.
+    /// Takes a frame out of the budget. A pong that answers a ping of the service is free, because the service
+    /// requested it. A frame that ends the session is free too.
     fn spend(&mut self, received: &Received) -> Spend {
         let spend = match received {
             Received::Pong(bytes) if self.outgoing.answered(bytes, self.last_life) => Spend::Fine,
@@ -63,7 +63,7 @@ impl DriverSession {
         spend
     }
 
-    /// Answers a frame that is over the budget and not dealt with; `text` names it, if it has any.
+    /// Answers a frame that is over the budget and not handled. `text` identifies the frame, if it has text.
     pub(super) fn refuse_over_budget(&mut self, text: &str, ctx: &mut Ctx) {
         let message = "too many frames a second".to_owned();
         let (reference, seq, subject) = name_of(text);

@@ -16,7 +16,7 @@ use crate::sessions::frame_handler::{FrameOutcome, refuse};
 /// Frames that may wait for PostgreSQL.
 const MAX_QUEUED: usize = 32;
 
-/// What a session has to carry out.
+/// The queue of frames of a session.
 #[derive(Default)]
 pub(super) struct Work {
     queue: VecDeque<Frame>,
@@ -36,7 +36,7 @@ impl DriverSession {
         self.work(ctx);
     }
 
-    /// Carries out the next frame that waits, one at a time.
+    /// Handles the next queued frame, one at a time.
     fn work(&mut self, ctx: &mut Ctx) {
         if self.work.in_flight.is_some() {
             return;
