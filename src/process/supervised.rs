@@ -100,10 +100,23 @@ mod tests {
 
     use tokio::sync::Semaphore;
 
+    #[derive(Clone)]
     struct Worker {
         wake_up: Arc<Notify>,
         permits: Arc<Semaphore>,
         woken: Arc<AtomicUsize>,
+    }
+
+    impl Worker {
+        fn new() -> Self {
+            Self { wake_up: Arc::default(), permits: Arc::new(Semaphore::new(0)), woken: Arc::default() }
+        }
+
+        /// Starts an actor, and replaces it when it dies. All of them share the fields of this one.
+        fn supervise(&self, arbiter: &Arbiter) -> Supervised<Self> {
+            let worker = self.clone();
+            Supervised::start("worker", &arbiter.handle(), 4, move || worker.clone())
+        }
     }
 
     impl Actor for Worker {
@@ -164,42 +177,34 @@ mod tests {
     #[actix_web::test]
     async fn an_actor_that_panicked_is_replaced_and_finds_the_wake_up_that_came_while_it_was_dead() {
         let arbiter = Arbiter::new();
-        let (wake_up, permits, woken) = (Arc::<Notify>::default(), Arc::new(Semaphore::new(0)), Arc::default());
-        let make = {
-            let (wake_up, permits, woken) = (wake_up.clone(), permits.clone(), Arc::clone(&woken));
-            move || Worker { wake_up: wake_up.clone(), permits: permits.clone(), woken: Arc::clone(&woken) }
-        };
-        let supervised = Supervised::start("worker", &arbiter.handle(), 4, make);
+        let worker = Worker::new();
+        let supervised = worker.supervise(&arbiter);
         let first = supervised.addr();
         assert_eq!(first.send(Ask).await.ok(), Some(7));
         let _ = first.send(Die).await;
         until(|| !first.connected()).await;
-        wake_up.notify_one();
+        worker.wake_up.notify_one();
         assert!(first.send(Ask).await.is_err(), "the old address stays dead");
         assert_eq!(supervised.addr().send(Ask).await.ok(), Some(7));
-        until(|| woken.load(Ordering::Relaxed) == 1).await;
-        permits.add_permits(1);
+        until(|| worker.woken.load(Ordering::Relaxed) == 1).await;
+        worker.permits.add_permits(1);
         arbiter.stop();
     }
 
     #[actix_web::test]
     async fn an_actor_that_stalls_is_woken_once_for_all_that_came_meanwhile() {
         let arbiter = Arbiter::new();
-        let (wake_up, permits, woken) = (Arc::<Notify>::default(), Arc::new(Semaphore::new(0)), Arc::default());
-        let make = {
-            let (wake_up, permits, woken) = (wake_up.clone(), permits.clone(), Arc::clone(&woken));
-            move || Worker { wake_up: wake_up.clone(), permits: permits.clone(), woken: Arc::clone(&woken) }
-        };
-        let supervised = Supervised::start("worker", &arbiter.handle(), 4, make);
-        wake_up.notify_one();
-        until(|| woken.load(Ordering::Relaxed) == 1).await;
+        let worker = Worker::new();
+        let supervised = worker.supervise(&arbiter);
+        worker.wake_up.notify_one();
+        until(|| worker.woken.load(Ordering::Relaxed) == 1).await;
         for _ in 0..1000 {
-            wake_up.notify_one();
+            worker.wake_up.notify_one();
         }
-        permits.add_permits(1000);
-        until(|| woken.load(Ordering::Relaxed) == 2).await;
+        worker.permits.add_permits(1000);
+        until(|| worker.woken.load(Ordering::Relaxed) == 2).await;
         assert_eq!(supervised.addr().send(Ask).await.ok(), Some(7));
-        assert_eq!(woken.load(Ordering::Relaxed), 2, "the first, and the one that waited");
+        assert_eq!(worker.woken.load(Ordering::Relaxed), 2, "the first, and the one that waited");
         arbiter.stop();
     }
 }

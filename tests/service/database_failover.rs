@@ -79,6 +79,15 @@ async fn assert_stored(world: &World, accepted: &[String]) {
     }
 }
 
+/// Asserts that orders are accepted after a failover, and that the promoted standby has these and those accepted before.
+/// The world reads from the standby from now on.
+async fn assert_recovered_on_the_standby(world: &mut World, pair: &Pair, mut accepted: Vec<String>) {
+    accepted.extend(assert_orders_accepted_after(world, "the failover").await);
+    world.read_from(&pair.standby.url("test")).await;
+    assert_stored(world, &accepted).await;
+    wait_for_recovery(world).await;
+}
+
 /// Returns the identity of a database. Redis is bound to it.
 async fn identity(url: &str) -> String {
     let mut conn = servers::connect(url).await;
@@ -118,10 +127,7 @@ async fn no_order_is_lost_when_the_name_moves_to_a_standby_and_back_and_to_the_p
     pair.fail_over().await;
     assert_ne!(identity(&pair.standby.url("test")).await, before, "a promotion changes the identity of the database");
     pair.name.set_target(pair.standby.port());
-    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
-    world.read_from(&pair.standby.url("test")).await;
-    assert_stored(&world, &accepted).await;
-    wait_for_recovery(&world).await;
+    assert_recovered_on_the_standby(&mut world, &pair, accepted).await;
     assert_eq!(driver.session.ended(), None, "the session stays open");
     eventually("Redis is rebuilt from the promoted server", SOON, || async {
         (count_lines(world.node(), "Redis rebuilt from PostgreSQL") > rebuilt).then_some(())
@@ -136,17 +142,14 @@ async fn no_connection_to_the_old_server_stays_in_use_after_the_name_moved_silen
     let node = world.start_node_with(&[("DATABASE_URL", pair.url_by_name().as_str())]).await;
     world.nodes.push(node);
     wait_for_recovery(&world).await;
-    let mut accepted = assert_orders_accepted_after(&world, "start").await;
+    let accepted = assert_orders_accepted_after(&world, "start").await;
     // Many connections are open and idle now. The proxy drops their bytes from here on: none is closed, none gets
     // a response.
     pair.name.set(proxy::ProxyMode::Discard);
     pair.fail_over().await;
     pair.name.set_target(pair.standby.port());
     pair.name.set(proxy::ProxyMode::Forward);
-    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
-    world.read_from(&pair.standby.url("test")).await;
-    assert_stored(&world, &accepted).await;
-    wait_for_recovery(&world).await;
+    assert_recovered_on_the_standby(&mut world, &pair, accepted).await;
     world.finish().await;
 }
 
@@ -163,12 +166,9 @@ async fn the_writable_one_of_several_hosts_is_used_before_and_after_a_failover()
     }
     let node = world.start_node_with(&[("DATABASE_URL", list.as_str())]).await;
     world.nodes.push(node);
-    let mut accepted = assert_orders_accepted_after(&world, "start").await;
+    let accepted = assert_orders_accepted_after(&world, "start").await;
     pair.fail_over().await;
-    accepted.extend(assert_orders_accepted_after(&world, "the failover").await);
-    world.read_from(&pair.standby.url("test")).await;
-    assert_stored(&world, &accepted).await;
-    wait_for_recovery(&world).await;
+    assert_recovered_on_the_standby(&mut world, &pair, accepted).await;
     world.finish().await;
 }
 

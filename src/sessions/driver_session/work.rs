@@ -1,5 +1,5 @@
-//! Frames that need PostgreSQL: outcome out one at a time, in order, by tasks that outlive the session. An app may say its last
-//! word and close at once; and what follows a commit must be done, also when the socket is closed.
+//! Handles frames that need PostgreSQL one at a time, in order, in tasks that outlive the session. An app may send its
+//! last frame and close at once, and the effects after a commit must be applied even when the session is gone.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ const MAX_QUEUED: usize = 32;
 #[derive(Default)]
 pub(super) struct Work {
     queue: VecDeque<Frame>,
-    /// The frame that is being outcome out.
+    /// The task that handles the current frame.
     in_flight: Option<JoinHandle<()>>,
 }
 
